@@ -3,6 +3,11 @@
 //! A device is one queue, owned by one worker. Frames are buffers with one owner: what [`Device::receive`] hands out
 //! comes back through [`Device::transmit`] (a reply built in the frame that asked for it) or [`Device::release`].
 
+pub mod fault;
+pub mod link;
+pub mod path;
+pub mod toeplitz;
+
 /// A frame buffer with one owner, holding an Ethernet frame without its FCS.
 ///
 /// Not `Copy` and not `Clone`: a frame is received, allocated, transmitted or released, each once. Dropping one instead
@@ -109,4 +114,21 @@ pub trait Device {
     fn health(&mut self) -> Result<(), DeviceError> {
         Ok(())
     }
+}
+
+/// Where the IP header of an Ethernet frame starts, past VLAN tags, and its version, 4 or 6.
+/// Devices look this far to hash, to mark and to corrupt; parsing proper is the engine's business.
+fn ip_offset(frame: &[u8]) -> Option<(usize, u8)> {
+    let mut at = 12;
+    for _ in 0..3 {
+        let ether_type = u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]);
+        at += 2;
+        match ether_type {
+            0x0800 => return Some((at, 4)),
+            0x86dd => return Some((at, 6)),
+            0x8100 | 0x88a8 => at += 2,
+            _ => return None,
+        }
+    }
+    None
 }
