@@ -1,1 +1,13 @@
-//! Placeholder.
+//! Syncline's tools: the load tester, the servers and everything around them.
+//!
+//! A command reads its settings ([`units`], [`net`]), opens devices, drives one worker per core, adds up what the
+//! workers measured ([`measure`]) and says what it is worth ([`report`]).
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod measure;
+pub mod net;
+pub mod report;
+pub mod units;
+
+pub use error::{Error, Exit, Result};

@@ -1,0 +1,282 @@
+//! What a run counts and times, in bounded memory.
+//!
+//! A worker writes into one [`Measures`] without allocating or sharing; whoever drives it swaps that for an empty one
+//! at the end of an interval or a phase and adds the full one to the totals.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// A span of a connection's life that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Stage {
+    /// From the time a launch was scheduled to its SYN: the generator's own lateness.
+    ScheduleDelay,
+    /// From the time a launch was scheduled to its SYN-ACK.
+    ConnectFromSchedule,
+    /// From SYN to SYN-ACK.
+    Connect,
+    /// From the request's first octet to the answer's.
+    FirstByte,
+    /// From the time a request was scheduled to the answer's last octet.
+    TransactionFromSchedule,
+    /// From the request's first octet to the answer's last.
+    Transaction,
+    /// From our FIN, or the peer's if that came first, until both are acknowledged.
+    Close,
+}
+
+impl Stage {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+
+    /// Every stage, in the order of a connection's life.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::ScheduleDelay,
+        Self::ConnectFromSchedule,
+        Self::Connect,
+        Self::FirstByte,
+        Self::TransactionFromSchedule,
+        Self::Transaction,
+        Self::Close,
+    ];
+}
+
+/// Why a connection failed. The last five but one are this generator's own doing, not the target's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Failure {
+    /// RST in answer to SYN.
+    Refused,
+    /// RST after the connection was established.
+    Reset,
+    /// No SYN-ACK before the connect timeout.
+    SynTimeout,
+    /// No answer, or no acknowledgment, before the timeout.
+    DataTimeout,
+    /// A hard error reported by ICMP.
+    Icmp,
+    /// FIN before the answer was complete.
+    EarlyFin,
+    /// An answer that is not what was asked for.
+    BadResponse,
+    /// No local address and port was free.
+    LocalPorts,
+    /// No memory for another connection.
+    LocalMemory,
+    /// A launch came due while the limit on connections in flight was reached.
+    LaunchDropped,
+    /// Anything else.
+    Other,
+}
+
+impl Failure {
+    /// How many there are.
+    pub const COUNT: usize = 11;
+
+    /// Every cause, in the order of the report.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Refused,
+        Self::Reset,
+        Self::SynTimeout,
+        Self::DataTimeout,
+        Self::Icmp,
+        Self::EarlyFin,
+        Self::BadResponse,
+        Self::LocalPorts,
+        Self::LocalMemory,
+        Self::LaunchDropped,
+        Self::Other,
+    ];
+
+    /// Its name in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::SynTimeout => "syn_timeout",
+            Self::DataTimeout => "data_timeout",
+            Self::Icmp => "icmp",
+            Self::EarlyFin => "early_fin",
+            Self::BadResponse => "bad_response",
+            Self::LocalPorts => "local_ports",
+            Self::LocalMemory => "local_memory",
+            Self::LaunchDropped => "launch_dropped",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the generator, not the target, is the cause.
+    pub const fn is_local(self) -> bool {
+        matches!(self, Self::LocalPorts | Self::LocalMemory | Self::LaunchDropped)
+    }
+}
+
+/// Counts of what became of connections and requests within a span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Connections launched, or due to be launched but refused by ourselves. Of a server: SYNs that led to one.
+    pub attempted: u64,
+    /// Handshakes completed.
+    pub established: u64,
+    /// Connections that did all they were asked to and closed cleanly.
+    pub completed: u64,
+    /// Requests answered in full.
+    pub requests: u64,
+    /// Connections that needed their SYN more than once.
+    pub syn_retransmitted: u64,
+    /// Failures by cause, indexed by [`Failure`].
+    pub failed: [u64; Failure::COUNT],
+}
+
+impl Tally {
+    /// Counts one failure.
+    pub fn fail(&mut self, cause: Failure) {
+        self.failed[cause as usize] += 1;
+    }
+
+    /// Failures of all causes.
+    pub fn failed_total(&self) -> u64 {
+        self.failed.iter().sum()
+    }
+
+    /// Adds what `other` counted.
+    pub fn add(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.established += other.established;
+        self.completed += other.completed;
+        self.requests += other.requests;
+        self.syn_retransmitted += other.syn_retransmitted;
+        for (sum, more) in self.failed.iter_mut().zip(other.failed) {
+            *sum += more;
+        }
+    }
+}
+
+/// Longest time told apart, microseconds: ten minutes. What takes longer is counted as this.
+pub const LATENCY_MAX_US: u64 = 600_000_000;
+
+/// Decimal digits of a recorded time that are kept.
+pub const LATENCY_DIGITS: u8 = 3;
+
+/// A histogram of times in microseconds, from 1 µs to [`LATENCY_MAX_US`], of fixed size (about 170 KiB).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency(Histogram<u64>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latency {
+    /// An empty histogram.
+    pub fn new() -> Self {
+        let mut histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, LATENCY_DIGITS)
+            .expect("1 µs to 10 minutes at 3 digits are bounds that the histogram takes");
+        histogram.auto(false);
+        Self(histogram)
+    }
+
+    /// Counts one span of time. What took less than a microsecond counts as 0, and more than the maximum as the maximum.
+    pub fn record(&mut self, span: Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        self.0.saturating_record(micros);
+    }
+
+    /// Adds the counts of `other`, exactly.
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("every latency histogram has the same bounds");
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        if !self.0.is_empty() {
+            self.0.reset();
+        }
+    }
+
+    /// The histogram itself, in microseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+}
+
+/// Everything one worker measures within one interval or phase.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measures {
+    /// Counts.
+    pub tally: Tally,
+    /// Times, indexed by [`Stage`].
+    pub latency: [Latency; Stage::COUNT],
+}
+
+impl Measures {
+    /// Counts one span of time under `stage`.
+    pub fn record(&mut self, stage: Stage, span: Duration) {
+        self.latency[stage as usize].record(span);
+    }
+
+    /// The times recorded under `stage`.
+    pub fn stage(&self, stage: Stage) -> &Latency {
+        &self.latency[stage as usize]
+    }
+
+    /// Adds what `other` measured, exactly.
+    pub fn add(&mut self, other: &Self) {
+        self.tally.add(&other.tally);
+        for (sum, more) in self.latency.iter_mut().zip(&other.latency) {
+            if !more.0.is_empty() {
+                sum.add(more);
+            }
+        }
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.tally = Tally::default();
+        self.latency.iter_mut().for_each(Latency::clear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_follow_the_lists() {
+        assert!(Stage::ALL.iter().enumerate().all(|(index, stage)| *stage as usize == index));
+        assert!(Failure::ALL.iter().enumerate().all(|(index, cause)| *cause as usize == index));
+    }
+
+    #[test]
+    fn adding_parts_gives_the_whole() {
+        let (mut whole, mut left, mut right) = (Measures::default(), Measures::default(), Measures::default());
+        for i in 0..10_000u64 {
+            let span = Duration::from_micros(i * i % 700_001);
+            let part = if i % 3 == 0 { &mut left } else { &mut right };
+            for measures in [&mut whole, part] {
+                measures.record(Stage::Connect, span);
+                measures.tally.attempted += 1;
+                measures.tally.fail(Failure::ALL[i as usize % Failure::COUNT]);
+            }
+        }
+        left.add(&right);
+        assert_eq!(left, whole);
+        assert_eq!(whole.tally.failed_total(), 10_000);
+    }
+
+    #[test]
+    fn times_beyond_the_bounds_are_clamped_without_growing() {
+        let mut latency = Latency::new();
+        let cells = latency.histogram().distinct_values();
+        latency.record(Duration::MAX);
+        latency.record(Duration::ZERO);
+        assert_eq!(latency.histogram().len(), 2);
+        assert_eq!(latency.histogram().distinct_values(), cells);
+        assert!(latency.histogram().max() >= LATENCY_MAX_US);
+        latency.clear();
+        assert_eq!(latency, Latency::new());
+    }
+}

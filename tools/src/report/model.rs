@@ -1,0 +1,374 @@
+//! The JSON report, `syncline.report/1`: the field names are a promise.
+//!
+//! Units are in the names. What was not measured is `None`, written as `null`, never 0.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::latency::LatencySummary;
+use crate::error::Exit;
+
+/// The value of [`Report::schema`].
+pub const SCHEMA: &str = "syncline.report/1";
+
+/// What the figures of a run are worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The figures tell about the target, and every threshold holds.
+    Valid,
+    /// A maximum was asked for, and this is it.
+    Ceiling,
+    /// A threshold is broken, or every connection failed.
+    Failed,
+    /// The generator was the limit: the figures tell about it, not about the target.
+    GeneratorLimited,
+    /// Nothing can be said.
+    #[default]
+    Inconclusive,
+}
+
+impl Verdict {
+    /// Its name in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Ceiling => "ceiling",
+            Self::Failed => "failed",
+            Self::GeneratorLimited => "generator_limited",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+
+    /// The exit code of a run with this verdict that was, or was not, cut short.
+    pub const fn exit(self, partial: bool) -> Exit {
+        match self {
+            Self::GeneratorLimited | Self::Inconclusive => Exit::Limited,
+            Self::Failed => Exit::Failed,
+            Self::Valid | Self::Ceiling if partial => Exit::Interrupted,
+            Self::Valid | Self::Ceiling => Exit::Success,
+        }
+    }
+}
+
+/// A whole report. The flattened [`Blocks`] cover the sustain phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of this program.
+    pub version: String,
+    /// When the run began, RFC 3339, UTC.
+    pub started_at: Option<String>,
+    /// The command line.
+    pub command: String,
+    /// Every effective setting.
+    pub config: serde_json::Value,
+    /// The seed that every random choice came from.
+    pub seed: Option<u64>,
+    /// Whether the run was interrupted.
+    pub partial: bool,
+    /// Where it ran.
+    pub host: Host,
+    /// What the figures are worth.
+    pub verdict: Verdict,
+    /// Why, a sentence each.
+    pub reasons: Vec<String>,
+    /// The thresholds and whether they hold.
+    pub thresholds: Vec<ThresholdResult>,
+    /// The figures of the sustain phase.
+    #[serde(flatten)]
+    pub blocks: Blocks,
+    /// Cookies sent and taken back (a server's).
+    pub syn_cookies: Option<SynCookies>,
+    /// The SYN cache (a server's).
+    pub syn_cache: Option<SynCache>,
+    /// The figures phase by phase.
+    pub phases: Vec<PhaseReport>,
+    /// The figures second by second.
+    pub intervals: Vec<IntervalReport>,
+    /// The figures target by target.
+    pub targets: Vec<TargetReport>,
+    /// The other end's report, where this process ran it too.
+    pub server: Option<Box<Self>>,
+    /// The bare device path (`bench raw`).
+    pub raw: Option<Raw>,
+}
+
+impl Report {
+    /// A report without figures, of this program's version.
+    pub fn new(command: impl Into<String>) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            command: command.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The exit code that says what the report says.
+    pub fn exit(&self) -> Exit {
+        self.verdict.exit(self.partial)
+    }
+}
+
+/// Where a run took place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Kernel release.
+    pub kernel: Option<String>,
+    /// Processor model.
+    pub cpu_model: Option<String>,
+    /// Cores this process may run on.
+    pub cores: Option<u32>,
+    /// Interface, or `ring`, or `link`.
+    pub device: Option<String>,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// `native` or `skb`.
+    pub xdp_mode: Option<String>,
+    /// Whether frames are not copied between kernel and engine.
+    pub zerocopy: Option<bool>,
+    /// Which worker runs on which core.
+    pub placement: Option<String>,
+}
+
+/// One threshold after the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThresholdResult {
+    /// The expression.
+    pub expr: String,
+    /// What was measured.
+    pub value: Option<f64>,
+    /// Whether it holds; `null` if the value was not measured.
+    pub pass: Option<bool>,
+}
+
+/// The figures of one span of time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Blocks {
+    /// Connections and what became of them.
+    pub connections: Connections,
+    /// Events per second.
+    pub rate: Rates,
+    /// Times, in microseconds.
+    pub latency_us: Latencies,
+    /// Frames on the wire.
+    pub packets: Packets,
+    /// Calls of the operating system on the data path.
+    pub syscalls: Syscalls,
+    /// Octets of memory.
+    pub memory: Memory,
+    /// Each worker for itself.
+    pub workers: Vec<WorkerReport>,
+}
+
+/// Connections within the span. Gauges (`*_at_end`) are of its end; at the top level, of the end of the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Launched, or due to be launched but refused by ourselves.
+    pub attempted: Option<u64>,
+    /// Handshakes completed.
+    pub established: Option<u64>,
+    /// Did all they were asked to and closed cleanly.
+    pub completed: Option<u64>,
+    /// Still open at the end.
+    pub open_at_end: Option<u64>,
+    /// Most open at once.
+    pub held_max: Option<u64>,
+    /// In TIME-WAIT at the end.
+    pub time_wait_at_end: Option<u64>,
+    /// Needed their SYN more than once.
+    pub syn_retransmitted: Option<u64>,
+    /// Failed ÷ attempted.
+    pub failed_ratio: Option<f64>,
+    /// Failures by cause.
+    pub failed: Failures,
+}
+
+/// Failures by cause; see [`Failure`](crate::measure::Failure).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is documented at the variant of `Failure` that has its name")]
+pub struct Failures {
+    pub refused: Option<u64>,
+    pub reset: Option<u64>,
+    pub syn_timeout: Option<u64>,
+    pub data_timeout: Option<u64>,
+    pub icmp: Option<u64>,
+    pub early_fin: Option<u64>,
+    pub bad_response: Option<u64>,
+    pub local_ports: Option<u64>,
+    pub local_memory: Option<u64>,
+    pub launch_dropped: Option<u64>,
+    pub other: Option<u64>,
+}
+
+/// Events per second within the span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Connections per second that were asked for.
+    pub offered_cps: Option<f64>,
+    /// Connections completed per second; of `hold`, established per second.
+    pub achieved_cps: Option<f64>,
+    /// Requests answered per second.
+    pub requests_per_s: Option<f64>,
+    /// Bits of frames sent per second.
+    pub tx_bits_per_s: Option<f64>,
+    /// Bits of frames received per second.
+    pub rx_bits_per_s: Option<f64>,
+}
+
+/// Times by stage; see [`Stage`](crate::measure::Stage). `*_from_schedule` counts from when the event was due: the
+/// figure to quote.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is documented at the variant of `Stage` that has its name")]
+pub struct Latencies {
+    pub schedule_delay: LatencySummary,
+    pub connect_from_schedule: LatencySummary,
+    pub connect: LatencySummary,
+    pub first_byte: LatencySummary,
+    pub transaction_from_schedule: LatencySummary,
+    pub transaction: LatencySummary,
+    pub close: LatencySummary,
+}
+
+/// Frames within the span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Packets {
+    /// Sent.
+    pub tx: Option<u64>,
+    /// Received.
+    pub rx: Option<u64>,
+    /// Sent per connection completed.
+    pub tx_per_connection: Option<f64>,
+    /// Received per connection completed.
+    pub rx_per_connection: Option<f64>,
+    /// Segments sent again.
+    pub retransmitted: Option<u64>,
+    /// Received with just the pseudo-header sum for a checksum, from a kernel on the same machine.
+    pub partial_checksum: Option<u64>,
+    /// Received and not used, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// Calls of the operating system on the data path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Syscalls {
+    /// Calls that asked the kernel to move frames.
+    pub doorbells: Option<u64>,
+    /// Doorbells per frame sent or received.
+    pub per_packet: Option<f64>,
+}
+
+/// Octets of memory at the end of the span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The block and the share of the index of one idle connection.
+    pub bytes_per_idle_connection: Option<f64>,
+    /// The flow table of all workers.
+    pub flow_table_bytes: Option<u64>,
+    /// Resident set of the process.
+    pub rss_bytes: Option<u64>,
+    /// Growth of the resident set ÷ most connections held.
+    pub bytes_per_connection_rss: Option<f64>,
+}
+
+/// One worker within the span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its core.
+    pub core: Option<u32>,
+    /// Share of its time spent in loops that moved a frame or fired a timer.
+    pub busy_ratio: Option<f64>,
+    /// Share of its core's time that the kernel spent in softirqs.
+    pub softirq_ratio: Option<f64>,
+    /// Length of one loop, 99.9th percentile.
+    pub poll_p99_9_us: Option<f64>,
+    /// Length of the longest loop.
+    pub poll_max_us: Option<f64>,
+    /// Frames received.
+    pub rx: Option<u64>,
+    /// Frames sent.
+    pub tx: Option<u64>,
+    /// Frames handed to the worker that owns their flow.
+    pub handed_over: Option<u64>,
+    /// Frames that came to a worker that does not own their flow.
+    pub wrong_core: Option<u64>,
+}
+
+/// The figures of a phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseReport {
+    /// `init`, `ramp`, `sustain` or `drain`.
+    pub name: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Its figures.
+    #[serde(flatten)]
+    pub blocks: Blocks,
+}
+
+/// The figures of a second. Its histograms are summarised, not encoded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IntervalReport {
+    /// When it began, seconds since the start of the run.
+    pub at_s: f64,
+    /// How long it was.
+    pub seconds: f64,
+    /// The phase it belongs to.
+    pub phase: String,
+    /// Its figures.
+    #[serde(flatten)]
+    pub blocks: Blocks,
+}
+
+/// The figures of a target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// Address and port.
+    pub target: String,
+    /// Connections to it, where they were counted apart.
+    pub connections: Connections,
+}
+
+/// Cookies of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynCookies {
+    /// SYN-ACKs with a cookie.
+    pub sent: Option<u64>,
+    /// ACKs that brought a good one back.
+    pub accepted: Option<u64>,
+    /// ACKs that brought a bad or stale one.
+    pub rejected: Option<u64>,
+}
+
+/// The SYN cache of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynCache {
+    /// Records at the end.
+    pub entries: Option<u64>,
+    /// Most records it may have.
+    pub limit: Option<u64>,
+    /// Records given up for newer ones.
+    pub evicted: Option<u64>,
+    /// Records that no ACK came for in time.
+    pub expired: Option<u64>,
+}
+
+/// The bare device path of a test bed, counted at the receivers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Raw {
+    /// Frames per second, both directions together.
+    pub frames_per_s: Option<f64>,
+    /// Frames per second, the mean of the directions.
+    pub one_way_frames_per_s: Option<f64>,
+    /// Bits of frames per second, both directions together.
+    pub bits_per_s: Option<f64>,
+    /// Octets of one frame.
+    pub frame_bytes: Option<u32>,
+    /// `native` or `skb`.
+    pub mode: Option<String>,
+    /// Calls that asked the kernel to move frames.
+    pub doorbells: Option<u64>,
+}
