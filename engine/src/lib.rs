@@ -10,3 +10,4 @@
 pub mod device;
 pub mod page;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,341 @@
+//! From meanings to frames.
+//!
+//! A frame is built in place. For a segment with data the caller asks [`OutSegment::header_len`] where the payload
+//! goes, writes it there, and has the headers put before it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::arp::{self, ArpPacket};
+use super::checksum::Sum;
+use super::ethernet::{EtherType, Link};
+use super::icmp;
+use super::ip::{Ecn, protocol};
+use super::ipv4::{self, Ipv4Header};
+use super::ipv6::{self, Ipv6Header};
+use super::ndp::{self, NeighborAdvertisement, NeighborSolicitation};
+use super::seq::Seq;
+use super::tcp::{self, Flags, TcpSegment};
+use super::tcp_options::TcpOptions;
+
+/// Why a frame was not built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmitError {
+    /// The buffer, or the length field of an IP header, is too small for the frame.
+    NoRoom,
+    /// Source and destination are not addresses of one family.
+    MixedFamilies,
+}
+
+impl core::fmt::Display for EmitError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoRoom => "the frame does not fit its buffer: send less payload or configure a larger frame",
+            Self::MixedFamilies => "source and destination are not of one family: use two IPv4 or two IPv6 addresses",
+        })
+    }
+}
+
+impl core::error::Error for EmitError {}
+
+/// A segment to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct OutSegment {
+    /// The stations, and the VLAN.
+    pub link: Link,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, of the same family.
+    pub destination: IpAddr,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// SEG.SEQ.
+    pub seq: Seq,
+    /// SEG.ACK; sent as it is also if ACK is not set.
+    pub ack: Seq,
+    /// The control bits.
+    pub flags: Flags,
+    /// SEG.WND, scaled.
+    pub window: u16,
+    /// SEG.UP.
+    pub urgent_pointer: u16,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    /// ECN codepoint of the IP header.
+    pub ecn: Ecn,
+    /// The options.
+    pub options: TcpOptions,
+}
+
+impl OutSegment {
+    /// Octets of the frame before the payload.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        let ip = if self.destination.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        self.link.header_len() + ip + tcp::HEADER_LEN + self.options.emitted_len()
+    }
+
+    /// Writes the headers before the `payload_len` octets that are already at [`header_len`](Self::header_len), and
+    /// returns the length of the frame.
+    ///
+    /// # Errors
+    /// [`EmitError`]; then what is in `frame` is unspecified.
+    #[inline]
+    pub fn emit(&self, frame: &mut [u8], payload_len: usize) -> Result<usize, EmitError> {
+        if payload_len == 0 {
+            return self.emit_with_payload_sum(frame, 0, Sum::ZERO);
+        }
+        let start = self.header_len();
+        let payload = frame.get(start..start + payload_len).ok_or(EmitError::NoRoom)?;
+        let sum = Sum::of(payload);
+        self.emit_with_payload_sum(frame, payload_len, sum)
+    }
+
+    /// [`emit`](Self::emit) for a payload that `write` is to write, all of it.
+    ///
+    /// # Errors
+    /// [`EmitError`]; `write` may have been called or not.
+    #[inline]
+    pub fn emit_with(
+        &self,
+        frame: &mut [u8],
+        payload_len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<usize, EmitError> {
+        let start = self.header_len();
+        write(frame.get_mut(start..start + payload_len).ok_or(EmitError::NoRoom)?);
+        self.emit(frame, payload_len)
+    }
+
+    /// [`emit`](Self::emit) for a payload whose sum is known, which is then not read.
+    ///
+    /// # Errors
+    /// [`EmitError`]; then what is in `frame` is unspecified.
+    #[inline]
+    pub fn emit_with_payload_sum(
+        &self,
+        frame: &mut [u8],
+        payload_len: usize,
+        payload_sum: Sum,
+    ) -> Result<usize, EmitError> {
+        let options_len = self.options.emitted_len();
+        let segment_len = tcp::HEADER_LEN + options_len + payload_len;
+        let (pseudo, rest, ip_len) = self.emit_ip(frame, segment_len)?;
+        let (header, rest) = rest.split_first_chunk_mut::<{ tcp::HEADER_LEN }>().ok_or(EmitError::NoRoom)?;
+        if rest.len() < options_len + payload_len {
+            return Err(EmitError::NoRoom);
+        }
+        self.options.emit(rest).ok_or(EmitError::NoRoom)?;
+        let sum = Sum::of(rest.get(..options_len).unwrap_or_default());
+        self.emit_tcp(header, options_len, pseudo.combine(sum, 0).combine(payload_sum, 0));
+        Ok(self.link.header_len() + ip_len + segment_len)
+    }
+
+    /// Writes everything before the TCP header. Returns the pseudo-header's sum, the rest of the frame, and the octets
+    /// of the IP header.
+    #[inline]
+    fn emit_ip<'f>(&self, frame: &'f mut [u8], len: usize) -> Result<(Sum, &'f mut [u8], usize), EmitError> {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let rest =
+                    put_ipv4(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.ecn, len)?;
+                Ok((Sum::pseudo_v4(source, destination, protocol::TCP, len as u32), rest, ipv4::HEADER_LEN))
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let rest =
+                    put_ipv6(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.ecn, len)?;
+                Ok((Sum::pseudo_v6(source, destination, protocol::TCP, len as u32), rest, ipv6::HEADER_LEN))
+            }
+            _ => Err(EmitError::MixedFamilies),
+        }
+    }
+
+    /// Writes the fixed part of the TCP header. Its sum is taken over the fields: reading back octets just written
+    /// would stall.
+    #[inline]
+    fn emit_tcp(&self, header: &mut [u8; tcp::HEADER_LEN], options_len: usize, sum: Sum) {
+        let data_offset = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
+        let offset_and_flags = u16::from_be_bytes([data_offset, self.flags.bits()]);
+        let checksum = sum
+            .add_u16(self.source_port)
+            .add_u16(self.destination_port)
+            .add_u32(self.seq.0)
+            .add_u32(self.ack.0)
+            .add_u16(offset_and_flags)
+            .add_u16(self.window)
+            .add_u16(self.urgent_pointer)
+            .checksum();
+        header[..2].copy_from_slice(&self.source_port.to_be_bytes());
+        header[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
+        header[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        header[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
+        header[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
+        header[14..16].copy_from_slice(&self.window.to_be_bytes());
+        header[16..18].copy_from_slice(&checksum.to_be_bytes());
+        header[18..].copy_from_slice(&self.urgent_pointer.to_be_bytes());
+    }
+
+    /// The reset that answers `segment` where there is no connection (RFC 9293 §3.10.7.1), or `None` if it is a reset
+    /// itself.
+    pub fn reset_for(segment: &TcpSegment, link: Link, hop_limit: u8) -> Option<Self> {
+        let (seq, ack, flags) = match segment.flags {
+            flags if flags.rst() => return None,
+            flags if flags.ack() => (segment.ack, Seq(0), Flags::RST),
+            _ => (Seq(0), segment.seq + segment.seq_len(), Flags::RST_ACK),
+        };
+        Some(Self {
+            link,
+            source: segment.destination,
+            destination: segment.source,
+            source_port: segment.destination_port,
+            destination_port: segment.source_port,
+            seq,
+            ack,
+            flags,
+            window: 0,
+            urgent_pointer: 0,
+            hop_limit,
+            ecn: Ecn::NotCapable,
+            options: TcpOptions::NONE,
+        })
+    }
+}
+
+/// Builds an ARP frame and returns its length. The station that the frame goes to is `link`'s.
+///
+/// # Errors
+/// [`EmitError::NoRoom`].
+pub fn arp(frame: &mut [u8], link: &Link, packet: &ArpPacket) -> Result<usize, EmitError> {
+    let rest = link.emit(frame, EtherType::ARP).ok_or(EmitError::NoRoom)?;
+    *rest.first_chunk_mut().ok_or(EmitError::NoRoom)? = packet.to_octets();
+    Ok(link.header_len() + arp::PACKET_LEN)
+}
+
+/// Builds the reply to an echo request, whose ICMP `message` is handed back with its type and checksum changed.
+/// Returns the frame's length. `source` is the address that was asked.
+///
+/// # Errors
+/// [`EmitError`].
+pub fn echo_reply(
+    frame: &mut [u8],
+    link: &Link,
+    source: IpAddr,
+    destination: IpAddr,
+    hop_limit: u8,
+    message: &[u8],
+) -> Result<usize, EmitError> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let len = message.len();
+            let rest = put_ipv4(frame, link, source, destination, protocol::ICMP, hop_limit, Ecn::NotCapable, len)?;
+            put_icmp(rest, message, Some(icmp::ECHO_REPLY), Sum::ZERO)?;
+            Ok(link.header_len() + ipv4::HEADER_LEN + len)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            icmpv6(frame, link, source, destination, hop_limit, message, Some(icmp::V6_ECHO_REPLY))
+        }
+        _ => Err(EmitError::MixedFamilies),
+    }
+}
+
+/// Builds a neighbour solicitation from `solicitation.source` to `destination`: the neighbour itself, or its
+/// [`solicited_node`](ipv6::solicited_node) group. Returns the frame's length.
+///
+/// # Errors
+/// [`EmitError::NoRoom`].
+pub fn neighbor_solicitation(
+    frame: &mut [u8],
+    link: &Link,
+    destination: Ipv6Addr,
+    solicitation: &NeighborSolicitation,
+) -> Result<usize, EmitError> {
+    let mut message = [0; ndp::MESSAGE_LEN];
+    let message = solicitation.emit(&mut message);
+    icmpv6(frame, link, solicitation.source, destination, ndp::HOP_LIMIT, message, None)
+}
+
+/// Builds a neighbour advertisement from `advertisement.source` to `destination`: who asked, or all nodes. Returns the
+/// frame's length.
+///
+/// # Errors
+/// [`EmitError::NoRoom`].
+pub fn neighbor_advertisement(
+    frame: &mut [u8],
+    link: &Link,
+    destination: Ipv6Addr,
+    advertisement: &NeighborAdvertisement,
+) -> Result<usize, EmitError> {
+    let mut message = [0; ndp::MESSAGE_LEN];
+    let message = advertisement.emit(&mut message);
+    icmpv6(frame, link, advertisement.source, destination, ndp::HOP_LIMIT, message, None)
+}
+
+fn icmpv6(
+    frame: &mut [u8],
+    link: &Link,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hop_limit: u8,
+    message: &[u8],
+    kind: Option<u8>,
+) -> Result<usize, EmitError> {
+    let len = message.len();
+    let rest = put_ipv6(frame, link, source, destination, protocol::ICMPV6, hop_limit, Ecn::NotCapable, len)?;
+    put_icmp(rest, message, kind, Sum::pseudo_v6(source, destination, protocol::ICMPV6, len as u32))?;
+    Ok(link.header_len() + ipv6::HEADER_LEN + len)
+}
+
+/// Writes `message` with its type replaced by `kind`, if given, and its checksum computed.
+fn put_icmp(octets: &mut [u8], message: &[u8], kind: Option<u8>, pseudo: Sum) -> Result<(), EmitError> {
+    let octets = octets.get_mut(..message.len()).ok_or(EmitError::NoRoom)?;
+    octets.copy_from_slice(message);
+    let header = octets.first_chunk_mut::<4>().ok_or(EmitError::NoRoom)?;
+    header[0] = kind.unwrap_or(header[0]);
+    header[2..].fill(0);
+    let checksum = pseudo.add_octets(octets).checksum();
+    if let Some(header) = octets.first_chunk_mut::<4>() {
+        header[2..].copy_from_slice(&checksum.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// Writes the Ethernet and IPv4 headers before `len` octets and returns what follows them.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "the fields of two headers, each from another place")]
+fn put_ipv4<'f>(
+    frame: &'f mut [u8],
+    link: &Link,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    ttl: u8,
+    ecn: Ecn,
+    len: usize,
+) -> Result<&'f mut [u8], EmitError> {
+    let total_len = u16::try_from(ipv4::HEADER_LEN + len).map_err(|_| EmitError::NoRoom)?;
+    let rest = link.emit(frame, EtherType::IPV4).ok_or(EmitError::NoRoom)?;
+    let (header, rest) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
+    Ipv4Header { source, destination, protocol, ttl, ecn, total_len }.emit(header);
+    Ok(rest)
+}
+
+/// Writes the Ethernet and IPv6 headers before `len` octets and returns what follows them.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "the fields of two headers, each from another place")]
+fn put_ipv6<'f>(
+    frame: &'f mut [u8],
+    link: &Link,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    hop_limit: u8,
+    ecn: Ecn,
+    len: usize,
+) -> Result<&'f mut [u8], EmitError> {
+    let payload_len = u16::try_from(len).map_err(|_| EmitError::NoRoom)?;
+    let rest = link.emit(frame, EtherType::IPV6).ok_or(EmitError::NoRoom)?;
+    let (header, rest) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
+    Ipv6Header { source, destination, next_header, hop_limit, ecn, payload_len }.emit(header);
+    Ok(rest)
+}
