@@ -6,6 +6,8 @@
 pub mod fault;
 pub mod link;
 pub mod path;
+pub mod pcap;
+pub mod ring;
 pub mod toeplitz;
 
 /// A frame buffer with one owner, holding an Ethernet frame without its FCS.
