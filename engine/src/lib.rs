@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod device;
+pub mod neighbor;
 pub mod page;
 pub mod time;
 pub mod wire;

@@ -339,3 +339,79 @@ fn put_ipv6<'f>(
     Ipv6Header { source, destination, next_header, hop_limit, ecn, payload_len }.emit(header);
     Ok(rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{ParseRules, Parsed, parse};
+    use crate::wire::samples::{self, LINK, PAYLOAD};
+
+    fn received(flags: Flags, payload: &[u8]) -> TcpSegment {
+        let frame = samples::build(&OutSegment { flags, ..samples::segment_v4() }, payload);
+        match parse(&frame, &ParseRules::default()) {
+            Ok(Parsed::Tcp(segment)) => segment,
+            other => panic!("no segment: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_frame_octet_by_octet() {
+        let syn =
+            OutSegment { flags: Flags::SYN, ack: Seq(0), options: samples::syn_options(), ..samples::segment_v4() };
+        let frame = samples::build(&syn, b"");
+        let want = [
+            &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0][..],
+            &[0x45, 2, 0, 60, 0, 0, 0x40, 0, 64, 6, 0xb6, 0xb6, 192, 0, 2, 2, 192, 0, 2, 1],
+            &[0xc0, 0, 0, 80, 0xff, 0xff, 0xff, 0xf0, 0, 0, 0, 0, 0xa0, 2, 0x01, 0xf6],
+        ];
+        assert_eq!(frame[..50], want.concat());
+        assert_eq!(frame[52..], [&[0, 0, 2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9, 1, 3, 3, 7][..]].concat());
+    }
+
+    #[test]
+    fn a_known_payload_sum_gives_the_same_frame() {
+        for segment in [samples::segment_v4(), samples::segment_v6()] {
+            let want = samples::build(&segment, PAYLOAD);
+            let mut frame = vec![0; want.len()];
+            let start = segment.header_len();
+            frame[start..].copy_from_slice(PAYLOAD);
+            let len = segment.emit_with_payload_sum(&mut frame, PAYLOAD.len(), Sum::of(PAYLOAD));
+            assert_eq!(len, Ok(want.len()));
+            assert_eq!(frame, want);
+        }
+    }
+
+    #[test]
+    fn a_short_buffer_is_told() {
+        for segment in [samples::segment_v4(), samples::segment_v6()] {
+            let whole = samples::build(&segment, PAYLOAD).len();
+            for len in 0..whole {
+                assert_eq!(segment.emit(&mut vec![0; len], PAYLOAD.len()), Err(EmitError::NoRoom));
+                assert_eq!(segment.emit_with_payload_sum(&mut vec![0; len], 19, Sum::ZERO), Err(EmitError::NoRoom));
+            }
+            assert_eq!(segment.emit(&mut vec![0; 70_000], 65_535), Err(EmitError::NoRoom));
+        }
+        for len in 0..42 {
+            assert_eq!(arp(&mut vec![0; len], &LINK, &samples::arp_request()), Err(EmitError::NoRoom));
+        }
+        let (source, destination) = (samples::segment_v4().source, samples::segment_v6().destination);
+        assert_eq!(echo_reply(&mut [0; 128], &LINK, source, destination, 64, &[0; 8]), Err(EmitError::MixedFamilies));
+        assert_eq!(echo_reply(&mut [0; 128], &LINK, source, source, 64, &[0; 3]), Err(EmitError::NoRoom));
+        let mixed = OutSegment { destination, ..samples::segment_v4() };
+        assert_eq!(mixed.emit(&mut [0; 256], 0), Err(EmitError::MixedFamilies));
+    }
+
+    #[test]
+    fn resets_are_those_of_the_rfc() {
+        let ack = received(Flags::PSH_ACK, PAYLOAD);
+        let reset = OutSegment::reset_for(&ack, LINK, 64).unwrap();
+        assert_eq!((reset.seq, reset.flags), (ack.ack, Flags::RST));
+        assert_eq!((reset.source, reset.destination_port), (ack.destination, ack.source_port));
+        let syn = received(Flags::SYN | Flags::FIN, PAYLOAD);
+        let reset = OutSegment::reset_for(&syn, LINK, 64).unwrap();
+        assert_eq!((reset.seq, reset.flags), (Seq(0), Flags::RST_ACK));
+        assert_eq!(reset.ack, syn.seq + PAYLOAD.len() as u32 + 2);
+        assert!(OutSegment::reset_for(&received(Flags::RST, b""), LINK, 64).is_none());
+        assert!(OutSegment::reset_for(&received(Flags::RST_ACK, b""), LINK, 64).is_none());
+    }
+}

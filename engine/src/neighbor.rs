@@ -1,0 +1,668 @@
+//! The stations of the link: which hardware address has an IP address (RFC 826, RFC 4861 §7).
+//!
+//! One table for one worker, of a size fixed at the start. It says what to ask and believes what it asked for; whom to
+//! ask about (the destination itself or the gateway) and what waits for the answer are the caller's business. The
+//! states are those of RFC 4861 §7.3.2 for both families, without DELAY: a stale entry is used, and probed, at once.
+
+use core::hash::BuildHasher;
+use core::time::Duration;
+use std::net::{IpAddr, Ipv6Addr};
+
+use hashbrown::HashMap;
+use siphasher::sip::SipHasher13;
+
+use crate::time::Instant;
+use crate::wire::MacAddr;
+use crate::wire::arp::{ArpOperation, ArpPacket};
+use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
+
+/// Bits of a [`NeighborIndex`] that name the entry; the others count how often its place was given anew.
+const SLOT_BITS: u32 = 20;
+const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
+
+/// The most entries a table can have.
+pub const CAPACITY_MAX: usize = 1 << SLOT_BITS;
+
+/// Entries looked at to find one to evict: exact for a small table, a good guess and no stall for a large one.
+const EVICTION_SCAN: usize = 256;
+
+/// The tunables of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborConfig {
+    /// The most entries, 1 to [`CAPACITY_MAX`]; a value outside is taken as the nearest inside.
+    pub capacity: usize,
+    /// How long an answer is good for: ReachableTime of RFC 4861 §10, 30 s.
+    pub reachable: Duration,
+    /// Time between two requests: RetransTimer of RFC 4861 §10, 1 s.
+    pub retry_interval: Duration,
+    /// Requests without an answer before giving up: MAX_MULTICAST_SOLICIT of RFC 4861 §10, 3.
+    pub tries: u8,
+    /// How long an address that did not answer counts as failed before it is asked for again (RFC 1122 §2.3.2.1).
+    pub hold_down: Duration,
+}
+
+impl Default for NeighborConfig {
+    fn default() -> Self {
+        Self {
+            capacity: 4096,
+            reachable: Duration::from_secs(30),
+            retry_interval: Duration::from_secs(1),
+            tries: 3,
+            hold_down: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Names an entry. Stays good until the entry is evicted; after that it names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NeighborIndex(u32);
+
+/// What is known of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Frames go to this station.
+    Ready(MacAddr),
+    /// It has been asked for: keep the frame, or drop it.
+    Pending,
+    /// It does not answer: drop the frame.
+    Failed,
+}
+
+/// What a table wants done. See [`NeighborTable::poll`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighborEvent {
+    /// Send an ARP request or a neighbour solicitation.
+    Solicit {
+        /// The address to ask for.
+        address: IpAddr,
+        /// The station that had it last, to be asked alone; `None` asks everyone.
+        station: Option<MacAddr>,
+    },
+    /// Nobody answered: drop what waits.
+    Failed {
+        /// The entry.
+        index: NeighborIndex,
+        /// The address that was asked for.
+        address: IpAddr,
+    },
+}
+
+/// What a table did, since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NeighborCounters {
+    /// Requests asked to be sent.
+    pub solicitations: u64,
+    /// Entries that an answer made or kept usable.
+    pub resolved: u64,
+    /// Entries that nobody answered for.
+    pub failed: u64,
+    /// Entries learnt from a neighbour's own request or handshake.
+    pub learned: u64,
+    /// Answers that nobody had asked for.
+    pub unsolicited: u64,
+    /// Entries that gave way to another.
+    pub evicted: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No entry.
+    Free,
+    /// Asked for, never answered.
+    Incomplete,
+    /// Answered not long ago.
+    Reachable,
+    /// Usable, but the next use asks again.
+    Stale,
+    /// Usable, and asked again.
+    Probe,
+    /// Not answered.
+    Failed,
+    /// Set from outside; never asked for and never evicted.
+    Permanent,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    address: IpAddr,
+    mac: MacAddr,
+    state: State,
+    /// Requests sent since the state was entered.
+    tries: u8,
+    /// Whether the slot is in `asked`, which outlives the entry.
+    in_asked: bool,
+    generation: u32,
+    /// When to ask again, when an answer is too old, or when a failure is forgotten.
+    deadline: Instant,
+    used: Instant,
+}
+
+const FREE: Entry = Entry {
+    address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    mac: MacAddr::ZERO,
+    state: State::Free,
+    tries: 0,
+    in_asked: false,
+    generation: 0,
+    deadline: Instant::ZERO,
+    used: Instant::ZERO,
+};
+
+/// Hashes addresses with a secret, so that nobody on the link can choose them to collide.
+#[derive(Clone)]
+struct Keyed(SipHasher13);
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        self.0
+    }
+}
+
+/// The neighbours of one worker.
+pub struct NeighborTable {
+    config: NeighborConfig,
+    slots: HashMap<IpAddr, u32, Keyed>,
+    entries: Vec<Entry>,
+    /// Slots that may be asking. What is not asking any more is taken out when the scan comes by.
+    asked: Vec<u32>,
+    /// Where in `asked` the scan goes on, and the earliest deadline it has come by.
+    cursor: usize,
+    earliest: Option<Instant>,
+    /// Nothing in `asked` is due before this.
+    due: Instant,
+    /// Where the search for an entry to evict goes on.
+    hand: usize,
+    counters: NeighborCounters,
+}
+
+impl NeighborTable {
+    /// An empty table. `key` is the secret of its hash. Allocates everything it will ever need.
+    pub fn new(config: NeighborConfig, key: [u64; 2]) -> Self {
+        let capacity = config.capacity.clamp(1, CAPACITY_MAX);
+        let keyed = Keyed(SipHasher13::new_with_keys(key[0], key[1]));
+        Self {
+            config: NeighborConfig { capacity, ..config },
+            // Twice the room: at half load a map full of tombstones is cleaned in place instead of growing.
+            slots: HashMap::with_capacity_and_hasher(2 * capacity, keyed),
+            entries: Vec::with_capacity(capacity),
+            asked: Vec::with_capacity(capacity),
+            cursor: 0,
+            earliest: None,
+            due: Instant::ZERO,
+            hand: 0,
+            counters: NeighborCounters::default(),
+        }
+    }
+
+    /// What the table did.
+    pub fn counters(&self) -> NeighborCounters {
+        self.counters
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The entry for `address`, if there is one.
+    pub fn lookup(&self, address: IpAddr) -> Option<NeighborIndex> {
+        self.slots.get(&address).map(|&slot| self.index_of(slot))
+    }
+
+    /// The entry for `address`, made and asked for if there is none, and what is known of it. `None` if there is no
+    /// room because every entry is permanent.
+    pub fn resolve(&mut self, address: IpAddr, now: Instant) -> Option<(NeighborIndex, Resolution)> {
+        let slot = match self.slots.get(&address) {
+            Some(&slot) => slot,
+            None => {
+                let slot = self.insert(address, now)?;
+                self.ask(slot, State::Incomplete, now);
+                slot
+            }
+        };
+        Some((self.index_of(slot), self.use_slot(slot, now)))
+    }
+
+    /// What is known of the entry at `index`, for a frame that is to be sent there now. `None` if it was evicted.
+    #[inline]
+    pub fn resolution(&mut self, index: NeighborIndex, now: Instant) -> Option<Resolution> {
+        let slot = self.slot_of(index)?;
+        Some(self.use_slot(slot, now))
+    }
+
+    /// Notes that a segment from the neighbour acknowledged something new: it is reachable, and need not be asked (RFC
+    /// 4861 §7.3.1).
+    #[inline]
+    pub fn confirm(&mut self, index: NeighborIndex, now: Instant) {
+        if let Some(slot) = self.slot_of(index)
+            && let Some(entry) = self.entries.get_mut(slot as usize)
+            && matches!(entry.state, State::Reachable | State::Stale | State::Probe)
+        {
+            entry.state = State::Reachable;
+            entry.deadline = now + self.config.reachable;
+        }
+    }
+
+    /// Takes in an ARP packet from a sender on the link; a request must be for an address of ours. Returns the entry
+    /// that became usable by it: what waits for it can go.
+    pub fn on_arp(&mut self, packet: &ArpPacket, now: Instant) -> Option<NeighborIndex> {
+        let sender = IpAddr::V4(packet.sender);
+        match packet.operation {
+            // A probe has no address yet (RFC 5227 §2.1.1).
+            ArpOperation::Request if packet.sender.is_unspecified() => None,
+            ArpOperation::Request => self.learn_from_request(sender, packet.sender_mac, now),
+            ArpOperation::Reply => self.learn_from_answer(sender, Some(packet.sender_mac), true, now),
+        }
+    }
+
+    /// Takes in a neighbour solicitation for an address of ours. Returns the entry that became usable by it.
+    pub fn on_solicitation(&mut self, message: &NeighborSolicitation, now: Instant) -> Option<NeighborIndex> {
+        let mac = message.source_link_layer.filter(|_| !message.source.is_unspecified())?;
+        self.learn_from_request(IpAddr::V6(message.source), mac, now)
+    }
+
+    /// Takes in a neighbour advertisement. Returns the entry that became usable by it.
+    pub fn on_advertisement(&mut self, message: &NeighborAdvertisement, now: Instant) -> Option<NeighborIndex> {
+        if !message.solicited {
+            self.counters.unsolicited += 1;
+            return None;
+        }
+        self.learn_from_answer(IpAddr::V6(message.target), message.target_link_layer, message.overrides, now)
+    }
+
+    /// Makes an entry for a neighbour whose handshake completed, unless there is one that says where it is: frames came
+    /// from `mac` and answers arrived there.
+    pub fn learn_from_handshake(&mut self, address: IpAddr, mac: MacAddr, now: Instant) -> Option<NeighborIndex> {
+        if !mac.is_unicast() {
+            return None;
+        }
+        let known = self.slots.get(&address).copied();
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.insert(address, now)?,
+        };
+        let entry = self.entries.get_mut(slot as usize)?;
+        if matches!(entry.state, State::Free | State::Incomplete | State::Failed) {
+            entry.mac = mac;
+            entry.state = State::Reachable;
+            entry.deadline = now + self.config.reachable;
+            self.counters.learned += 1;
+        }
+        Some(self.index_of(slot))
+    }
+
+    /// Sets an entry that is neither asked for nor evicted, as a kernel's table or an operator has it. `None` if there
+    /// is no room.
+    pub fn set_permanent(&mut self, address: IpAddr, mac: MacAddr, now: Instant) -> Option<NeighborIndex> {
+        let known = self.slots.get(&address).copied();
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.insert(address, now)?,
+        };
+        let entry = self.entries.get_mut(slot as usize)?;
+        entry.mac = mac;
+        entry.state = State::Permanent;
+        Some(self.index_of(slot))
+    }
+
+    /// The next thing to be done at `now`; to be called until there is none. Costs one comparison if nothing is due.
+    #[inline]
+    pub fn poll(&mut self, now: Instant) -> Option<NeighborEvent> {
+        if self.asked.is_empty() || now < self.due { None } else { self.poll_asked(now) }
+    }
+
+    fn poll_asked(&mut self, now: Instant) -> Option<NeighborEvent> {
+        while let Some(&slot) = self.asked.get(self.cursor) {
+            let entry = &mut self.entries[slot as usize];
+            if !matches!(entry.state, State::Incomplete | State::Probe) {
+                entry.in_asked = false;
+                self.asked.swap_remove(self.cursor);
+                continue;
+            }
+            if entry.deadline <= now {
+                return Some(self.ask_again(slot, now));
+            }
+            self.earliest = Some(self.earliest.map_or(entry.deadline, |earliest| earliest.min(entry.deadline)));
+            self.cursor += 1;
+        }
+        self.cursor = 0;
+        self.due = self.earliest.take().unwrap_or(now);
+        None
+    }
+
+    /// One more request for an entry whose deadline has passed, or the end of asking.
+    fn ask_again(&mut self, slot: u32, now: Instant) -> NeighborEvent {
+        let index = self.index_of(slot);
+        let entry = &mut self.entries[slot as usize];
+        let address = entry.address;
+        if entry.tries >= self.config.tries {
+            if entry.state == State::Incomplete {
+                entry.state = State::Failed;
+                entry.deadline = now + self.config.hold_down;
+                self.counters.failed += 1;
+                return NeighborEvent::Failed { index, address };
+            }
+            // The station is gone; perhaps another one has the address now.
+            entry.state = State::Incomplete;
+            entry.tries = 0;
+        }
+        entry.tries += 1;
+        entry.deadline = now + self.config.retry_interval;
+        self.counters.solicitations += 1;
+        NeighborEvent::Solicit { address, station: (entry.state == State::Probe).then_some(entry.mac) }
+    }
+
+    /// Enters a state that asks, the first request being due at once.
+    fn ask(&mut self, slot: u32, state: State, now: Instant) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        entry.state = state;
+        entry.tries = 0;
+        entry.deadline = now;
+        if !entry.in_asked {
+            entry.in_asked = true;
+            self.asked.push(slot);
+        }
+        self.due = self.due.min(now);
+    }
+
+    #[inline]
+    fn use_slot(&mut self, slot: u32, now: Instant) -> Resolution {
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return Resolution::Failed };
+        entry.used = now;
+        let mac = entry.mac;
+        match entry.state {
+            State::Reachable if now < entry.deadline => Resolution::Ready(mac),
+            State::Permanent | State::Probe => Resolution::Ready(mac),
+            State::Reachable | State::Stale => {
+                self.ask(slot, State::Probe, now);
+                Resolution::Ready(mac)
+            }
+            State::Failed if now < entry.deadline => Resolution::Failed,
+            State::Failed | State::Free => {
+                self.ask(slot, State::Incomplete, now);
+                Resolution::Pending
+            }
+            State::Incomplete => Resolution::Pending,
+        }
+    }
+
+    /// A neighbour that asks for us tells where it is (RFC 826, RFC 4861 §7.2.3): believed, until it is used.
+    fn learn_from_request(&mut self, address: IpAddr, mac: MacAddr, now: Instant) -> Option<NeighborIndex> {
+        if !mac.is_unicast() {
+            return None;
+        }
+        let known = self.slots.get(&address).copied();
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.insert(address, now)?,
+        };
+        let entry = self.entries.get_mut(slot as usize)?;
+        let waited = matches!(entry.state, State::Free | State::Incomplete | State::Failed);
+        if entry.state == State::Permanent || (!waited && entry.mac == mac) {
+            return None;
+        }
+        entry.mac = mac;
+        entry.state = State::Stale;
+        self.counters.learned += 1;
+        waited.then(|| self.index_of(slot))
+    }
+
+    /// An answer counts if somebody asked. One that must not override confirms only what is known already (RFC 4861
+    /// §7.2.5).
+    fn learn_from_answer(
+        &mut self,
+        address: IpAddr,
+        mac: Option<MacAddr>,
+        overrides: bool,
+        now: Instant,
+    ) -> Option<NeighborIndex> {
+        let slot = self.slots.get(&address).copied();
+        let asking = slot.and_then(|slot| Some((slot, self.entries.get_mut(slot as usize)?)));
+        let Some((slot, entry)) = asking.filter(|(_, entry)| matches!(entry.state, State::Incomplete | State::Probe))
+        else {
+            self.counters.unsolicited += 1;
+            return None;
+        };
+        let waited = entry.state == State::Incomplete;
+        let mac = match mac {
+            Some(mac) if mac.is_unicast() => mac,
+            None if !waited => entry.mac,
+            _ => return None,
+        };
+        if !waited && mac != entry.mac && !overrides {
+            return None;
+        }
+        entry.mac = mac;
+        entry.state = State::Reachable;
+        entry.deadline = now + self.config.reachable;
+        self.counters.resolved += 1;
+        waited.then(|| self.index_of(slot))
+    }
+
+    /// A slot for `address`, which has none, in state [`State::Free`].
+    fn insert(&mut self, address: IpAddr, now: Instant) -> Option<u32> {
+        let slot = if self.entries.len() < self.config.capacity {
+            self.entries.push(FREE);
+            self.entries.len() - 1
+        } else {
+            self.evict()?
+        };
+        let entry = self.entries.get_mut(slot)?;
+        let Entry { in_asked, generation, .. } = *entry;
+        *entry = Entry { address, used: now, in_asked, generation, ..FREE };
+        self.slots.insert(address, slot as u32);
+        Some(slot as u32)
+    }
+
+    /// Empties the slot of the entry that has not been used for longest.
+    fn evict(&mut self) -> Option<usize> {
+        let len = self.entries.len();
+        let scan = (0..len.min(EVICTION_SCAN)).map(|step| (self.hand + step) % len);
+        let evictable = scan.filter(|&slot| self.entries[slot].state != State::Permanent);
+        let victim = evictable.min_by_key(|&slot| self.entries[slot].used);
+        self.hand = (self.hand + EVICTION_SCAN) % len;
+        let entry = &mut self.entries[victim?];
+        entry.generation = entry.generation.wrapping_add(1) & (u32::MAX >> SLOT_BITS);
+        self.slots.remove(&entry.address);
+        self.counters.evicted += 1;
+        victim
+    }
+
+    #[inline]
+    fn index_of(&self, slot: u32) -> NeighborIndex {
+        let generation = self.entries.get(slot as usize).map_or(0, |entry| entry.generation);
+        NeighborIndex(generation << SLOT_BITS | slot)
+    }
+
+    #[inline]
+    fn slot_of(&self, index: NeighborIndex) -> Option<u32> {
+        let slot = index.0 & SLOT_MASK;
+        let entry = self.entries.get(slot as usize)?;
+        (entry.generation == index.0 >> SLOT_BITS).then_some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const US: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+    const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
+
+    fn table(capacity: usize) -> NeighborTable {
+        NeighborTable::new(NeighborConfig { capacity, ..NeighborConfig::default() }, [1, 2])
+    }
+
+    fn host(n: u8) -> Ipv4Addr {
+        Ipv4Addr::new(192, 0, 2, n)
+    }
+
+    fn arp(operation: ArpOperation, sender: Ipv4Addr, sender_mac: MacAddr) -> ArpPacket {
+        ArpPacket { operation, sender_mac, sender, target_mac: MacAddr::ZERO, target: US }
+    }
+
+    fn reply(n: u8, mac: MacAddr) -> ArpPacket {
+        arp(ArpOperation::Reply, host(n), mac)
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_millis(seconds * 1000)
+    }
+
+    fn solicit(n: u8, station: Option<MacAddr>) -> Option<NeighborEvent> {
+        Some(NeighborEvent::Solicit { address: host(n).into(), station })
+    }
+
+    fn resolve(table: &mut NeighborTable, n: u8, now: Instant) -> Resolution {
+        table.resolve(host(n).into(), now).unwrap().1
+    }
+
+    #[test]
+    fn asks_three_times_a_second_apart_then_holds_down() {
+        let mut table = table(8);
+        let (index, resolution) = table.resolve(host(2).into(), at(0)).unwrap();
+        assert_eq!(resolution, Resolution::Pending);
+        for second in 0..3 {
+            assert_eq!(table.poll(at(second)), solicit(2, None));
+            assert_eq!(table.poll(at(second)), None);
+            assert_eq!(table.poll(at(second) + Duration::from_millis(999)), None);
+            assert_eq!(resolve(&mut table, 2, at(second)), Resolution::Pending);
+        }
+        assert_eq!(table.poll(at(3)), Some(NeighborEvent::Failed { index, address: host(2).into() }));
+        assert_eq!(table.poll(at(3)), None);
+        assert_eq!(table.resolution(index, at(5)), Some(Resolution::Failed));
+        assert_eq!(table.poll(at(5)), None);
+        assert_eq!(table.resolution(index, at(6)), Some(Resolution::Pending));
+        assert_eq!(table.poll(at(6)), solicit(2, None));
+        assert_eq!(table.counters(), NeighborCounters { solicitations: 4, failed: 1, ..Default::default() });
+    }
+
+    #[test]
+    fn an_answer_is_used_probed_when_old_and_replaced_when_gone() {
+        let mut table = table(8);
+        let (index, _) = table.resolve(host(2).into(), at(0)).unwrap();
+        assert_eq!(table.poll(at(0)), solicit(2, None));
+        assert_eq!(table.on_arp(&reply(2, MAC), at(0)), Some(index));
+        assert_eq!(table.resolution(index, at(29)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.poll(at(29)), None);
+        assert_eq!(table.resolution(index, at(30)), Some(Resolution::Ready(MAC)));
+        for second in 30..33 {
+            assert_eq!(table.poll(at(second)), solicit(2, Some(MAC)));
+            assert_eq!(table.resolution(index, at(second)), Some(Resolution::Ready(MAC)));
+        }
+        assert_eq!(table.poll(at(33)), solicit(2, None));
+        assert_eq!(table.resolution(index, at(33)), Some(Resolution::Pending));
+        assert_eq!(table.on_arp(&reply(2, OTHER), at(33)), Some(index));
+        assert_eq!(table.resolution(index, at(33)), Some(Resolution::Ready(OTHER)));
+    }
+
+    #[test]
+    fn a_confirmed_neighbor_is_not_asked() {
+        let mut table = table(8);
+        let index = table.learn_from_handshake(host(2).into(), MAC, at(0)).unwrap();
+        table.confirm(index, at(20));
+        assert_eq!(table.resolution(index, at(49)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.poll(at(49)), None);
+        assert_eq!(table.resolution(index, at(50)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.poll(at(50)), solicit(2, Some(MAC)));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_not_believed() {
+        let mut table = table(8);
+        assert_eq!(table.on_arp(&reply(2, OTHER), at(0)), None);
+        assert!(table.is_empty());
+        let index = table.learn_from_handshake(host(2).into(), MAC, at(0)).unwrap();
+        assert_eq!(table.on_arp(&reply(2, OTHER), at(1)), None);
+        table.learn_from_handshake(host(2).into(), OTHER, at(1));
+        assert_eq!(table.resolution(index, at(1)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.counters().unsolicited, 2);
+    }
+
+    #[test]
+    fn a_request_for_us_tells_where_its_sender_is() {
+        let mut table = table(8);
+        let request = |mac| arp(ArpOperation::Request, host(2), mac);
+        let index = table.on_arp(&request(MAC), at(0)).unwrap();
+        assert_eq!(table.resolution(index, at(0)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.poll(at(0)), solicit(2, Some(MAC)), "believed, and asked when used");
+        assert_eq!(table.on_arp(&request(OTHER), at(0)), None, "nothing waited");
+        assert_eq!(table.resolution(index, at(0)), Some(Resolution::Ready(OTHER)));
+        assert_eq!(table.on_arp(&arp(ArpOperation::Request, Ipv4Addr::UNSPECIFIED, MAC), at(0)), None);
+        assert_eq!(table.len(), 1);
+        let (waiting, _) = table.resolve(host(3).into(), at(0)).unwrap();
+        assert_eq!(table.on_arp(&arp(ArpOperation::Request, host(3), MAC), at(0)), Some(waiting));
+    }
+
+    #[test]
+    fn advertisements_follow_their_flags() {
+        let address: Ipv6Addr = "2001:db8::2".parse().unwrap();
+        let advertisement = |mac, solicited, overrides| NeighborAdvertisement {
+            source: address,
+            target: address,
+            target_link_layer: mac,
+            router: false,
+            solicited,
+            overrides,
+        };
+        let mut table = table(8);
+        let (index, _) = table.resolve(address.into(), at(0)).unwrap();
+        assert_eq!(table.on_advertisement(&advertisement(Some(OTHER), false, true), at(0)), None);
+        assert_eq!(table.on_advertisement(&advertisement(None, true, true), at(0)), None);
+        assert_eq!(table.on_advertisement(&advertisement(Some(MAC), true, false), at(0)), Some(index));
+        assert_eq!(table.resolution(index, at(30)), Some(Resolution::Ready(MAC)));
+        table.on_advertisement(&advertisement(Some(OTHER), true, false), at(30));
+        assert_eq!(table.resolution(index, at(30)), Some(Resolution::Ready(MAC)), "must not override");
+        table.on_advertisement(&advertisement(None, true, false), at(30));
+        assert_eq!(table.resolution(index, at(59)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.poll(at(59)), None, "confirmed without an address");
+    }
+
+    #[test]
+    fn the_longest_unused_gives_way_and_its_index_dies() {
+        let mut table = table(3);
+        let indices: Vec<_> =
+            (0..3).map(|n| table.learn_from_handshake(host(n).into(), MAC, at(u64::from(n))).unwrap()).collect();
+        assert_eq!(table.resolution(indices[0], at(4)), Some(Resolution::Ready(MAC)));
+        table.learn_from_handshake(host(9).into(), OTHER, at(5)).unwrap();
+        assert_eq!(table.len(), 3);
+        assert_eq!(table.resolution(indices[1], at(5)), None);
+        assert_eq!(table.lookup(host(1).into()), None);
+        assert_eq!(table.lookup(host(0).into()), Some(indices[0]));
+        assert_eq!(table.counters().evicted, 1);
+    }
+
+    #[test]
+    fn permanent_entries_stay() {
+        let mut table = table(1);
+        let index = table.set_permanent(host(2).into(), MAC, at(0)).unwrap();
+        assert_eq!(table.resolve(host(3).into(), at(1)), None);
+        table.on_arp(&arp(ArpOperation::Request, host(2), OTHER), at(1));
+        assert_eq!(table.resolution(index, at(1000)), Some(Resolution::Ready(MAC)));
+        assert_eq!(table.poll(at(1000)), None);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_stays_within_bounds() {
+        let mut table = table(64);
+        let (room, entries, asked) = (table.slots.capacity(), table.entries.capacity(), table.asked.capacity());
+        for n in 0..100_000u32 {
+            let now = Instant::from_micros(u64::from(n) * 100);
+            table.resolve(Ipv4Addr::from(n).into(), now);
+            while table.poll(now).is_some() {}
+            assert!(table.len() <= 64);
+        }
+        assert_eq!((table.slots.capacity(), table.entries.capacity(), table.asked.capacity()), (room, entries, asked));
+        assert_eq!(table.counters().evicted, 100_000 - 64);
+    }
+}
