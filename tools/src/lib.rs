@@ -4,10 +4,14 @@
 //! workers measured ([`measure`]) and says what it is worth ([`report`]).
 #![forbid(unsafe_code)]
 
+pub mod bed;
+pub mod command;
 pub mod error;
 pub mod measure;
 pub mod net;
+pub mod netns;
 pub mod report;
+pub mod signals;
 pub mod units;
 
 pub use error::{Error, Exit, Result};
