@@ -8,7 +8,11 @@
 #![deny(unsafe_code)]
 
 pub mod device;
+pub mod flow;
 pub mod neighbor;
 pub mod page;
+pub mod prefetch;
+pub mod schedule;
 pub mod time;
+pub mod timer_wheel;
 pub mod wire;

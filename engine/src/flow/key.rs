@@ -1,0 +1,95 @@
+//! What names a flow, and its keyed hash.
+
+use core::hash::Hasher;
+use core::net::IpAddr;
+
+use siphasher::sip::SipHasher24;
+
+/// The pair of sockets that identifies a connection (RFC 9293 §3.3.1), seen from this end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Our address.
+    pub local: IpAddr,
+    /// The peer's address.
+    pub remote: IpAddr,
+    /// Our port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+}
+
+/// The secret of the flow hash.
+///
+/// Independent of the hash that spreads flows over queues: that one is XOR-linear with a known key, so its output can
+/// be steered by whoever picks addresses and ports.
+#[derive(Clone)]
+pub struct HashKey {
+    v4: [u64; 4],
+    v6: [u64; 6],
+}
+
+impl core::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("HashKey(secret)")
+    }
+}
+
+impl HashKey {
+    /// A hash keyed with 128 bits that no peer may know or influence.
+    pub fn new(secret: [u64; 2]) -> Self {
+        let word = |index: usize| {
+            let mut hasher = SipHasher24::new_with_keys(secret[0], secret[1]);
+            hasher.write_usize(index);
+            hasher.finish()
+        };
+        Self { v4: core::array::from_fn(word), v6: core::array::from_fn(|index| word(index + 4)) }
+    }
+
+    /// The hash of `key`; all 64 bits are usable.
+    ///
+    /// Two rounds of a folded multiplication: the full 128-bit product, its halves XORed, with a secret word on either
+    /// operand.
+    ///
+    /// Flooding: to aim at a bucket one needs the hash of one's own packets. It never leaves the worker; all that
+    /// shows is time, and a table operation looks at a bounded number of cache lines whatever the hash, so collisions
+    /// buy a full bucket (counted, refused) and no work. An operand that cancels its secret word, which makes the
+    /// product constant, is a guess of 64 bits. What must stand against forgery (initial sequence numbers, cookies)
+    /// uses SipHash instead.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        let ports = u64::from(key.local_port) << 16 | u64::from(key.remote_port);
+        match (key.local, key.remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                self.hash_v4(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()), ports)
+            }
+            (local, remote) => self.hash_v6(v6_bits(local), v6_bits(remote), ports),
+        }
+    }
+
+    #[inline(always)]
+    fn hash_v4(&self, addresses: u64, ports: u64) -> u64 {
+        let [k0, k1, k2, k3] = self.v4;
+        fold(fold(addresses ^ k0, ports ^ k1) ^ k2, k3)
+    }
+
+    #[inline]
+    fn hash_v6(&self, local: u128, remote: u128, ports: u64) -> u64 {
+        let [k0, k1, k2, k3, k4, k5] = self.v6;
+        let local = fold((local >> 64) as u64 ^ k0, local as u64 ^ k1);
+        let remote = fold((remote >> 64) as u64 ^ k2, remote as u64 ^ k3);
+        fold(fold(local ^ k4, remote.rotate_left(32) ^ ports ^ k5) ^ k2, k0)
+    }
+}
+
+fn v6_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}

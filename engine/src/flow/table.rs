@@ -1,0 +1,720 @@
+//! The index of flows: from a hash to `(kind, handle)`, 8 octets a flow.
+//!
+//! ```text
+//!  tag (33 bits of the hash)
+//!  ├─ high 24 ── × directory length ──▶ directory ──▶ segment   512 buckets, 32 KiB
+//!  └─ low 9 ─────────────────────────────────────────▶ bucket    8 entries, one cache line
+//!
+//!  entry   63           31 30  29 28            1   0
+//!          │     tag      │ kind │    handle     │ passed │      kind 0: empty
+//! ```
+//!
+//! **Inside a segment** an entry goes to the first bucket with room on a way that starts at its home and follows from
+//! its tag. The eight `passed` bits of a bucket are one number: how many entries went past it. Zero ends a search, so
+//! hits and misses alike cost one line most times, and removal leaves no tombstone.
+//!
+//! **Growth** is extendible hashing: a segment past its share is split in two by one more bit of the tags, one in each
+//! [`maintain`](FlowTable::maintain) and without a look at any record. Which bit that is follows from the directory's
+//! index being a product, `tag × length / 2²⁴`: a table can start with any number of segments, and doubling the
+//! directory doubles each index. The doubled directory is built ahead of need, some entries at a time.
+//!
+//! **Full** is an answer, not a stall: an insertion that finds no room nearby is refused and counted.
+
+use crate::page::{OutOfMemory, PageSource};
+use crate::prefetch::prefetch_read;
+
+/// Handles are below this.
+pub const HANDLE_SPAN: u32 = 1 << HANDLE_BITS;
+
+const HANDLE_BITS: u32 = 28;
+const HANDLE_SHIFT: u32 = 1;
+const KIND_SHIFT: u32 = HANDLE_SHIFT + HANDLE_BITS;
+const TAG_SHIFT: u32 = KIND_SHIFT + 2;
+const PASSED: u64 = 1;
+
+const SLOTS: usize = 8;
+
+/// The largest count that the `passed` bits of a bucket hold: an insertion past it is refused.
+const PASSED_MAX: u32 = (1 << SLOTS) - 1;
+
+const BUCKETS: usize = 512;
+const SEGMENT_ENTRIES: usize = BUCKETS * SLOTS;
+
+/// Bits of the tag that choose the home bucket; those above choose the segment.
+const HOME_BITS: u32 = BUCKETS.trailing_zeros();
+const DIRECTORY_BITS: u32 = u64::BITS - TAG_SHIFT - HOME_BITS;
+
+/// Directory entries at most: 2¹⁷ segments of 4,096 entries are more than there are handles.
+const DIRECTORY_MAX: usize = 1 << 17;
+
+/// Buckets that an entry may lie in, and that a search may visit.
+const PROBES_MAX: usize = 32;
+
+/// Share of a segment filled by presizing, in 1/256: 0.79, 10.1 octets a flow.
+const PRESIZED_LOAD: usize = 202;
+
+/// Share past which a segment of the presized table is split, in 1/256: four deviations above [`PRESIZED_LOAD`].
+const PRESIZED_SPLIT_LOAD: usize = 222;
+
+/// A segment is split past a share between these, in 1/256. They differ from segment to segment, because tags are even
+/// and all would otherwise come due at once.
+const SPLIT_LOAD_MIN: usize = 180;
+const SPLIT_LOAD_MAX: usize = 216;
+
+/// A pair of halves is merged when both together fill less than this of one, in 1/256.
+const MERGE_LOAD: usize = 72;
+
+/// Directory entries prepared in one `maintain`.
+const DIRECTORY_STEP: usize = 4096;
+
+const NONE: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+const _: () = assert!(DIRECTORY_MAX < 1 << DIRECTORY_BITS && DIRECTORY_BITS == 24);
+
+/// What a handle refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A connection's block.
+    Connection = 1,
+    /// A record of the SYN cache.
+    SynReceived = 2,
+    /// A TIME-WAIT record.
+    TimeWait = 3,
+}
+
+/// No room where the entry belongs. Counted in [`TableStats::full`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// What the table did, for counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Insertions refused.
+    pub full: u64,
+    /// Segments split.
+    pub splits: u64,
+    /// Pairs of segments merged.
+    pub merges: u64,
+    /// Directory doublings.
+    pub doublings: u64,
+    /// Splits put off: memory or the directory's limit refused, or the halves did not come apart.
+    pub refused: u64,
+}
+
+/// Eight entries in a cache line, the home of those whose tag ends in its number.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Bucket([u64; SLOTS]);
+
+type Page = [Bucket; BUCKETS];
+
+/// The flow table of one worker: see the [module](self).
+#[derive(Debug)]
+pub struct FlowTable {
+    /// `roots << depth` segment numbers.
+    directory: Vec<u32>,
+    /// The directory of the next depth, filled from the left.
+    next_directory: Vec<u32>,
+    pages: Vec<Option<&'static mut Page>>,
+    segments: Vec<Segment>,
+    roots: usize,
+    depth: u32,
+    /// Segment numbers whose page was given back.
+    absent: u32,
+    due_first: u32,
+    due_last: u32,
+    len: usize,
+    resident: usize,
+    stats: TableStats,
+}
+
+/// A segment's share of the hash space and its place in the queue of work for `maintain`.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    /// Its index in a directory of its own depth.
+    prefix: u32,
+    next: u32,
+    used: u16,
+    split_at: u16,
+    depth: u8,
+    due: bool,
+}
+
+impl FlowTable {
+    /// A table sized for `expected` flows: so many fit without a split, at about 10 octets each.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if `pages` refuses, or if `expected` is beyond 2²⁸; nothing stays taken.
+    pub fn with_capacity<P: PageSource>(pages: &mut P, expected: usize) -> Result<Self, OutOfMemory> {
+        let roots = expected.div_ceil(SEGMENT_ENTRIES * PRESIZED_LOAD / 256).max(1);
+        if roots > DIRECTORY_MAX {
+            return Err(OutOfMemory);
+        }
+        let mut table = Self {
+            directory: (0..roots as u32).collect(),
+            next_directory: Vec::new(),
+            // Pointers stay where they are while the table grows to its limit; untouched capacity costs no memory.
+            pages: Vec::with_capacity(DIRECTORY_MAX),
+            segments: Vec::with_capacity(DIRECTORY_MAX),
+            roots,
+            depth: 0,
+            absent: NONE,
+            due_first: NONE,
+            due_last: NONE,
+            len: 0,
+            resident: 0,
+            stats: TableStats::default(),
+        };
+        for prefix in 0..roots as u32 {
+            match pages.take() {
+                Ok(page) => {
+                    table.add_segment(page, Segment::new(prefix, 0));
+                }
+                Err(refused) => {
+                    table.release(pages);
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    /// Flows in the table.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no flow.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Octets held: segments, their headers, and the directories.
+    pub fn bytes(&self) -> u64 {
+        let header = size_of::<Segment>() + size_of::<Option<&Page>>();
+        let directories = (self.directory.capacity() + self.next_directory.capacity()) * size_of::<u32>();
+        (self.resident * size_of::<Page>() + self.segments.len() * header + directories) as u64
+    }
+
+    /// What the table did so far.
+    pub fn stats(&self) -> TableStats {
+        self.stats
+    }
+
+    /// Asks for the home bucket's line. Do it for a whole burst before the first [`find`](Self::find).
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        let tag = hash >> TAG_SHIFT;
+        if let Some(Some(page)) = self.pages.get(self.segment_of(tag)) {
+            prefetch_read(&page[home_of(tag)]);
+        }
+    }
+
+    /// The first flow with the tag of `hash`: very likely the one, so that its record can be asked for early.
+    #[inline]
+    pub fn candidate(&self, hash: u64) -> Option<(Kind, u32)> {
+        self.find(hash, |_, _| true)
+    }
+
+    /// The flow with `hash` whose record `is_it` recognises by its key.
+    #[inline(always)]
+    pub fn find(&self, hash: u64, mut is_it: impl FnMut(Kind, u32) -> bool) -> Option<(Kind, u32)> {
+        let tag = hash >> TAG_SHIFT;
+        let page = self.pages.get(self.segment_of(tag))?.as_deref()?;
+        for distance in 0..PROBES_MAX {
+            let bucket = &page[probe(tag, distance)];
+            let mut matches = bucket.matches(tag);
+            while matches != 0 {
+                let entry = bucket.0[matches.trailing_zeros() as usize % SLOTS];
+                if let Some((kind, handle)) = unpack(entry)
+                    && is_it(kind, handle)
+                {
+                    return Some((kind, handle));
+                }
+                matches &= matches - 1;
+            }
+            if !bucket.is_passed() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Adds a flow. That it is not in the table yet is the caller's knowledge. `handle` is below [`HANDLE_SPAN`].
+    ///
+    /// # Errors
+    /// [`Full`] if there is no room near its home, or the handle is out of range; nothing changed.
+    #[inline]
+    pub fn insert(&mut self, hash: u64, kind: Kind, handle: u32) -> Result<(), Full> {
+        let tag = hash >> TAG_SHIFT;
+        let segment = self.segment_of(tag);
+        let placed = match self.pages.get_mut(segment) {
+            Some(Some(page)) if handle < HANDLE_SPAN => place(page, pack(tag, kind, handle)),
+            _ => Err(Full),
+        };
+        if placed.is_err() {
+            self.stats.full += 1;
+            return placed;
+        }
+        self.len += 1;
+        let header = &mut self.segments[segment];
+        header.used += 1;
+        if header.used >= header.split_at && !header.due {
+            self.make_due(segment);
+        }
+        Ok(())
+    }
+
+    /// Puts `new` in the place of `old`, as when a connection becomes a TIME-WAIT record. Returns false, and does
+    /// nothing, if `old` is not there or the new handle is out of range.
+    #[inline]
+    pub fn replace(&mut self, hash: u64, old: (Kind, u32), new: (Kind, u32)) -> bool {
+        let tag = hash >> TAG_SHIFT;
+        let segment = self.segment_of(tag);
+        let Some(Some(page)) = self.pages.get_mut(segment) else {
+            return false;
+        };
+        let Some((_, bucket, slot)) = locate(page, pack(tag, old.0, old.1)).filter(|_| new.1 < HANDLE_SPAN) else {
+            return false;
+        };
+        let entry = &mut page[bucket].0[slot];
+        *entry = pack(tag, new.0, new.1) | *entry & PASSED;
+        true
+    }
+
+    /// Removes a flow. Returns false, and does nothing, if it is not there.
+    #[inline]
+    pub fn remove(&mut self, hash: u64, kind: Kind, handle: u32) -> bool {
+        let tag = hash >> TAG_SHIFT;
+        let segment = self.segment_of(tag);
+        let Some(Some(page)) = self.pages.get_mut(segment) else {
+            return false;
+        };
+        let Some((distance, bucket, slot)) = locate(page, pack(tag, kind, handle)) else {
+            return false;
+        };
+        take_out(page, distance, bucket, slot);
+        self.len -= 1;
+        let header = &mut self.segments[segment];
+        header.used -= 1;
+        if header.depth > 0 && usize::from(header.used) == SEGMENT_ENTRIES * MERGE_LOAD / 512 && !header.due {
+            self.make_due(segment);
+        }
+        true
+    }
+
+    /// Visits the flows of 64 buckets and returns the cursor for the next call, `None` after the last. Start at 0. A
+    /// flow present all the while is seen at least once, unless `maintain` ran in between: then it may be missed.
+    pub fn scan(&self, cursor: u32, mut visit: impl FnMut(Kind, u32)) -> Option<u32> {
+        let (segment, first) = (cursor as usize / BUCKETS, cursor as usize % BUCKETS);
+        if let Some(page) = self.pages.get(segment)? {
+            page[first..].iter().take(64).flat_map(|bucket| bucket.0).filter_map(unpack).for_each(|(kind, handle)| {
+                visit(kind, handle);
+            });
+        }
+        let next = cursor + 64 - cursor % 64;
+        ((next as usize) < self.pages.len() * BUCKETS).then_some(next)
+    }
+
+    /// Does one piece of growth or shrinking that is due: splits or merges one segment, or prepares a part of the next
+    /// directory. Call it between polls, once for at most some hundred insertions.
+    pub fn maintain<P: PageSource>(&mut self, pages: &mut P) {
+        self.prepare_directory();
+        let Some(number) = self.next_due() else {
+            return;
+        };
+        let header = self.segments[number];
+        if self.pages[number].is_none() {
+            return;
+        }
+        if header.used >= header.split_at {
+            match self.split(number, pages) {
+                Ok(true) => {}
+                Ok(false) => self.make_due(number),
+                // Not due again until the next insertion there: a refused split costs no more than its try.
+                Err(OutOfMemory) => self.stats.refused += 1,
+            }
+        } else {
+            self.merge(number, pages);
+        }
+    }
+
+    /// Gives back every page, leaving a table that refuses every insertion.
+    pub fn release<P: PageSource>(&mut self, pages: &mut P) {
+        for page in self.pages.drain(..).flatten() {
+            pages.give_back(page);
+        }
+        self.segments.clear();
+        self.next_directory = Vec::new();
+        (self.due_first, self.due_last, self.absent) = (NONE, NONE, NONE);
+        (self.len, self.resident) = (0, 0);
+    }
+
+    #[inline(always)]
+    fn segment_of(&self, tag: u64) -> usize {
+        let index = directory_index(tag, self.directory.len());
+        self.directory.get(index).map_or(usize::MAX, |&segment| segment as usize)
+    }
+
+    fn add_segment(&mut self, page: &'static mut Page, header: Segment) -> usize {
+        self.resident += 1;
+        if self.absent == NONE {
+            self.pages.push(Some(page));
+            self.segments.push(header);
+            return self.pages.len() - 1;
+        }
+        let number = self.absent as usize;
+        self.absent = self.segments[number].next;
+        self.pages[number] = Some(page);
+        self.segments[number] = header;
+        number
+    }
+
+    fn make_due(&mut self, number: usize) {
+        self.segments[number].due = true;
+        self.segments[number].next = NONE;
+        match self.due_last {
+            NONE => self.due_first = number as u32,
+            last => self.segments[last as usize].next = number as u32,
+        }
+        self.due_last = number as u32;
+    }
+
+    fn next_due(&mut self) -> Option<usize> {
+        let number = self.due_first as usize;
+        let header = self.segments.get_mut(number)?;
+        header.due = false;
+        self.due_first = header.next;
+        if self.due_first == NONE {
+            self.due_last = NONE;
+        }
+        Some(number)
+    }
+
+    /// Splits a segment. `Ok(false)`: the directory it needs is still being prepared.
+    fn split<P: PageSource>(&mut self, number: usize, source: &mut P) -> Result<bool, OutOfMemory> {
+        let Segment { prefix, depth, .. } = self.segments[number];
+        if u32::from(depth) == self.depth && !self.double_directory()? {
+            return Ok(false);
+        }
+        let Some(lower_page) = &mut self.pages[number] else {
+            return Ok(true);
+        };
+        let upper_page = source.take()?;
+        let length = self.roots << (depth + 1);
+        let is_upper = |tag| directory_index(tag, length) & 1 == 1;
+        let Some(moved) = copy(lower_page, upper_page, is_upper) else {
+            source.give_back(upper_page);
+            return Err(OutOfMemory);
+        };
+        thin_out(lower_page, is_upper);
+        let used = self.segments[number].used;
+        self.segments[number] = Segment { used: used - moved, ..Segment::new(prefix << 1, depth + 1) };
+        let header = Segment { used: moved, ..Segment::new(prefix << 1 | 1, depth + 1) };
+        let upper = self.add_segment(upper_page, header);
+        self.point(header, upper as u32);
+        self.stats.splits += 1;
+        // One half may still hold too much if the tags are uneven.
+        for half in [number, upper] {
+            if self.segments[half].used >= self.segments[half].split_at {
+                self.make_due(half);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Merges a segment with its other half if both together are small.
+    fn merge<P: PageSource>(&mut self, number: usize, source: &mut P) {
+        let header = self.segments[number];
+        let Some(other) = self.other_half(header) else {
+            return;
+        };
+        let together = header.used + self.segments[other].used;
+        if usize::from(together) > SEGMENT_ENTRIES * MERGE_LOAD / 256 || self.segments[other].due {
+            return;
+        }
+        let (lower, upper) = if header.prefix & 1 == 0 { (number, other) } else { (other, number) };
+        let Some(upper_page) = self.pages[upper].take() else {
+            return;
+        };
+        let merged = match &mut self.pages[lower] {
+            Some(lower_page) => copy(upper_page, lower_page, |_| true).is_some(),
+            None => false,
+        };
+        if !merged {
+            self.pages[upper] = Some(upper_page);
+            return;
+        }
+        source.give_back(upper_page);
+        self.resident -= 1;
+        self.segments[upper].next = self.absent;
+        self.absent = upper as u32;
+        let header = Segment { used: together, ..Segment::new(header.prefix >> 1, header.depth - 1) };
+        self.segments[lower] = header;
+        self.point(header, lower as u32);
+        self.stats.merges += 1;
+        if usize::from(together) <= SEGMENT_ENTRIES * MERGE_LOAD / 512 && header.depth > 0 {
+            self.make_due(lower);
+        }
+    }
+
+    /// The segment that `header`'s was split from or with, if it has not been split further.
+    fn other_half(&self, header: Segment) -> Option<usize> {
+        let depth = u32::from(header.depth);
+        if depth == 0 {
+            return None;
+        }
+        let prefix = header.prefix ^ 1;
+        let other = *self.directory.get((prefix as usize) << (self.depth - depth))? as usize;
+        (self.segments[other].prefix == prefix && self.segments[other].depth == header.depth).then_some(other)
+    }
+
+    /// Lets the directory entries of a segment's share point to it, in the prepared part of the next one as well.
+    fn point(&mut self, header: Segment, number: u32) {
+        let share = |depth: u32, length: usize| {
+            let shift = depth - u32::from(header.depth);
+            let first = (header.prefix as usize) << shift;
+            first.min(length)..(first + (1 << shift)).min(length)
+        };
+        let length = self.directory.len();
+        self.directory[share(self.depth, length)].fill(number);
+        let length = self.next_directory.len();
+        self.next_directory[share(self.depth + 1, length)].fill(number);
+        if u32::from(header.depth) == self.depth && self.next_directory.capacity() == 0 {
+            self.begin_directory();
+        }
+    }
+
+    /// Reserves the next directory as soon as one segment has reached the depth of the present one: the rest follow
+    /// about a doubling of the flows later, so it is ready before it is needed.
+    fn begin_directory(&mut self) {
+        let length = self.directory.len() * 2;
+        if length <= DIRECTORY_MAX && self.next_directory.try_reserve_exact(length).is_err() {
+            self.stats.refused += 1;
+        }
+    }
+
+    fn prepare_directory(&mut self) {
+        if self.next_directory.capacity() == 0 {
+            return;
+        }
+        let from = self.next_directory.len() / 2;
+        let to = (from + DIRECTORY_STEP / 2).min(self.directory.len());
+        self.next_directory.extend(self.directory[from..to].iter().flat_map(|&number| [number; 2]));
+    }
+
+    /// Goes to the next directory. `Ok(false)`: it is still being prepared.
+    fn double_directory(&mut self) -> Result<bool, OutOfMemory> {
+        let length = self.directory.len() * 2;
+        if length > DIRECTORY_MAX {
+            return Err(OutOfMemory);
+        }
+        if self.next_directory.capacity() == 0 {
+            self.begin_directory();
+            return if self.next_directory.capacity() == 0 { Err(OutOfMemory) } else { Ok(false) };
+        }
+        if self.next_directory.len() < length {
+            return Ok(false);
+        }
+        self.directory = core::mem::take(&mut self.next_directory);
+        self.depth += 1;
+        self.stats.doublings += 1;
+        Ok(true)
+    }
+}
+
+impl Segment {
+    fn new(prefix: u32, depth: u8) -> Self {
+        // Segments of the presized table split late and alike; those born of a split spread their next one.
+        let load = match depth {
+            0 => PRESIZED_SPLIT_LOAD,
+            _ => SPLIT_LOAD_MIN + (prefix.wrapping_mul(0x9E37_79B9) >> 16) as usize % (SPLIT_LOAD_MAX - SPLIT_LOAD_MIN),
+        };
+        Self { prefix, next: NONE, used: 0, split_at: (SEGMENT_ENTRIES * load / 256) as u16, depth, due: false }
+    }
+}
+
+impl Bucket {
+    /// A bit for each slot whose tag is `tag`. Empty slots have tag 0.
+    #[inline(always)]
+    fn matches(&self, tag: u64) -> u32 {
+        (0..SLOTS).fold(0, |bits, slot| bits | u32::from(self.0[slot] >> TAG_SHIFT == tag) << slot)
+    }
+
+    /// Whether any entry went past this bucket.
+    #[inline(always)]
+    fn is_passed(&self) -> bool {
+        self.0.iter().fold(0, |bits, entry| bits | entry) & PASSED != 0
+    }
+
+    fn passed(&self) -> u32 {
+        (0..SLOTS).fold(0, |count, slot| count | ((self.0[slot] & PASSED) as u32) << slot)
+    }
+
+    fn set_passed(&mut self, count: u32) {
+        for (slot, entry) in self.0.iter_mut().enumerate() {
+            *entry = *entry & !PASSED | u64::from(count >> slot) & PASSED;
+        }
+    }
+}
+
+#[inline(always)]
+fn home_of(tag: u64) -> usize {
+    tag as usize % BUCKETS
+}
+
+/// The directory's `length` is the number of roots times a power of two: doubling it doubles the index and adds the
+/// bit by which a segment splits.
+#[inline(always)]
+fn directory_index(tag: u64, length: usize) -> usize {
+    (((tag >> HOME_BITS) * length as u64) >> DIRECTORY_BITS) as usize
+}
+
+#[inline(always)]
+fn pack(tag: u64, kind: Kind, handle: u32) -> u64 {
+    tag << TAG_SHIFT | (kind as u64) << KIND_SHIFT | u64::from(handle) << HANDLE_SHIFT
+}
+
+#[inline(always)]
+fn unpack(entry: u64) -> Option<(Kind, u32)> {
+    let kind = match entry >> KIND_SHIFT & 3 {
+        1 => Kind::Connection,
+        2 => Kind::SynReceived,
+        3 => Kind::TimeWait,
+        _ => return None,
+    };
+    Some((kind, (entry >> HANDLE_SHIFT) as u32 & (HANDLE_SPAN - 1)))
+}
+
+fn is_empty(entry: u64) -> bool {
+    entry & !PASSED == 0
+}
+
+/// The bucket that an entry tries after `distance` others: its home, the other line of the home's pair (which
+/// processors fetch along), then pair after pair at a stride of its own. A common stride, the next bucket, makes runs
+/// of full buckets that are longer than [`PROBES_MAX`] at a load of 0.8.
+#[inline(always)]
+fn probe(tag: u64, distance: usize) -> usize {
+    let stride = (tag >> HOME_BITS) as usize | 1;
+    let pair = (home_of(tag) / 2).wrapping_add(stride * (distance / 2)) % (BUCKETS / 2);
+    pair * 2 + ((tag as usize ^ distance) & 1)
+}
+
+/// Puts a packed entry into the first free slot on its way, and counts it where it went past.
+#[inline(always)]
+fn place(page: &mut Page, packed: u64) -> Result<(), Full> {
+    let tag = packed >> TAG_SHIFT;
+    for distance in 0..PROBES_MAX {
+        let bucket = &mut page[probe(tag, distance)];
+        if let Some(entry) = bucket.0.iter_mut().find(|entry| is_empty(**entry)) {
+            *entry |= packed;
+            for passed in 0..distance {
+                let bucket = &mut page[probe(tag, passed)];
+                bucket.set_passed(bucket.passed() + 1);
+            }
+            return Ok(());
+        }
+        if bucket.passed() == PASSED_MAX {
+            return Err(Full);
+        }
+    }
+    Err(Full)
+}
+
+/// Empties a slot and uncounts its entry where it had gone past. Returns the entry.
+#[inline(always)]
+fn take_out(page: &mut Page, distance: usize, bucket: usize, slot: usize) -> u64 {
+    let entry = &mut page[bucket].0[slot];
+    let packed = *entry & !PASSED;
+    *entry &= PASSED;
+    for passed in 0..distance {
+        let bucket = &mut page[probe(packed >> TAG_SHIFT, passed)];
+        bucket.set_passed(bucket.passed().saturating_sub(1));
+    }
+    packed
+}
+
+/// Where a packed entry lies: distance, bucket, slot.
+#[inline(always)]
+fn locate(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
+    for distance in 0..PROBES_MAX {
+        let index = probe(packed >> TAG_SHIFT, distance);
+        let bucket = &page[index];
+        if let Some(slot) = bucket.0.iter().position(|&entry| entry & !PASSED == packed) {
+            return Some((distance, index, slot));
+        }
+        if !bucket.is_passed() {
+            return None;
+        }
+    }
+    None
+}
+
+/// Copies the entries of `from` that `wanted` wants, by tag, into `to`: all of them, or none if one finds no room.
+/// Returns how many.
+fn copy(from: &Page, to: &mut Page, wanted: impl Fn(u64) -> bool) -> Option<u16> {
+    let entries = || {
+        let all = from.iter().flat_map(|bucket| bucket.0).filter(|&entry| !is_empty(entry));
+        all.filter(|entry| wanted(entry >> TAG_SHIFT)).map(|entry| entry & !PASSED)
+    };
+    let mut copied = 0;
+    for packed in entries() {
+        if place(to, packed).is_err() {
+            for packed in entries().take(copied.into()) {
+                if let Some((distance, bucket, slot)) = locate(to, packed) {
+                    take_out(to, distance, bucket, slot);
+                }
+            }
+            return None;
+        }
+        copied += 1;
+    }
+    Some(copied)
+}
+
+/// Removes the entries that `unwanted` names by their tags and pulls the others towards their homes.
+fn thin_out(page: &mut Page, unwanted: impl Fn(u64) -> bool) {
+    let mut displaced = false;
+    for index in 0..BUCKETS {
+        for slot in 0..SLOTS {
+            let entry = page[index].0[slot];
+            let tag = entry >> TAG_SHIFT;
+            if is_empty(entry) {
+                continue;
+            }
+            if unwanted(tag) {
+                take_out(page, distance_of(tag, index), index, slot);
+            } else {
+                displaced |= home_of(tag) != index;
+            }
+        }
+    }
+    if displaced {
+        pull_home(page);
+    }
+}
+
+fn pull_home(page: &mut Page) {
+    for index in 0..BUCKETS {
+        for slot in 0..SLOTS {
+            let entry = page[index].0[slot];
+            let tag = entry >> TAG_SHIFT;
+            if !is_empty(entry) && home_of(tag) != index {
+                let packed = take_out(page, distance_of(tag, index), index, slot);
+                // There is room: the slot it left is on its way, and so are the counts it gave back.
+                let _ = place(page, packed);
+            }
+        }
+    }
+}
+
+/// How far from home an entry in bucket `index` is.
+fn distance_of(tag: u64, index: usize) -> usize {
+    (0..PROBES_MAX).find(|&distance| probe(tag, distance) == index).unwrap_or(0)
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+pub(crate) mod tests;
