@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests of the whole share: the harnesses in which engines meet each other and the outer world.
+
+pub mod sim;
