@@ -5,8 +5,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Words of this many octets or fewer are summed without vectors: setting those up would cost more than it saves.
-const SHORT: usize = 64;
+/// This many octets or fewer are summed without vectors: setting those up would cost more than it saves.
+const SHORT: usize = 128;
 
 /// A partial sum, to be added to, combined and folded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,10 +46,16 @@ impl Sum {
         Self(self.0 + words.to_be() as u64)
     }
 
+    /// Adds a sum whose octets begin at an even offset from where `self` began.
+    #[inline]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Adds octets that begin at an even offset from where `self` began.
     #[inline]
     pub fn add_octets(self, octets: &[u8]) -> Self {
-        Self(self.0 + Self::of(octets).0)
+        self.plus(Self::of(octets))
     }
 
     /// Adds a sum whose octets begin `offset` octets from where `self` began: an odd offset swaps every word's halves

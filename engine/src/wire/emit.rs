@@ -126,9 +126,8 @@ impl OutSegment {
         if rest.len() < options_len + payload_len {
             return Err(EmitError::NoRoom);
         }
-        self.options.emit(rest).ok_or(EmitError::NoRoom)?;
-        let sum = Sum::of(rest.get(..options_len).unwrap_or_default());
-        self.emit_tcp(header, options_len, pseudo.combine(sum, 0).combine(payload_sum, 0));
+        let (_, options_sum) = self.options.emit_summed(rest).ok_or(EmitError::NoRoom)?;
+        self.emit_tcp(header, options_len, pseudo.plus(options_sum).plus(payload_sum));
         Ok(self.link.header_len() + ip_len + segment_len)
     }
 

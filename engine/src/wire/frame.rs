@@ -84,7 +84,9 @@ struct Carrier {
 ///
 /// # Errors
 /// Why the frame is dropped, by the first check that fails, from the outside in.
-#[inline]
+// Inlined as far as the TCP header, so that the loop's descriptor is built where it will lie and not copied there: a
+// quarter of the time of parsing a burst.
+#[inline(always)]
 pub fn parse(frame: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     let ethernet = EthernetHeader::parse(frame)?;
     if !ethernet.is_on(rules.vlan) {
@@ -105,7 +107,7 @@ pub fn parse(frame: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_ipv4(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     let packet = Ipv4Packet::parse(octets)?;
     if rules.verify_ip && !packet.checksum_is_valid() {
@@ -147,7 +149,7 @@ fn parse_ipv4(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Re
     }
 }
 
-#[inline]
+#[inline(never)]
 fn parse_ipv6(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     let packet = Ipv6Packet::parse(octets)?;
     let (source, destination) = (packet.source(), packet.destination());
@@ -193,7 +195,7 @@ fn parse_ipv6(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Re
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_tcp(carrier: &Carrier, octets: &[u8], pseudo: Sum, rules: &ParseRules) -> Result<Parsed, DropReason> {
     let header = TcpHeader::parse(octets)?;
     let mut partial_checksum = false;

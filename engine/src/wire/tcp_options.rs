@@ -1,5 +1,6 @@
 //! TCP options (RFC 9293 §3.2, RFC 7323, RFC 2018): read in one pass, written in the order Linux writes them.
 
+use super::checksum::Sum;
 use super::seq::Seq;
 
 /// The most octets of options that a TCP header has room for.
@@ -225,6 +226,21 @@ impl TcpOptions {
         let Some(timestamps) = self.timestamps else { return Some(0) };
         timestamps.emit(octets.first_chunk_mut()?, [NOP, NOP]);
         Some(TIMESTAMPS_LEN)
+    }
+
+    /// [`emit`](TcpOptions::emit), with the sum of what it wrote. Of timestamps that is taken over the fields: reading
+    /// back octets just written would stall.
+    #[inline]
+    pub(crate) fn emit_summed(&self, octets: &mut [u8]) -> Option<(usize, Sum)> {
+        let len = self.emit(octets)?;
+        let sum = match self.timestamps {
+            _ if !self.is_plain() => Sum::of(octets.get(..len)?),
+            Some(Timestamps { value, echo }) => {
+                Sum::ZERO.add_u32(u32::from_be_bytes(ALIGNED_TIMESTAMPS)).add_u32(value).add_u32(echo)
+            }
+            None => Sum::ZERO,
+        };
+        Some((len, sum))
     }
 
     fn emit_each(&self, octets: &mut [u8]) -> Option<usize> {
