@@ -7,12 +7,18 @@
 //! Terms are those of RFC 9293 (`SND.UNA` is `snd_una`, and so on).
 #![deny(unsafe_code)]
 
+pub mod app;
+pub mod config;
+mod control;
 pub mod device;
 pub mod flow;
 pub mod neighbor;
 pub mod page;
 pub mod prefetch;
 pub mod schedule;
+pub mod stats;
+pub mod tcp;
 pub mod time;
 pub mod timer_wheel;
 pub mod wire;
+pub mod worker;

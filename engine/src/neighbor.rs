@@ -211,6 +211,11 @@ impl NeighborTable {
         self.slots.is_empty()
     }
 
+    /// Whether an answer is awaited: [`poll`](Self::poll) will have something to do before long.
+    pub fn is_waiting(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// The entry for `address`, if there is one.
     pub fn lookup(&self, address: IpAddr) -> Option<NeighborIndex> {
         self.slots.get(&address).map(|&slot| self.index_of(slot))

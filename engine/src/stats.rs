@@ -122,12 +122,16 @@ counters! {
     resets_sent,
     /// RSTs not sent because of the rate limit.
     resets_limited,
+    /// Times a table or a buffer could not grow: what needed it was refused.
+    refused_memory,
     /// Connections given up because nothing was acknowledged in time.
     timed_out,
     /// Connections that ended in TIME-WAIT.
     time_waits,
     /// TIME-WAITs cut short by a new SYN (RFC 6191).
     time_waits_reused,
+    /// Connections that found no room for a TIME-WAIT record.
+    time_waits_skipped,
     /// SYNs refused because a table was full.
     refused_table_full,
     /// SYN cookies sent.

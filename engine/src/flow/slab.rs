@@ -46,6 +46,32 @@ struct PageMeta {
     hint: u32,
 }
 
+/// The record of a handle that is known to be live: one that an owner keeps until it frees it.
+///
+/// # Panics
+/// If the handle is none that the slab handed out.
+impl<T: 'static, const N: usize> core::ops::Index<u32> for Slab<T, N>
+where
+    T: Copy + Default + Send,
+{
+    type Output = T;
+
+    #[inline]
+    fn index(&self, handle: u32) -> &T {
+        self.get(handle).expect("a live handle")
+    }
+}
+
+impl<T: 'static, const N: usize> core::ops::IndexMut<u32> for Slab<T, N>
+where
+    T: Copy + Default + Send,
+{
+    #[inline]
+    fn index_mut(&mut self, handle: u32) -> &mut T {
+        self.get_mut(handle).expect("a live handle")
+    }
+}
+
 impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
     const SHIFT: u32 = {
         assert!(N.is_power_of_two() && N >= 64, "a page is a power of two of records, at least 64");

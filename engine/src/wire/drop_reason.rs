@@ -79,6 +79,12 @@ drop_reasons! {
     NotOurAddress => "not_our_address",
     /// A segment for a connection that does not exist, at a port where nobody listens.
     NoListener => "no_listener",
+    /// A segment that no connection and no listener has a use for.
+    NoFlow => "no_flow",
+    /// A segment of a connection without the ACK bit (RFC 9293 §3.10.7.4, fifth step).
+    NoAck => "no_ack",
+    /// A segment without timestamps of a connection that agreed on them (RFC 7323 §3.2).
+    NoTimestamp => "no_timestamp",
     /// There is no room for another connection.
     TableFull => "table_full",
     /// A frame to send whose next hop did not resolve.

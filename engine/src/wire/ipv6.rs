@@ -5,6 +5,9 @@ use std::net::Ipv6Addr;
 use super::drop_reason::DropReason;
 use super::ip::Ecn;
 
+/// Every node on the link (RFC 4291 §2.7.1).
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
 /// Octets of the header.
 pub const HEADER_LEN: usize = 40;
 

@@ -28,7 +28,9 @@ pub(crate) mod samples;
 
 pub use addr::MacAddr;
 pub use drop_reason::DropReason;
+pub use emit::OutSegment;
 pub use frame::{ParseRules, Parsed, parse};
+pub use ip::Ecn;
 pub use seq::Seq;
 pub use tcp::{Flags, TcpSegment};
 pub use tcp_options::{SackBlock, SackBlocks, TcpOptions, Timestamps};

@@ -1,0 +1,181 @@
+//! What is not TCP: ARP, neighbour discovery, ICMP (RFC 826, RFC 4861, RFC 792, RFC 4443).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::app::{App, End};
+use crate::device::Device;
+use crate::flow::{FlowKey, Kind};
+use crate::neighbor::NeighborEvent;
+use crate::tcp::{FlowId, HOP_LIMIT, Tcp, Tx};
+use crate::wire::arp::{ArpOperation, ArpPacket};
+use crate::wire::icmp::{EchoRequest, IcmpError, IcmpErrorKind};
+use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
+use crate::wire::{DropReason, MacAddr, emit, ipv6};
+
+/// Largest ARP or neighbour discovery frame, octets, tag included.
+const FRAME_MAX: usize = 128;
+
+impl Tcp {
+    /// An ARP packet: a request for one of our addresses is answered, a reply may end somebody's wait.
+    pub(crate) fn arp<D: Device>(&mut self, tx: &mut Tx<'_, D>, packet: &ArpPacket) {
+        if self.shared {
+            return;
+        }
+        let owned = self.locals.number(IpAddr::V4(packet.target)).is_some();
+        let sender = IpAddr::V4(packet.sender);
+        if self.locals.number(sender).is_some() || !owned {
+            // somebody else's, or our own request that came back
+            return self.stats.dropped.count(DropReason::NotOurAddress);
+        }
+        if packet.operation == ArpOperation::Request {
+            let reply = ArpPacket {
+                operation: ArpOperation::Reply,
+                sender_mac: tx.mac,
+                sender: packet.target,
+                target_mac: packet.sender_mac,
+                target: packet.sender,
+            };
+            let link = tx.link(packet.sender_mac);
+            if tx.frame(FRAME_MAX, |out| emit::arp(out, &link, &reply).ok()) {
+                self.stats.neighbor_replies.increment();
+            }
+        }
+        let on_link = packet.sender.is_unspecified() || self.locals.on_link(sender);
+        if on_link && self.neighbors.on_arp(packet, self.now).is_some() {
+            self.wake_unresolved();
+        }
+    }
+
+    /// A neighbour solicitation for one of our addresses, duplicate address detection included (RFC 4862 §5.4.3).
+    pub(crate) fn neighbor_solicitation<D: Device>(&mut self, tx: &mut Tx<'_, D>, asked: &NeighborSolicitation) {
+        if self.shared || self.locals.number(IpAddr::V6(asked.target)).is_none() {
+            return self.stats.dropped.count(DropReason::NotOurAddress);
+        }
+        let detection = asked.source.is_unspecified();
+        let answer = NeighborAdvertisement {
+            source: asked.target,
+            target: asked.target,
+            router: false,
+            solicited: !detection,
+            overrides: true,
+            target_link_layer: Some(tx.mac),
+        };
+        let (to, mac) = if detection {
+            (ipv6::ALL_NODES, MacAddr([0x33, 0x33, 0, 0, 0, 1]))
+        } else {
+            (asked.source, asked.source_link_layer.unwrap_or(asked.source_mac))
+        };
+        let link = tx.link(mac);
+        if tx.frame(FRAME_MAX, |out| emit::neighbor_advertisement(out, &link, to, &answer).ok()) {
+            self.stats.neighbor_replies.increment();
+        }
+        if self.locals.on_link(IpAddr::V6(asked.source)) && self.neighbors.on_solicitation(asked, self.now).is_some() {
+            self.wake_unresolved();
+        }
+    }
+
+    /// A neighbour advertisement.
+    pub(crate) fn neighbor_advertisement(&mut self, told: &NeighborAdvertisement) {
+        if self.neighbors.on_advertisement(told, self.now).is_some() {
+            self.wake_unresolved();
+        }
+    }
+
+    /// An echo request is answered, within the limit.
+    pub(crate) fn echo<D: Device>(&mut self, tx: &mut Tx<'_, D>, request: &EchoRequest, frame: &[u8]) {
+        if self.shared || self.locals.number(request.destination).is_none() {
+            return self.stats.dropped.count(DropReason::NotOurAddress);
+        }
+        if !self.icmp.allow(self.now) {
+            self.stats.icmp_limited.increment();
+            return self.stats.dropped.count(DropReason::IcmpRateLimited);
+        }
+        let start = usize::from(request.message_offset);
+        let Some(message) = frame.get(start..start + usize::from(request.message_len)) else { return };
+        let link = tx.link(request.source_mac);
+        let sent = tx.frame(frame.len(), |out| {
+            emit::echo_reply(out, &link, request.destination, request.source, HOP_LIMIT, message).ok()
+        });
+        if sent {
+            self.stats.echo_replies.increment();
+        }
+    }
+
+    /// An ICMP error about a segment of ours. Believed only if it quotes what is in flight (RFC 5927 §4.1); an open
+    /// connection is never ended by one (RFC 5927 §5.2, RFC 9293 §3.9.2.2).
+    pub(crate) fn icmp_error<A: App>(&mut self, app: &mut A, error: &IcmpError) {
+        let quoted = &error.quoted;
+        let Some(local) = self.locals.number(quoted.source) else {
+            return self.stats.dropped.count(DropReason::NotOurAddress);
+        };
+        let hash = self.hash_key(&FlowKey {
+            local: quoted.source,
+            remote: quoted.destination,
+            local_port: quoted.source_port,
+            remote_port: quoted.destination_port,
+        });
+        let flow = FlowId {
+            remote: quoted.destination,
+            local,
+            remote_port: quoted.destination_port,
+            local_port: quoted.source_port,
+        };
+        let Some((Kind::Connection, id)) = self.find(hash, &flow) else {
+            return self.stats.dropped.count(DropReason::NoFlow);
+        };
+        if !self.quotes_flight(id, quoted.seq) {
+            return self.stats.dropped.count(DropReason::IgnoredIcmp);
+        }
+        self.stats.icmp_errors.increment();
+        match error.kind {
+            IcmpErrorKind::Unreachable(_) if self.opening(id) => self.remove(app, id, End::Unreachable),
+            IcmpErrorKind::PacketTooBig { mtu } => self.packet_too_big(id, mtu),
+            _ => {}
+        }
+    }
+
+    /// Sends what the neighbour table asks for.
+    pub(crate) fn solicit<D: Device>(&mut self, tx: &mut Tx<'_, D>) {
+        while let Some(event) = self.neighbors.poll(self.now) {
+            match event {
+                NeighborEvent::Solicit { address: IpAddr::V4(address), station } => {
+                    self.request_arp(tx, address, station);
+                }
+                NeighborEvent::Solicit { address: IpAddr::V6(address), station } => {
+                    self.request_ndp(tx, address, station);
+                }
+                NeighborEvent::Failed { .. } => self.wake_unresolved(),
+            }
+        }
+    }
+
+    fn request_arp<D: Device>(&mut self, tx: &mut Tx<'_, D>, target: Ipv4Addr, station: Option<MacAddr>) {
+        let Some(IpAddr::V4(sender)) = self.locals.source_for(IpAddr::V4(target)) else { return };
+        let request = ArpPacket {
+            operation: ArpOperation::Request,
+            sender_mac: tx.mac,
+            sender,
+            target_mac: MacAddr::ZERO,
+            target,
+        };
+        let link = tx.link(station.unwrap_or(MacAddr::BROADCAST));
+        if tx.frame(FRAME_MAX, |out| emit::arp(out, &link, &request).ok()) {
+            self.stats.neighbor_requests.increment();
+        }
+    }
+
+    fn request_ndp<D: Device>(&mut self, tx: &mut Tx<'_, D>, target: Ipv6Addr, station: Option<MacAddr>) {
+        let Some(IpAddr::V6(source)) = self.locals.source_for(IpAddr::V6(target)) else { return };
+        let solicitation = NeighborSolicitation { source_mac: tx.mac, source, target, source_link_layer: Some(tx.mac) };
+        let group = ipv6::solicited_node(target);
+        let [.., a, b, c, d] = group.octets();
+        let (to, mac) = match station {
+            Some(mac) => (target, mac),
+            None => (group, MacAddr([0x33, 0x33, a, b, c, d])),
+        };
+        let link = tx.link(mac);
+        if tx.frame(FRAME_MAX, |out| emit::neighbor_solicitation(out, &link, to, &solicitation).ok()) {
+            self.stats.neighbor_requests.increment();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Congestion control: NewReno (RFC 5681) and CUBIC (RFC 9438), in octets.
+//!
+//! The window limits what is in flight ([`Busy::pipe`]), not what a call may send. It grows only while it is the
+//! window that holds the sender back (RFC 9438 §5.8).
+
+use crate::config::{CongestionControl, TcpConfig};
+
+use super::block::Busy;
+
+/// β of RFC 9438 §4.6, in tenths.
+const CUBIC_BETA_TENTHS: u64 = 7;
+
+/// IW of RFC 6928 §2: `segments` segments, and no more than 14,600 octets unless two segments are more.
+pub(crate) fn initial_window(mss: u32, config: &TcpConfig) -> u32 {
+    let segments = u32::from(config.initial_window_segments);
+    (segments * mss).min((segments * 1460).max(2 * mss))
+}
+
+/// Starts afresh, or again after idle time (RFC 5681 §4.1), with the threshold that was kept (0: none).
+pub(crate) fn restart(busy: &mut Busy, mss: u32, ssthresh: u32, config: &TcpConfig) {
+    busy.cwnd = initial_window(mss, config);
+    busy.ssthresh = if ssthresh == 0 { u32::MAX } else { ssthresh };
+    busy.cwnd_count = 0;
+    busy.cubic_epoch_ms = 0;
+    busy.cubic_w_max = 0;
+}
+
+/// `acked` octets were newly acknowledged outside fast recovery. `limited`: the window was full before.
+pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, limited: bool, now_ms: u32, config: &TcpConfig) {
+    if !limited {
+        return;
+    }
+    let mut acked = acked;
+    if busy.cwnd < busy.ssthresh {
+        let step = acked.min(busy.ssthresh - busy.cwnd);
+        busy.cwnd = busy.cwnd.saturating_add(step).min(1 << 30);
+        acked -= step;
+        if acked == 0 {
+            return;
+        }
+    }
+    let target = match config.congestion {
+        CongestionControl::NewReno => busy.cwnd,
+        CongestionControl::Cubic => cubic_count(busy, mss, acked, now_ms),
+    };
+    // One segment for each `target` octets acknowledged: Reno's one a window, or as many as CUBIC's curve asks for.
+    busy.cwnd_count = busy.cwnd_count.saturating_add(acked);
+    let target = target.max(mss);
+    if busy.cwnd_count >= target {
+        let segments = busy.cwnd_count / target;
+        busy.cwnd_count -= segments * target;
+        busy.cwnd = busy.cwnd.saturating_add(segments.saturating_mul(mss)).min(1 << 30);
+    }
+}
+
+/// How many octets must be acknowledged for one more segment of window (RFC 9438 §4.2 to §4.5).
+fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
+    let cwnd = u64::from(busy.cwnd);
+    if busy.cubic_epoch_ms == 0 {
+        busy.cubic_epoch_ms = now_ms.max(1);
+        busy.cubic_w_epoch = busy.cwnd;
+        busy.cubic_w_est = busy.cwnd;
+        busy.cubic_k_ms = 0;
+        if busy.cubic_w_max > busy.cwnd {
+            // K = cbrt((W_max - cwnd_epoch) / C), C = 0.4, windows in segments
+            let segments = f64::from(busy.cubic_w_max - busy.cwnd) / f64::from(mss);
+            busy.cubic_k_ms = ((segments / 0.4).cbrt() * 1000.0) as u32;
+        } else {
+            busy.cubic_w_max = busy.cwnd;
+        }
+    }
+    // W_est grows by alpha = 3 (1 - beta) / (1 + beta) = 9/17 segment a window, then by one above W_max.
+    let (num, den) = if busy.cubic_w_est < busy.cubic_w_max { (9, 17) } else { (1, 1) };
+    let growth = u64::from(acked) * u64::from(mss) * num / (cwnd.max(1) * den);
+    busy.cubic_w_est = busy.cubic_w_est.saturating_add(growth.min(u64::from(u32::MAX)) as u32);
+
+    let elapsed_ms = i64::from(now_ms.wrapping_sub(busy.cubic_epoch_ms)) + i64::from(busy.srtt / 1000);
+    let t = (elapsed_ms - i64::from(busy.cubic_k_ms)) as f64 / 1000.0;
+    let curve = f64::from(busy.cubic_w_max) + 0.4 * t * t * t * f64::from(mss);
+    let target = (curve.max(0.0) as u64).clamp(cwnd, cwnd * 3 / 2).max(u64::from(busy.cubic_w_est));
+    if target <= cwnd {
+        // on the plateau: one segment in a hundred windows
+        return busy.cwnd.saturating_mul(100);
+    }
+    (u64::from(mss) * cwnd / (target - cwnd)).clamp(u64::from(mss) / 2, u64::from(u32::MAX)) as u32
+}
+
+/// A loss was found: the new threshold (RFC 5681 §3.1 (4), RFC 9438 §4.6). `flight` octets were out.
+pub(crate) fn on_loss(busy: &mut Busy, mss: u32, flight: u32, config: &TcpConfig) {
+    busy.cwnd_count = 0;
+    busy.ssthresh = match config.congestion {
+        CongestionControl::NewReno => (flight / 2).max(2 * mss),
+        CongestionControl::Cubic => {
+            busy.cubic_epoch_ms = 0;
+            // fast convergence (§4.7): a flow that lost before it got back to its last maximum releases more
+            let cwnd = busy.cwnd;
+            busy.cubic_w_max =
+                if cwnd < busy.cubic_w_max { (u64::from(cwnd) * (10 + CUBIC_BETA_TENTHS) / 20) as u32 } else { cwnd };
+            ((u64::from(flight.min(cwnd).max(flight / 2)) * CUBIC_BETA_TENTHS / 10) as u32).max(2 * mss)
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u32 = 1448;
+
+    fn fresh(config: &TcpConfig) -> Busy {
+        let mut busy = Busy::default();
+        restart(&mut busy, MSS, 0, config);
+        busy
+    }
+
+    #[test]
+    fn initial_window_is_ten_segments_and_bounded() {
+        let config = TcpConfig::default();
+        assert_eq!(initial_window(536, &config), 5360);
+        assert_eq!(initial_window(1460, &config), 14_600);
+        assert_eq!(initial_window(8960, &config), 17_920);
+    }
+
+    #[test]
+    fn slow_start_doubles_a_window() {
+        let config = TcpConfig::default();
+        let mut busy = fresh(&config);
+        let before = busy.cwnd;
+        for _ in 0..10 {
+            on_ack(&mut busy, MSS, MSS, true, 1, &config);
+        }
+        assert_eq!(busy.cwnd, before + 10 * MSS);
+        on_ack(&mut busy, MSS, MSS, false, 1, &config);
+        assert_eq!(busy.cwnd, before + 10 * MSS, "a sender that does not use its window must not widen it");
+    }
+
+    #[test]
+    fn reno_adds_one_segment_a_window() {
+        let config = TcpConfig { congestion: CongestionControl::NewReno, ..TcpConfig::default() };
+        let mut busy = fresh(&config);
+        busy.ssthresh = busy.cwnd;
+        let before = busy.cwnd;
+        let mut acked = 0;
+        while acked < before {
+            on_ack(&mut busy, MSS, MSS, true, 1, &config);
+            acked += MSS;
+        }
+        assert_eq!(busy.cwnd, before + MSS);
+    }
+
+    #[test]
+    fn cubic_comes_back_to_its_maximum_after_k() {
+        let config = TcpConfig::default();
+        let mut busy = fresh(&config);
+        busy.cwnd = 200 * MSS;
+        busy.srtt = 50_000;
+        let flight = busy.cwnd;
+        on_loss(&mut busy, MSS, flight, &config);
+        assert_eq!(busy.ssthresh, 140 * MSS);
+        busy.cwnd = busy.ssthresh;
+        // K = cbrt(60 / 0.4) = 5.31 s
+        let mut now = 1000;
+        while now < 1000 + 5_310 {
+            let window = busy.cwnd;
+            for _ in 0..window / MSS {
+                on_ack(&mut busy, MSS, MSS, true, now, &config);
+            }
+            now += 50;
+        }
+        assert!(busy.cwnd.abs_diff(200 * MSS) < 8 * MSS, "{} segments", busy.cwnd / MSS);
+    }
+}

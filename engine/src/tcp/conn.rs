@@ -1,0 +1,179 @@
+//! The application's side of a connection.
+
+use crate::app::{ConnId, Endpoints};
+use crate::time::Instant;
+
+use super::block::{Busy, SPANS, Span, busy, flag};
+use super::buffer::Chain;
+use super::state::{Event, State};
+use super::{NONE, Tcp};
+
+/// Most octets queued on one connection: well within half the sequence space.
+const QUEUE_MAX: u32 = 1 << 30;
+
+/// A connection, as an [`App`](crate::app::App) sees it during a callback.
+///
+/// What is asked for here is sent at the end of the burst.
+pub struct Conn<'a> {
+    pub(super) tcp: &'a mut Tcp,
+    pub(super) id: u32,
+}
+
+impl Conn<'_> {
+    /// The connection's name.
+    #[inline]
+    pub fn id(&self) -> ConnId {
+        ConnId(self.id)
+    }
+
+    /// The application's word; 0, or what [`Net::connect`](super::Net::connect) was given, at first.
+    #[inline]
+    pub fn word(&self) -> u64 {
+        self.tcp.conns[self.id].word
+    }
+
+    /// Replaces the application's word.
+    #[inline]
+    pub fn set_word(&mut self, word: u64) {
+        self.tcp.conns[self.id].word = word;
+    }
+
+    /// When the burst that is being worked on arrived.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.tcp.now
+    }
+
+    /// The state of RFC 9293.
+    #[inline]
+    pub fn state(&self) -> State {
+        self.tcp.conns[self.id].state
+    }
+
+    /// Addresses and ports of both ends.
+    pub fn endpoints(&self) -> Endpoints {
+        self.tcp.endpoints(self.id)
+    }
+
+    /// Whether our SYN had to be sent more than once.
+    #[inline]
+    pub fn syn_retransmitted(&self) -> bool {
+        self.tcp.conns[self.id].has(flag::SYN_RESENT)
+    }
+
+    /// Whether the peer's FIN has arrived, with all before it.
+    #[inline]
+    pub fn peer_finished(&self) -> bool {
+        matches!(self.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait | State::Closed)
+    }
+
+    /// Octets queued and not yet acknowledged.
+    #[inline]
+    pub fn queued(&self) -> u32 {
+        let c = &self.tcp.conns[self.id];
+        if c.busy == NONE {
+            return 0;
+        }
+        let b = &self.tcp.busies[c.busy];
+        if b.snd_end.after(c.snd_una) { b.snd_end - c.snd_una } else { 0 }
+    }
+
+    /// The busy block, if data may still be queued.
+    #[inline]
+    fn sending(&mut self) -> Option<&mut Busy> {
+        if !self.state().may_send() {
+            return None;
+        }
+        let slot = self.tcp.attach(self.id)?;
+        let b = &mut self.tcp.busies[slot];
+        (b.flags & (busy::FIN_QUEUED | busy::ABORT) == 0).then_some(b)
+    }
+
+    /// Queues a message of `len` octets that [`App::fill`](crate::app::App::fill) can write as often as needed.
+    ///
+    /// False, and nothing is queued, if four messages are unacknowledged already, if [`write`](Conn::write) has
+    /// octets unacknowledged, if 2³⁰ octets are queued, or after [`close`](Conn::close).
+    #[inline]
+    pub fn send(&mut self, tag: u32, len: u32) -> bool {
+        let queued = self.queued();
+        let Some(b) = self.sending() else { return false };
+        if usize::from(b.spans) == SPANS || b.flags & busy::BUFFERED != 0 || len > QUEUE_MAX - queued.min(QUEUE_MAX) {
+            return false;
+        }
+        b.span[usize::from(b.spans)] = Span { start: b.snd_end, tag };
+        b.spans += 1;
+        b.snd_end += len;
+        self.tcp.mark_dirty(self.id);
+        true
+    }
+
+    /// Queues a copy of `data`. Returns how many octets found room: the connection's send buffer and the worker's
+    /// memory are bounded. Zero while messages of [`send`](Conn::send) are unacknowledged, and after
+    /// [`close`](Conn::close).
+    pub fn write(&mut self, data: &[u8]) -> usize {
+        let queued = self.queued();
+        let room = self.tcp.config.send_buffer.saturating_sub(queued) as usize;
+        let data = &data[..data.len().min(room)];
+        let Some(b) = self.sending() else { return 0 };
+        if b.spans > 0 || data.is_empty() {
+            return 0;
+        }
+        let mut chain = Chain { head: b.write_head, tail: b.write_tail };
+        let seq = b.snd_end;
+        let slot = self.tcp.conns[self.id].busy;
+        let written = self.tcp.buffers.append(&mut chain, seq, data);
+        let b = &mut self.tcp.busies[slot];
+        (b.write_head, b.write_tail) = (chain.head, chain.tail);
+        if written > 0 {
+            b.flags |= busy::BUFFERED;
+            b.snd_end += written as u32;
+            self.tcp.mark_dirty(self.id);
+        }
+        written
+    }
+
+    /// Octets that [`write`](Conn::write) would take now.
+    pub fn write_room(&self) -> usize {
+        self.tcp.config.send_buffer.saturating_sub(self.queued()) as usize
+    }
+
+    /// Closes our direction (RFC 9293 §3.10.4): a FIN follows the last queued octet, on its segment if it fits. The
+    /// peer may go on sending.
+    #[inline]
+    pub fn close(&mut self) {
+        let state = self.state();
+        if !state.may_send() {
+            return;
+        }
+        if state == State::SynSent {
+            return self.abort();
+        }
+        let Some(slot) = self.tcp.attach(self.id) else { return };
+        let b = &mut self.tcp.busies[slot];
+        b.flags |= busy::FIN_QUEUED;
+        self.tcp.conns[self.id].state = state.after(Event::Close);
+        self.tcp.mark_dirty(self.id);
+    }
+
+    /// Ends the connection at once: RST to the peer (RFC 9293 §3.10.5), then
+    /// [`App::closed`](crate::app::App::closed), at the end of this pass.
+    pub fn abort(&mut self) {
+        let Some(slot) = self.tcp.attach(self.id) else { return };
+        self.tcp.busies[slot].flags |= busy::ABORT;
+        self.tcp.mark_dirty(self.id);
+    }
+
+    /// Asks for the octets that [`App::received`](crate::app::App::received) did not take: they are offered again at
+    /// the end of this pass.
+    pub fn resume(&mut self) {
+        let slot = self.tcp.conns[self.id].busy;
+        if slot == NONE {
+            return;
+        }
+        let b = &mut self.tcp.busies[slot];
+        if b.flags & busy::PAUSED != 0 {
+            b.flags |= busy::RESUME;
+            self.tcp.mark_dirty(self.id);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Active opens (RFC 9293 §3.10.1) and what else an application may ask of its worker.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::app::{ConnId, ConnectError};
+use crate::flow::Kind;
+use crate::neighbor::Resolution;
+use crate::stats::Stats;
+use crate::time::Instant;
+use crate::wire::Seq;
+
+use super::block::{ACTIVE, Connection, NONE, flag};
+use super::conn::Conn;
+use super::state::{Event, State};
+use super::{DIRTY_MAX, FlowId, Tcp};
+
+/// Whether a remote can be reached on the link, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Its hardware address, or the gateway's, is known.
+    Ready,
+    /// It has been asked for.
+    Pending,
+    /// It did not answer, or there is no way to it.
+    Unreachable,
+}
+
+/// The worker, as an [`App`](crate::app::App) sees it between two bursts.
+pub struct Net<'a> {
+    pub(crate) tcp: &'a mut Tcp,
+}
+
+impl Net<'_> {
+    /// The time of this pass.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.tcp.now
+    }
+
+    /// Opens a connection to `remote`. The local address and port are chosen by RFC 6056 among those that are free
+    /// towards it; `word` becomes the connection's word. The SYN leaves at the end of this pass.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing was sent.
+    pub fn connect(&mut self, remote: SocketAddr, word: u64) -> Result<ConnId, ConnectError> {
+        self.tcp.connect(remote, word).map(ConnId)
+    }
+
+    /// An open connection, to act on it. `None` if there is none of that name.
+    #[inline]
+    pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
+        if self.tcp.conns.get(id.0)?.state == State::Closed {
+            return None;
+        }
+        Some(Conn { tcp: self.tcp, id: id.0 })
+    }
+
+    /// Whether the next hop to `remote` is known. Asks for it if it is not.
+    pub fn resolve(&mut self, remote: IpAddr) -> NextHop {
+        let Some(hop) = self.tcp.next_hop(remote) else { return NextHop::Unreachable };
+        let now = self.tcp.now;
+        match self.tcp.neighbors.resolve(hop, now) {
+            Some((_, Resolution::Ready(_))) => NextHop::Ready,
+            Some((_, Resolution::Pending)) => NextHop::Pending,
+            Some((_, Resolution::Failed)) | None => NextHop::Unreachable,
+        }
+    }
+
+    /// How many connections may be opened in this pass.
+    #[inline]
+    pub fn room(&self) -> usize {
+        let blocks = self.tcp.conns.room().min(self.tcp.busies.room()).min(super::RESERVE / 2) as usize;
+        blocks.min(DIRTY_MAX / 2 - self.tcp.dirty.len().min(DIRTY_MAX / 2))
+    }
+
+    /// Connections in the table.
+    #[inline]
+    pub fn connections(&self) -> u32 {
+        self.tcp.conns.len()
+    }
+
+    /// The most connections there may be.
+    pub fn connections_max(&self) -> u32 {
+        self.tcp.max_connections
+    }
+
+    /// The worker's counters.
+    pub fn stats(&self) -> &Stats {
+        &self.tcp.stats
+    }
+}
+
+impl Tcp {
+    /// Where packets to `remote` go first: the remote itself if it is on the link, else the gateway.
+    #[inline]
+    pub(crate) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {
+        if self.locals.on_link(remote) {
+            return Some(remote);
+        }
+        if remote.is_ipv4() { self.gateway_v4 } else { self.gateway_v6 }
+    }
+
+    fn connect(&mut self, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
+        if self.next_hop(remote.ip()).is_none() || self.locals.family(remote.is_ipv6()).next().is_none() {
+            return Err(ConnectError::NoRoute);
+        }
+        if self.conns.len() >= self.max_connections || self.dirty.len() >= DIRTY_MAX {
+            return Err(ConnectError::NoMemory);
+        }
+        let (local, local_port, hash) = self.pick_port(remote).ok_or(ConnectError::NoPort)?;
+        let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
+        let address = self.locals.address(local);
+        let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port(), self.now.micros());
+        let Some(id) = self.conns.insert(Connection {
+            remote: word_of_remote,
+            remote_port: remote.port(),
+            local_port,
+            local,
+            mss: self.mss_default(remote.is_ipv6()),
+            state: State::Closed.after(Event::ActiveOpen),
+            flags: family | flag::FRESH,
+            listener: ACTIVE,
+            snd_una: iss,
+            snd_nxt: iss,
+            rcv_nxt: Seq(0),
+            rcv_adv: Seq(0),
+            heard_ms: self.now_ms,
+            busy: NONE,
+            word,
+            ..Connection::default()
+        }) else {
+            self.forget_remote(word_of_remote, family);
+            return Err(ConnectError::NoMemory);
+        };
+        let attached = self.attach(id);
+        if attached.is_none() || self.table.insert(hash, Kind::Connection, id).is_err() {
+            self.detach(id);
+            self.conns.free(id);
+            self.forget_remote(word_of_remote, family);
+            return Err(ConnectError::NoMemory);
+        }
+        if let Some(slot) = attached {
+            self.busies[slot].snd_end = iss + 1;
+        }
+        self.stats.active_opens.increment();
+        self.mark_dirty(id);
+        Ok(id)
+    }
+
+    /// A free pair of local address and port, and the flow's hash.
+    fn pick_port(&mut self, remote: SocketAddr) -> Option<(u16, u16, u64)> {
+        let counter = self.ports.start(remote);
+        for step in 0..self.ports.tries(&self.locals, remote) {
+            let (local, local_port) = self.ports.at(&self.locals, remote, counter + step)?;
+            let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
+            let hash = self.hash(&flow);
+            if self.find(hash, &flow).is_none() {
+                self.ports.advance(remote, step + 1);
+                return Some((local, local_port, hash));
+            }
+        }
+        self.ports.advance(remote, 1);
+        None
+    }
+
+    /// The MSS assumed without an option, no more than the link carries (RFC 9293 §3.7.1).
+    pub(crate) fn mss_default(&self, v6: bool) -> u16 {
+        (if v6 { 1220 } else { 536 }).min(self.mss_of_link(v6))
+    }
+
+    /// The MSS that the link's MTU allows: what we announce (RFC 6691).
+    pub(crate) fn mss_of_link(&self, v6: bool) -> u16 {
+        self.mtu - if v6 { 60 } else { 40 }
+    }
+}

@@ -1,0 +1,178 @@
+//! Segments in flight: a chain of nodes per connection, oldest first.
+//!
+//! No payload is kept, only what loss recovery must know of each segment ([`Sent`]). Nodes come from one pool and go
+//! back as they empty, so that a short exchange uses one node that is warm in the cache.
+
+use crate::flow::Slab;
+use crate::page::{OutOfMemory, PageSource};
+
+use super::block::{Busy, FLIGHT_NODE, FlightNode, NONE, Sent};
+
+/// Nodes in a page.
+const PAGE: usize = 1024;
+
+/// The pool of nodes of all connections of a worker.
+pub(crate) struct Flights {
+    nodes: Slab<FlightNode, PAGE>,
+}
+
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    node: u32,
+    slot: u8,
+}
+
+impl Flights {
+    /// An empty pool for as many busy connections and some long flights.
+    pub(crate) fn new(busies: u32) -> Self {
+        Self { nodes: Slab::with_limit(busies.saturating_mul(2).clamp(1 << 16, 1 << 26)) }
+    }
+
+    /// Makes sure that `n` nodes can be taken without another page.
+    pub(crate) fn reserve<P: PageSource>(&mut self, pages: &mut P, n: u32) -> Result<(), OutOfMemory> {
+        self.nodes.reserve(pages, n)
+    }
+
+    /// Octets held.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.nodes.bytes()
+    }
+
+    /// Gives every page back.
+    pub(crate) fn release<P: PageSource>(&mut self, pages: &mut P) {
+        self.nodes.release(pages);
+    }
+
+    /// Appends a segment. False if there is no node for it.
+    #[inline]
+    pub(crate) fn push(&mut self, busy: &mut Busy, sent: Sent) -> bool {
+        if busy.flight_tail != NONE {
+            let node = &mut self.nodes[busy.flight_tail];
+            if (node.end as usize) < FLIGHT_NODE {
+                node.slots[node.end as usize] = sent;
+                node.end += 1;
+                return true;
+            }
+        }
+        let Some(fresh) = self.nodes.alloc() else { return false };
+        let node = &mut self.nodes[fresh];
+        (node.next, node.first, node.end) = (NONE, 0, 1);
+        node.slots[0] = sent;
+        if busy.flight_tail == NONE {
+            busy.flight_head = fresh;
+        } else {
+            self.nodes[busy.flight_tail].next = fresh;
+        }
+        busy.flight_tail = fresh;
+        true
+    }
+
+    /// The oldest segment.
+    #[inline]
+    pub(crate) fn front(&self, busy: &Busy) -> Option<Cursor> {
+        (busy.flight_head != NONE).then(|| Cursor { node: busy.flight_head, slot: self.nodes[busy.flight_head].first })
+    }
+
+    /// The segment after `cursor`.
+    #[inline]
+    pub(crate) fn next(&self, cursor: Cursor) -> Option<Cursor> {
+        let node = &self.nodes[cursor.node];
+        if cursor.slot + 1 < node.end {
+            return Some(Cursor { node: cursor.node, slot: cursor.slot + 1 });
+        }
+        (node.next != NONE).then(|| Cursor { node: node.next, slot: self.nodes[node.next].first })
+    }
+
+    /// The segment at `cursor`.
+    #[inline]
+    pub(crate) fn get(&self, cursor: Cursor) -> &Sent {
+        &self.nodes[cursor.node].slots[cursor.slot as usize]
+    }
+
+    /// The segment at `cursor`, to be changed.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, cursor: Cursor) -> &mut Sent {
+        &mut self.nodes[cursor.node].slots[cursor.slot as usize]
+    }
+
+    /// Removes the oldest segment.
+    #[inline]
+    pub(crate) fn pop(&mut self, busy: &mut Busy) {
+        let head = busy.flight_head;
+        if head == NONE {
+            return;
+        }
+        let node = &mut self.nodes[head];
+        node.first += 1;
+        if node.first < node.end {
+            return;
+        }
+        busy.flight_head = node.next;
+        if busy.flight_head == NONE {
+            busy.flight_tail = NONE;
+        }
+        self.nodes.free(head);
+    }
+
+    /// Takes back the newest segment, which could not be sent after all.
+    pub(crate) fn pop_back(&mut self, busy: &mut Busy) {
+        let tail = busy.flight_tail;
+        if tail == NONE {
+            return;
+        }
+        let node = &mut self.nodes[tail];
+        node.end -= 1;
+        if node.end > node.first {
+            return;
+        }
+        let mut at = busy.flight_head;
+        if at == tail {
+            (busy.flight_head, busy.flight_tail) = (NONE, NONE);
+        } else {
+            while self.nodes[at].next != tail {
+                at = self.nodes[at].next;
+            }
+            self.nodes[at].next = NONE;
+            busy.flight_tail = at;
+        }
+        self.nodes.free(tail);
+    }
+
+    /// Splits the segment at `cursor` in two, the first of `len` octets of sequence space. False if there is no node.
+    pub(crate) fn split(&mut self, busy: &mut Busy, cursor: Cursor, len: u16) -> bool {
+        let whole = *self.get(cursor);
+        let mut rest = Sent { start: whole.start + u32::from(len), len: whole.len - len, ..whole };
+        let mut first = Sent { len, ..whole };
+        first.flags &= !super::block::sent::FIN;
+        rest.flags &= !super::block::sent::SYN;
+        // The rest of the node moves to a node of its own, so that the new segment has a slot.
+        let Some(fresh) = self.nodes.alloc() else { return false };
+        let node = &mut self.nodes[cursor.node];
+        let keep = cursor.slot as usize + 1;
+        let tail = node.slots;
+        let (end, next) = (node.end as usize, node.next);
+        node.slots[cursor.slot as usize] = first;
+        node.end = keep as u8;
+        node.next = fresh;
+        let node = &mut self.nodes[fresh];
+        (node.next, node.first) = (next, 0);
+        node.slots[0] = rest;
+        node.slots[1..=end - keep].copy_from_slice(&tail[keep..end]);
+        node.end = (1 + end - keep) as u8;
+        if busy.flight_tail == cursor.node {
+            busy.flight_tail = fresh;
+        }
+        true
+    }
+
+    /// Removes every segment.
+    pub(crate) fn clear(&mut self, busy: &mut Busy) {
+        while busy.flight_head != NONE {
+            let head = busy.flight_head;
+            busy.flight_head = self.nodes[head].next;
+            self.nodes.free(head);
+        }
+        busy.flight_tail = NONE;
+    }
+}

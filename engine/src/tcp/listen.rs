@@ -1,0 +1,390 @@
+//! LISTEN and SYN-RECEIVED of connections that a peer opens (RFC 9293 §3.10.7.2, §3.10.7.4).
+//!
+//! A SYN becomes a record of 32 octets, not a block: a block is made when the handshake is complete. The records lie
+//! in one log for each time the SYN-ACK has been sent again, so that each log expires in order without a timer.
+
+use crate::app::App;
+use crate::config::Ecn;
+use crate::device::Device;
+use crate::flow::Kind;
+use crate::wire::{DropReason, Flags, MacAddr, Seq, TcpOptions, TcpSegment, Timestamps};
+
+use super::block::{Connection, NONE, SynReceived, flag};
+use super::output::{Reply, Tx};
+use super::state::{Event, State};
+use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt};
+
+/// Smallest MSS believed: a peer that announces less makes us send more headers than data.
+const MSS_MIN: u16 = 64;
+/// SYN-ACKs sent again in one pass of the loop.
+const EXPIRE_MAX: usize = 64;
+
+/// What a SYN says about its sender.
+pub(crate) struct Offer {
+    pub(crate) mss: u16,
+    pub(crate) flags: u8,
+    pub(crate) snd_scale: u8,
+    pub(crate) ts_recent: u32,
+}
+
+impl Tcp {
+    /// What is agreed to of the options of a SYN: those that the peer sent and we are configured for.
+    pub(crate) fn agree(&self, seg: &TcpSegment) -> Offer {
+        let v6 = seg.source.is_ipv6();
+        let options = &seg.options;
+        let mss = options.mss.map_or(self.mss_default(v6), |mss| mss.clamp(MSS_MIN, self.mss_of_link(v6)));
+        let mut offer = Offer { mss, flags: 0, snd_scale: 0, ts_recent: 0 };
+        if let (Some(scale), true) = (options.window_scale, self.config.window_scaling) {
+            offer.flags |= flag::SCALING;
+            offer.snd_scale = scale;
+        }
+        if let (Some(timestamps), true) = (options.timestamps, self.config.timestamps) {
+            offer.flags |= flag::TIMESTAMPS;
+            offer.ts_recent = timestamps.value;
+        }
+        if options.sack_permitted && self.config.sack {
+            offer.flags |= flag::SACK;
+        }
+        offer
+    }
+
+    /// Shift of the windows we send: the least that lets the window field hold the largest window (RFC 7323 §2.3).
+    pub(crate) fn receive_scale(&self) -> u8 {
+        let bits = 32 - self.config.receive_window.leading_zeros();
+        bits.saturating_sub(16) as u8
+    }
+
+    /// Options of our SYN or SYN-ACK.
+    pub(crate) fn syn_options(&self, v6: bool, flags: u8, timestamps: Option<Timestamps>) -> TcpOptions {
+        TcpOptions {
+            mss: Some(self.mss_of_link(v6)),
+            window_scale: (flags & flag::SCALING != 0).then(|| self.receive_scale()),
+            sack_permitted: flags & flag::SACK != 0,
+            timestamps,
+            ..TcpOptions::NONE
+        }
+    }
+
+    /// The window in a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
+    pub(crate) fn syn_window(&self) -> u16 {
+        self.config.receive_window.min(65_535) as u16
+    }
+
+    /// A segment for which there is no flow: RFC 9293 §3.10.7.1 (CLOSED) or §3.10.7.2 (LISTEN).
+    pub(crate) fn no_flow<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment, flow: &FlowId, hash: u64) {
+        let Some(listener) = self.listener(flow.local_port) else {
+            self.stats.dropped.count(DropReason::NoListener);
+            return self.reset(tx, seg);
+        };
+        if seg.flags.rst() {
+            return;
+        }
+        if seg.flags.ack() {
+            self.stats.dropped.count(DropReason::NoFlow);
+            return self.reset(tx, seg);
+        }
+        if seg.flags.syn() && !seg.flags.fin() {
+            self.syn(tx, seg, flow, hash, listener, None);
+        } else {
+            self.stats.dropped.count(DropReason::NoFlow);
+        }
+    }
+
+    /// A SYN for a listener. `after`: the sequence number that the new connection must begin above.
+    pub(crate) fn syn<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        flow: &FlowId,
+        hash: u64,
+        listener: u8,
+        after: Option<Seq>,
+    ) {
+        let held: u32 = self.syns.iter().map(crate::flow::Log::len).sum();
+        if held >= self.max_syn_received {
+            self.stats.refused_table_full.increment();
+            return self.stats.dropped.count(DropReason::TableFull);
+        }
+        let Some((remote, family)) = self.intern(flow.remote) else {
+            return self.stats.dropped.count(DropReason::TableFull);
+        };
+        let mut offer = self.agree(seg);
+        if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
+            offer.flags |= flag::ECN;
+        }
+        let local = self.locals.address(flow.local);
+        let mut iss = self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, self.now.micros());
+        if let Some(floor) = after
+            && !iss.after(floor)
+        {
+            iss = floor;
+        }
+        let record = SynReceived {
+            remote,
+            remote_port: flow.remote_port,
+            local_port: flow.local_port,
+            local: flow.local,
+            mss: offer.mss,
+            flags: offer.flags | family,
+            scales: offer.snd_scale,
+            listener,
+            resent: 0,
+            iss,
+            irs: seg.seq,
+            ts_recent: offer.ts_recent,
+            sent_us: self.now_us,
+        };
+        let Some(handle) = self.syns[0].push(record) else {
+            self.forget_remote(remote, family);
+            self.stats.refused_table_full.increment();
+            return self.stats.dropped.count(DropReason::TableFull);
+        };
+        if self.table.insert(hash, Kind::SynReceived, handle).is_err() {
+            self.syns[0].kill(handle);
+            self.forget_remote(remote, family);
+            self.stats.refused_table_full.increment();
+            return self.stats.dropped.count(DropReason::TableFull);
+        }
+        self.stats.passive_opens.increment();
+        self.syn_ack(tx, &record, Some(seg.source_mac));
+    }
+
+    /// Sends a SYN-ACK: to the station the SYN came from, or else to the next hop.
+    fn syn_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, mac: Option<MacAddr>) {
+        let remote = self.remote(record.remote, record.flags);
+        let timestamps = (record.flags & flag::TIMESTAMPS != 0)
+            .then(|| Timestamps { value: self.timestamp(record.local, remote), echo: record.ts_recent });
+        let mut flags = Flags::SYN_ACK;
+        if record.flags & flag::ECN != 0 {
+            flags |= Flags::ECE;
+        }
+        let reply = Reply {
+            mac,
+            local: record.local,
+            remote,
+            ports: (record.local_port, record.remote_port),
+            seq: record.iss,
+            ack: record.irs + 1,
+            flags,
+            window: self.syn_window(),
+            options: self.syn_options(remote.is_ipv6(), record.flags, timestamps),
+        };
+        self.reply(tx, &reply);
+    }
+
+    /// An ACK that says where a half-open connection stands (RFC 9293 §3.10.7.4, RFC 5961 §4).
+    fn syn_received_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, mac: MacAddr) {
+        if !self.challenges.allow(self.now) {
+            return self.stats.challenge_acks_limited.increment();
+        }
+        self.stats.challenge_acks.increment();
+        let remote = self.remote(record.remote, record.flags);
+        let timestamps = (record.flags & flag::TIMESTAMPS != 0)
+            .then(|| Timestamps { value: self.timestamp(record.local, remote), echo: record.ts_recent });
+        let reply = Reply {
+            mac: Some(mac),
+            local: record.local,
+            remote,
+            ports: (record.local_port, record.remote_port),
+            seq: record.iss + 1,
+            ack: record.irs + 1,
+            flags: Flags::ACK,
+            window: self.syn_window() >> self.rcv_scale_of(record.flags),
+            options: TcpOptions { timestamps, ..TcpOptions::NONE },
+        };
+        self.reply(tx, &reply);
+    }
+
+    fn rcv_scale_of(&self, flags: u8) -> u8 {
+        if flags & flag::SCALING != 0 { self.receive_scale() } else { 0 }
+    }
+
+    /// A segment for a half-open connection, in the order of §3.10.7.4. Returns the new connection if the segment
+    /// completes the handshake; it is then to be worked on as a segment of that.
+    pub(crate) fn syn_received_segment<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        hash: u64,
+        handle: u32,
+    ) -> Option<u32> {
+        let record = *self.syn_record(handle)?;
+        let rcv_nxt = record.irs + 1;
+        let window = u32::from(self.syn_window());
+        let in_window = seg.seq.in_window(rcv_nxt, window);
+        if seg.flags.rst() {
+            // RFC 5961 §3.2: exactly the next one, or a challenge
+            if seg.seq == rcv_nxt {
+                self.forget_syn(hash, handle);
+            } else if in_window {
+                self.syn_received_ack(tx, &record, seg.source_mac);
+            }
+            return None;
+        }
+        if seg.flags.syn() {
+            if seg.seq == record.irs && !seg.flags.ack() {
+                self.stats.duplicates.increment();
+                self.syn_ack(tx, &record, Some(seg.source_mac));
+            } else {
+                self.syn_received_ack(tx, &record, seg.source_mac);
+            }
+            return None;
+        }
+        if !seg.flags.ack() {
+            self.stats.dropped.count(DropReason::NoAck);
+            return None;
+        }
+        let stale = seg.options.timestamps.is_some_and(|ts| {
+            record.flags & flag::TIMESTAMPS != 0 && (ts.value.wrapping_sub(record.ts_recent) as i32) < 0
+        });
+        if !in_window || stale {
+            self.syn_received_ack(tx, &record, seg.source_mac);
+            return None;
+        }
+        if seg.ack != record.iss + 1 {
+            self.reset(tx, seg);
+            return None;
+        }
+        self.complete(app, seg, hash, handle, &record)
+    }
+
+    /// Makes a connection of a half-open one whose SYN-ACK was acknowledged.
+    fn complete<A: App>(
+        &mut self,
+        app: &mut A,
+        seg: &TcpSegment,
+        hash: u64,
+        handle: u32,
+        record: &SynReceived,
+    ) -> Option<u32> {
+        if self.conns.len() >= self.max_connections {
+            self.stats.refused_table_full.increment();
+            self.stats.dropped.count(DropReason::TableFull);
+            return None;
+        }
+        let scaled = record.flags & flag::SCALING != 0;
+        let rcv_nxt = record.irs + 1;
+        let id = self.conns.insert(Connection {
+            remote: record.remote,
+            remote_port: record.remote_port,
+            local_port: record.local_port,
+            local: record.local,
+            mss: record.mss,
+            state: State::SynReceived.after(Event::ReceiveAckOfSyn),
+            flags: record.flags | flag::FRESH,
+            scales: if scaled { record.scales | self.receive_scale() << 4 } else { 0 },
+            listener: record.listener,
+            snd_una: record.iss + 1,
+            snd_nxt: record.iss + 1,
+            rcv_nxt,
+            rcv_adv: rcv_nxt + u32::from(self.syn_window()),
+            snd_wnd: seg.window,
+            ssthresh: 0,
+            srtt: 0,
+            rttvar: 0,
+            ts_recent: record.ts_recent,
+            heard_ms: self.now_ms,
+            snd_wl1: seg.seq,
+            busy: NONE,
+            word: 0,
+        });
+        let Some(id) = id else {
+            self.stats.refused_table_full.increment();
+            self.stats.dropped.count(DropReason::TableFull);
+            return None;
+        };
+        self.table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
+        let (class, position) = split(handle);
+        self.syns[class].kill(position);
+        self.stats.established.increment();
+        if let Some(slot) = self.attach(id) {
+            let b = &mut self.busies[slot];
+            if record.resent == 0 {
+                rtt::sample(b, self.now_us.wrapping_sub(record.sent_us));
+            } else {
+                // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
+                b.cwnd = self.conns[id].payload_max();
+            }
+            b.snd_wnd_max = u32::from(seg.window) << record.scales;
+            self.mark_dirty(id);
+        }
+        if self.locals.on_link(seg.source) {
+            self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now);
+        }
+        app.accepted(&mut super::Conn { tcp: self, id }, usize::from(record.listener));
+        Some(id)
+    }
+
+    pub(super) fn syn_record(&self, handle: u32) -> Option<&SynReceived> {
+        let (class, position) = split(handle);
+        self.syns[class].get(position)
+    }
+
+    /// Removes a half-open connection.
+    fn forget_syn(&mut self, hash: u64, handle: u32) {
+        let (class, position) = split(handle);
+        if let Some(record) = self.syns[class].get(position) {
+            let (remote, flags) = (record.remote, record.flags);
+            self.forget_remote(remote, flags);
+        }
+        self.table.remove(hash, Kind::SynReceived, handle);
+        self.syns[class].kill(position);
+    }
+
+    /// Sends SYN-ACKs again whose time has come, and forgets those that were sent often enough. Bounded.
+    pub(crate) fn expire_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
+        let mut done = 0;
+        for class in 0..SYN_CLASSES {
+            let patience = rtt::micros(self.config.rto_initial) << class;
+            while done < EXPIRE_MAX {
+                let Some((position, record)) = self.syns[class].front() else { break };
+                if self.now_us.wrapping_sub(record.sent_us) < patience {
+                    break;
+                }
+                let record = *record;
+                done += 1;
+                let flow = FlowId {
+                    remote: self.remote(record.remote, record.flags),
+                    local: record.local,
+                    remote_port: record.remote_port,
+                    local_port: record.local_port,
+                };
+                let (hash, handle) = (self.hash(&flow), join(class, position));
+                let next = class + 1;
+                let again = SynReceived { resent: record.resent + 1, sent_us: self.now_us, ..record };
+                let moved = next < SYN_CLASSES && record.resent < self.config.syn_ack_retries;
+                match if moved { self.syns[next].push(again) } else { None } {
+                    Some(fresh) => {
+                        let new = (Kind::SynReceived, join(next, fresh));
+                        self.table.replace(hash, (Kind::SynReceived, handle), new);
+                        self.syns[class].kill(position);
+                        self.stats.syn_ack_retransmitted.increment();
+                        self.stats.segments_retransmitted.increment();
+                        self.syn_ack(tx, &again, None);
+                    }
+                    None => self.forget_syn(hash, handle),
+                }
+            }
+        }
+        done
+    }
+
+    /// When the next SYN-ACK is due to be sent again, microseconds from now.
+    pub(crate) fn next_syn_us(&mut self) -> Option<u32> {
+        let (now, initial) = (self.now_us, rtt::micros(self.config.rto_initial));
+        let due = |(class, log): (usize, &mut crate::flow::Log<SynReceived, 2048>)| {
+            let (_, record) = log.front()?;
+            Some((initial << class).saturating_sub(now.wrapping_sub(record.sent_us)))
+        };
+        self.syns.iter_mut().enumerate().filter_map(due).min()
+    }
+}
+
+fn split(handle: u32) -> (usize, u32) {
+    ((handle >> SYN_CLASS_SHIFT) as usize % SYN_CLASSES, handle & ((1 << SYN_CLASS_SHIFT) - 1))
+}
+
+fn join(class: usize, position: u32) -> u32 {
+    (class as u32) << SYN_CLASS_SHIFT | position
+}

@@ -1,0 +1,148 @@
+//! The addresses the engine owns, each with a number.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::config::AddressRange;
+
+/// A range of owned addresses and the number of its first one.
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    first: u128,
+    count: u32,
+    base: u32,
+    v6: bool,
+    prefix_len: u8,
+}
+
+/// Owned addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct Locals {
+    ranges: Vec<Owned>,
+}
+
+/// The most owned addresses: their numbers have 16 bits.
+pub(crate) const ADDRESSES_MAX: u32 = 1 << 16;
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+impl Locals {
+    /// Numbers the addresses of `ranges` in order; what exceeds [`ADDRESSES_MAX`] is left out.
+    pub(crate) fn new(ranges: &[AddressRange]) -> Self {
+        let mut owned = Vec::with_capacity(ranges.len());
+        let mut base = 0;
+        for range in ranges {
+            let span = bits(range.last).saturating_sub(bits(range.first)).saturating_add(1);
+            let count = span.min(u128::from(ADDRESSES_MAX - base)) as u32;
+            if count == 0 {
+                continue;
+            }
+            owned.push(Owned {
+                first: bits(range.first),
+                count,
+                base,
+                v6: range.first.is_ipv6(),
+                prefix_len: range.prefix_len,
+            });
+            base += count;
+        }
+        Self { ranges: owned }
+    }
+
+    /// Whether any of them is IPv6.
+    pub(crate) fn has_v6(&self) -> bool {
+        self.ranges.iter().any(|range| range.v6)
+    }
+
+    /// The number of an owned address.
+    #[inline]
+    pub(crate) fn number(&self, address: IpAddr) -> Option<u16> {
+        let (value, v6) = (bits(address), address.is_ipv6());
+        self.ranges.iter().find_map(|range| {
+            let offset = value.wrapping_sub(range.first);
+            (range.v6 == v6 && offset < u128::from(range.count)).then(|| (range.base + offset as u32) as u16)
+        })
+    }
+
+    /// The address of a number.
+    #[inline]
+    pub(crate) fn address(&self, number: u16) -> IpAddr {
+        let number = u32::from(number);
+        let found = self.ranges.iter().find(|range| number.wrapping_sub(range.base) < range.count);
+        let Some(range) = found else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let value = range.first + u128::from(number - range.base);
+        if range.v6 { IpAddr::V6(Ipv6Addr::from_bits(value)) } else { IpAddr::V4(Ipv4Addr::from_bits(value as u32)) }
+    }
+
+    /// Numbers of the addresses of a family: first and count of each range.
+    pub(crate) fn family(&self, v6: bool) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.ranges.iter().filter(move |range| range.v6 == v6).map(|range| (range.base, range.count))
+    }
+
+    /// Whether a destination is on the link: inside the prefix of one of our addresses.
+    #[inline]
+    pub(crate) fn on_link(&self, address: IpAddr) -> bool {
+        let (value, v6) = (bits(address), address.is_ipv6());
+        let width: u32 = if v6 { 128 } else { 32 };
+        self.ranges.iter().any(|range| {
+            let host_bits = width - u32::from(range.prefix_len).min(width);
+            range.v6 == v6 && (value ^ range.first).checked_shr(host_bits).unwrap_or(0) == 0
+        })
+    }
+
+    /// An address of ours to ask for a neighbour from: one on its prefix, or any of its family.
+    pub(crate) fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {
+        let v6 = neighbor.is_ipv6();
+        let width: u32 = if v6 { 128 } else { 32 };
+        let near = |range: &&Owned| {
+            let host_bits = width - u32::from(range.prefix_len).min(width);
+            (bits(neighbor) ^ range.first).checked_shr(host_bits).unwrap_or(0) == 0
+        };
+        let mut family = self.ranges.iter().filter(|range| range.v6 == v6);
+        let range = family.clone().find(near).or_else(|| family.next())?;
+        Some(self.address(range.base as u16))
+    }
+
+    /// Whether an address is the directed broadcast address of one of our prefixes (RFC 1122 §3.2.1.3), which no
+    /// segment may come from.
+    #[inline]
+    pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(address) = address else { return false };
+        let value = u128::from(address.to_bits());
+        self.ranges.iter().filter(|range| !range.v6 && range.prefix_len < 31).any(|range| {
+            let hosts = (1u128 << (32 - range.prefix_len)) - 1;
+            value == range.first | hosts
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: &str, last: &str, prefix_len: u8) -> AddressRange {
+        AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap(), prefix_len }
+    }
+
+    #[test]
+    fn numbers_and_addresses_agree() {
+        let locals = Locals::new(&[
+            range("10.66.0.1", "10.66.1.0", 16),
+            range("fd66::1", "fd66::1", 64),
+            range("192.0.2.9", "192.0.2.9", 32),
+        ]);
+        for number in 0..258 {
+            assert_eq!(locals.number(locals.address(number)), Some(number));
+        }
+        assert_eq!(locals.number("10.66.1.1".parse().unwrap()), None);
+        assert!(locals.on_link("10.66.200.1".parse().unwrap()));
+        assert!(!locals.on_link("10.67.0.1".parse().unwrap()));
+        assert!(locals.on_link("fd66::ffff".parse().unwrap()) && !locals.on_link("fd67::1".parse().unwrap()));
+        assert!(locals.is_broadcast("10.66.255.255".parse().unwrap()));
+        assert!(!locals.is_broadcast("192.0.2.9".parse().unwrap()));
+    }
+}

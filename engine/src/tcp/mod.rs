@@ -1,0 +1,510 @@
+//! TCP: one room per topic, in the words of RFC 9293.
+//!
+//! [`Tcp`] is everything a worker knows of its connections. The rooms add to it: [`listen`] and [`connect`] begin
+//! connections, [`segment`] is RFC 9293 §3.10.7 in its own order, [`receive`] puts text in order, [`recovery`] and
+//! [`congestion`] decide what may be sent, [`output`] builds it, [`timeout`] acts when nothing comes.
+
+mod block;
+mod buffer;
+mod congestion;
+mod conn;
+mod connect;
+mod flight;
+mod isn;
+mod limit;
+mod listen;
+mod locals;
+mod output;
+mod ports;
+mod receive;
+mod recovery;
+mod rtt;
+mod segment;
+mod state;
+mod syn_sent;
+mod time_wait;
+mod timeout;
+
+use core::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::app::{App, ConnId, End, Endpoints};
+use crate::config::{Config, ConfigError, Listener, TcpConfig};
+use crate::flow::{FlowKey, FlowTable, HashKey, Kind, Log, Slab};
+use crate::neighbor::{NeighborConfig, NeighborTable};
+use crate::page::{OutOfMemory, PageSource};
+use crate::stats::Stats;
+use crate::time::Instant;
+use crate::timer_wheel::{Link, Links, TimerWheel};
+
+pub use conn::Conn;
+pub use connect::{Net, NextHop};
+pub(crate) use output::{HOP_LIMIT, Tx};
+pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
+
+use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
+use buffer::{Buffers, Chain};
+use flight::Flights;
+use limit::RateLimit;
+use locals::Locals;
+use ports::Ports;
+
+/// Octets of an idle IPv4 connection without its index entry.
+pub const CONNECTION_BYTES: usize = size_of::<Connection>();
+/// Octets of a TIME-WAIT record without its index entry.
+pub const TIME_WAIT_BYTES: usize = size_of::<TimeWait>();
+/// Octets of a SYN-RECEIVED record without its index entry.
+pub const SYN_RECEIVED_BYTES: usize = size_of::<SynReceived>();
+
+/// SYN-RECEIVED logs: one for each time a SYN-ACK has been sent again, so that each log expires in order.
+const SYN_CLASSES: usize = 8;
+/// Bits of a SYN-RECEIVED handle below the class.
+const SYN_CLASS_SHIFT: u32 = 25;
+/// Records that one pass of the loop may begin, of each kind: a burst, and what the application opens.
+pub(crate) const RESERVE: u32 = 512;
+/// Connections that may have something to send at the end of a pass.
+const DIRTY_MAX: usize = 1 << 16;
+
+type Connections = Slab<Connection, 4096>;
+type Busies = Slab<Busy, 1024>;
+
+impl Links for Busies {
+    #[inline]
+    fn link(&self, id: u32) -> &Link {
+        &self[id].link
+    }
+
+    #[inline]
+    fn link_mut(&mut self, id: u32) -> &mut Link {
+        &mut self[id].link
+    }
+}
+
+/// Secrets of a worker: from the operating system's random source, or from a simulation's seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Secrets {
+    /// Keys the flow table.
+    pub table: [u64; 2],
+    /// Keys initial sequence numbers (RFC 6528).
+    pub isn: [u64; 2],
+    /// Keys ports (RFC 6056) and timestamp offsets (RFC 7323 §5.4).
+    pub ports: [u64; 2],
+}
+
+/// The peer's address as a block holds it, and the rest of what names a flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlowId {
+    pub(crate) remote: IpAddr,
+    pub(crate) local: u16,
+    pub(crate) remote_port: u16,
+    pub(crate) local_port: u16,
+}
+
+/// Everything a worker knows of its connections.
+pub struct Tcp {
+    pub(crate) config: TcpConfig,
+    pub(crate) listeners: Vec<Listener>,
+    /// Listener of each port, plus one; 0 = none.
+    listening: Vec<u8>,
+    pub(crate) shared: bool,
+    pub(crate) locals: Locals,
+    pub(crate) gateway_v4: Option<IpAddr>,
+    pub(crate) gateway_v6: Option<IpAddr>,
+    pub(crate) mtu: u16,
+    hash_key: HashKey,
+    isn_key: isn::IsnKey,
+    pub(crate) table: FlowTable,
+    pub(crate) conns: Connections,
+    pub(crate) busies: Busies,
+    remotes: Slab<[u8; 16], 4096>,
+    pub(crate) flights: Flights,
+    pub(crate) buffers: Buffers,
+    syns: [Log<SynReceived, 2048>; SYN_CLASSES],
+    time_waits: Log<TimeWait, 2048>,
+    wheel: TimerWheel,
+    pub(crate) dirty: Vec<u32>,
+    ports: Ports,
+    pub(crate) neighbors: NeighborTable,
+    /// Connections that wait for their next hop.
+    pub(crate) unresolved: Vec<u32>,
+    pub(crate) resets: RateLimit,
+    pub(crate) icmp: RateLimit,
+    pub(crate) challenges: RateLimit,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) now: Instant,
+    pub(crate) now_us: u32,
+    pub(crate) now_ms: u32,
+    max_connections: u32,
+    max_syn_received: u32,
+}
+
+impl Tcp {
+    /// An empty worker's state. The configuration has been checked.
+    ///
+    /// # Errors
+    /// If there is no memory for the index at the size asked for.
+    pub(crate) fn new<P: PageSource>(
+        config: &Config,
+        secrets: &Secrets,
+        mtu: u16,
+        stats: Arc<Stats>,
+        pages: &mut P,
+    ) -> Result<Self, ConfigError> {
+        let mut listening = vec![0; 1 << 16];
+        for (index, listener) in config.listeners.iter().enumerate() {
+            for port in listener.first_port..=listener.last_port {
+                listening[usize::from(port)] = index as u8 + 1;
+            }
+        }
+        let connections = config.max_connections;
+        let records =
+            connections.saturating_add(config.max_syn_received).saturating_add(config.max_time_wait).min(1 << 28);
+        let time_waits = if config.tcp.time_wait.is_zero() { 0 } else { config.max_time_wait };
+        // Blocks are busy for a round trip or so; only a worker that is all at work has as many busy ones as others.
+        let busies = connections.max(RESERVE * 2);
+        let table = FlowTable::with_capacity(pages, config.expected_connections as usize).map_err(|_| {
+            ConfigError(format!("no memory for an index of {} connections", config.expected_connections))
+        })?;
+        Ok(Self {
+            config: config.tcp.clone(),
+            listeners: config.listeners.clone(),
+            listening,
+            shared: config.shared.is_some(),
+            locals: Locals::new(&config.addresses),
+            gateway_v4: config.gateway_v4,
+            gateway_v6: config.gateway_v6,
+            mtu,
+            hash_key: HashKey::new(secrets.table),
+            isn_key: isn::IsnKey::new(secrets.isn, secrets.ports),
+            table,
+            conns: Slab::with_limit(connections),
+            busies: Slab::with_limit(busies),
+            remotes: Slab::with_limit(records),
+            flights: Flights::new(busies),
+            buffers: Buffers::new(config.buffer_bytes),
+            syns: core::array::from_fn(|class| {
+                let records = if class == 0 { config.max_syn_received * 4 } else { config.max_syn_received };
+                Log::with_limit(records.max(4096).min(1 << (SYN_CLASS_SHIFT - 1)))
+            }),
+            time_waits: Log::with_limit(time_waits),
+            wheel: TimerWheel::new(0),
+            dirty: Vec::with_capacity(DIRTY_MAX),
+            ports: Ports::new(&config.tcp, config.shared, secrets.ports),
+            neighbors: NeighborTable::new(NeighborConfig::default(), secrets.ports),
+            unresolved: Vec::with_capacity(4096),
+            resets: RateLimit::new(config.resets_per_second),
+            icmp: RateLimit::new(config.icmp_per_second),
+            challenges: RateLimit::new(1000),
+            stats,
+            now: Instant::ZERO,
+            now_us: 0,
+            now_ms: 0,
+            max_connections: connections,
+            max_syn_received: config.max_syn_received,
+        })
+    }
+
+    /// The time of this pass.
+    #[inline]
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+        self.now_us = now.micros() as u32;
+        self.now_ms = now.millis32();
+    }
+
+    /// Grows what is short and gives back what is empty, a bounded amount: called between two bursts.
+    pub(crate) fn maintain<P: PageSource>(&mut self, pages: &mut P) {
+        let grown = self.reserve(pages);
+        if grown.is_err() {
+            // Out of memory is not an error here: what finds no room is refused where it happens, and counted.
+            self.stats.refused_memory.increment();
+        }
+        self.table.maintain(pages);
+        self.conns.maintain(pages);
+        self.busies.maintain(pages);
+        self.time_waits.maintain(pages);
+        for log in &mut self.syns {
+            log.maintain(pages);
+        }
+        self.stats.connections.set(u64::from(self.conns.len()));
+        self.stats.time_wait_now.set(u64::from(self.time_waits.len()));
+        self.stats.syn_received_now.set(self.syns.iter().map(|log| u64::from(log.len())).sum());
+    }
+
+    fn reserve<P: PageSource>(&mut self, pages: &mut P) -> Result<(), OutOfMemory> {
+        self.conns.reserve(pages, RESERVE)?;
+        self.busies.reserve(pages, RESERVE)?;
+        self.flights.reserve(pages, RESERVE)?;
+        // The pool of buffers is bounded by itself: at its limit what needs one is refused
+        let _ = self.buffers.reserve(pages, 128);
+        if self.locals.has_v6() {
+            self.remotes.reserve(pages, RESERVE)?;
+        }
+        if !self.config.time_wait.is_zero() {
+            self.time_waits.reserve(pages, RESERVE)?;
+        }
+        if !self.listeners.is_empty() {
+            self.syns[0].reserve(pages, RESERVE)?;
+            for log in &mut self.syns[1..] {
+                log.reserve(pages, 64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Octets of index, blocks and records.
+    pub fn bytes(&self) -> u64 {
+        self.table.bytes()
+            + self.conns.bytes()
+            + self.busies.bytes()
+            + self.remotes.bytes()
+            + self.flights.bytes()
+            + self.buffers.bytes()
+            + self.time_waits.bytes()
+            + self.syns.iter().map(Log::bytes).sum::<u64>()
+    }
+
+    /// Gives every page back.
+    pub(crate) fn release<P: PageSource>(&mut self, pages: &mut P) {
+        self.table.release(pages);
+        self.conns.release(pages);
+        self.busies.release(pages);
+        self.remotes.release(pages);
+        self.flights.release(pages);
+        self.buffers.release(pages);
+        self.time_waits.release(pages);
+        for log in &mut self.syns {
+            log.release(pages);
+        }
+    }
+
+    /// When there will next be something to do if no segment comes.
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        if !self.dirty.is_empty() {
+            return Some(self.now);
+        }
+        let now = self.now;
+        let after = |ms: u32| now + Duration::from_millis(u64::from(ms));
+        let waiting = (!self.unresolved.is_empty() || self.neighbors.is_waiting()).then(|| after(100));
+        let syn = self.next_syn_us().map(|us| now + Duration::from_micros(u64::from(us)));
+        let time_wait = self.next_time_wait_ms().map(after);
+        [self.next_timer_ms().map(after), waiting, syn, time_wait].into_iter().flatten().min()
+    }
+
+    // ---- names of flows
+
+    /// Hash of addresses and ports in the table.
+    #[inline]
+    pub(crate) fn hash_key(&self, key: &FlowKey) -> u64 {
+        self.hash_key.hash(key)
+    }
+
+    /// Hash of a flow in the table.
+    #[inline]
+    pub(crate) fn hash(&self, id: &FlowId) -> u64 {
+        self.hash_key.hash(&FlowKey {
+            local: self.locals.address(id.local),
+            remote: id.remote,
+            local_port: id.local_port,
+            remote_port: id.remote_port,
+        })
+    }
+
+    /// The listener of a port.
+    #[inline]
+    pub(crate) fn listener(&self, port: u16) -> Option<u8> {
+        self.listening.get(usize::from(port)).and_then(|&index| index.checked_sub(1))
+    }
+
+    /// Finds a flow.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
+        self.table.find(hash, |kind, handle| match kind {
+            Kind::Connection => self.conns.get(handle).is_some_and(|c| {
+                c.remote_port == id.remote_port
+                    && c.local_port == id.local_port
+                    && c.local == id.local
+                    && self.same_remote(c.remote, c.flags, id.remote)
+            }),
+            Kind::SynReceived => self.syn_record(handle).is_some_and(|r| {
+                r.remote_port == id.remote_port
+                    && r.local_port == id.local_port
+                    && r.local == id.local
+                    && self.same_remote(r.remote, r.flags, id.remote)
+            }),
+            Kind::TimeWait => self.time_waits.get(handle).is_some_and(|w| {
+                w.remote_port == id.remote_port
+                    && w.local_port == id.local_port
+                    && w.local == id.local
+                    && self.same_remote(w.remote, w.flags, id.remote)
+            }),
+        })
+    }
+
+    #[inline]
+    fn same_remote(&self, remote: u32, flags: u8, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => flags & flag::IPV6 == 0 && remote == address.to_bits(),
+            IpAddr::V6(address) => {
+                flags & flag::IPV6 != 0 && self.remotes.get(remote).is_some_and(|r| *r == address.octets())
+            }
+        }
+    }
+
+    /// The word that stands for a peer's address in a block, and the flag that says which family. `None` if there is
+    /// no room.
+    #[inline]
+    fn intern(&mut self, address: IpAddr) -> Option<(u32, u8)> {
+        match address {
+            IpAddr::V4(address) => Some((address.to_bits(), 0)),
+            IpAddr::V6(address) => self.remotes.insert(address.octets()).map(|slot| (slot, flag::IPV6)),
+        }
+    }
+
+    /// Gives the record of a peer's address back.
+    #[inline]
+    fn forget_remote(&mut self, remote: u32, flags: u8) {
+        if flags & flag::IPV6 != 0 {
+            self.remotes.free(remote);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn remote(&self, remote: u32, flags: u8) -> IpAddr {
+        if flags & flag::IPV6 == 0 {
+            IpAddr::V4(Ipv4Addr::from_bits(remote))
+        } else {
+            IpAddr::V6(self.remotes.get(remote).map_or(Ipv6Addr::UNSPECIFIED, |r| Ipv6Addr::from(*r)))
+        }
+    }
+
+    /// What names a connection.
+    #[inline]
+    pub(crate) fn flow_id(&self, id: u32) -> FlowId {
+        let c = &self.conns[id];
+        FlowId {
+            remote: self.remote(c.remote, c.flags),
+            local: c.local,
+            remote_port: c.remote_port,
+            local_port: c.local_port,
+        }
+    }
+
+    pub(crate) fn endpoints(&self, id: u32) -> Endpoints {
+        let flow = self.flow_id(id);
+        Endpoints {
+            local: SocketAddr::new(self.locals.address(flow.local), flow.local_port),
+            remote: SocketAddr::new(flow.remote, flow.remote_port),
+        }
+    }
+
+    /// Brings what the next steps will touch into the cache: the block of the likely match.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        match self.table.candidate(hash) {
+            Some((Kind::Connection, handle)) => self.conns.prefetch(handle),
+            Some((Kind::SynReceived, handle)) => {
+                self.syns[(handle >> SYN_CLASS_SHIFT) as usize].prefetch(handle & ((1 << SYN_CLASS_SHIFT) - 1))
+            }
+            Some((Kind::TimeWait, handle)) => self.time_waits.prefetch(handle),
+            None => {}
+        }
+    }
+
+    // ---- busy blocks
+
+    /// The connection's busy block, taken from the pool if it has none. `None` if the pool is empty.
+    #[inline]
+    pub(crate) fn attach(&mut self, id: u32) -> Option<u32> {
+        let c = &mut self.conns[id];
+        if c.busy != NONE {
+            return Some(c.busy);
+        }
+        let slot = self.busies.alloc()?;
+        let b = &mut self.busies[slot];
+        *b = Busy {
+            conn: id,
+            snd_end: c.snd_nxt,
+            ack_sent: c.rcv_nxt,
+            write_head: NONE,
+            write_tail: NONE,
+            read_head: NONE,
+            read_tail: NONE,
+            ahead_head: NONE,
+            ahead_tail: NONE,
+            flight_head: NONE,
+            flight_tail: NONE,
+            ..Busy::default()
+        };
+        rtt::load(c, b);
+        congestion::restart(b, c.payload_max(), block::compact::unpack(c.ssthresh), &self.config);
+        c.busy = slot;
+        Some(slot)
+    }
+
+    /// Gives the busy block back, keeping what an idle connection keeps.
+    pub(crate) fn detach(&mut self, id: u32) {
+        let c = &mut self.conns[id];
+        if c.busy == NONE {
+            return;
+        }
+        let slot = core::mem::replace(&mut c.busy, NONE);
+        self.wheel.cancel(&mut self.busies, slot);
+        let b = &mut self.busies[slot];
+        rtt::store(c, b);
+        c.ssthresh = if b.ssthresh == u32::MAX { 0 } else { block::compact::pack(b.ssthresh) };
+        self.flights.clear(b);
+        for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)] {
+            self.buffers.clear(&mut Chain { head, tail });
+        }
+        self.busies.free(slot);
+    }
+
+    /// Puts the connection on the list of those with something to send or to settle at the end of this pass.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, id: u32) {
+        let slot = self.conns[id].busy;
+        if slot == NONE {
+            return;
+        }
+        let b = &mut self.busies[slot];
+        if b.flags & busy::DIRTY == 0 {
+            b.flags |= busy::DIRTY;
+            self.dirty.push(id);
+        }
+    }
+
+    // ---- the end of a connection
+
+    /// Removes a connection from the table and tells the application.
+    pub(crate) fn remove<A: App>(&mut self, app: &mut A, id: u32, end: End) {
+        let hash = self.hash(&self.flow_id(id));
+        self.table.remove(hash, Kind::Connection, id);
+        let (remote, flags) = (self.conns[id].remote, self.conns[id].flags);
+        self.forget_remote(remote, flags);
+        self.discard(app, id, end);
+    }
+
+    /// Frees the block of a connection that the table no longer knows, and tells the application.
+    fn discard<A: App>(&mut self, app: &mut A, id: u32, end: End) {
+        self.detach(id);
+        let word = self.conns[id].word;
+        self.conns[id].state = State::Closed;
+        self.conns.free(id);
+        match end {
+            End::Closed => self.stats.closed.increment(),
+            End::Reset => self.stats.resets_received.increment(),
+            End::SynTimeout | End::Timeout => self.stats.timed_out.increment(),
+            _ => {}
+        }
+        app.closed(ConnId(id), word, end, self.now);
+    }
+
+    /// The timestamp clock of a connection (RFC 7323 §5.4): milliseconds, from an offset that depends on the pair of
+    /// addresses alone, so that it goes on over incarnations.
+    #[inline]
+    pub(crate) fn timestamp(&self, local: u16, remote: IpAddr) -> u32 {
+        self.now_ms.wrapping_add(self.isn_key.timestamp_offset(self.locals.address(local), remote))
+    }
+}

@@ -1,0 +1,105 @@
+//! Local addresses and ports for active opens (RFC 6056 §3.3.4, the double-hash algorithm).
+//!
+//! The pairs of owned address and port towards one remote are walked in order from a secret start, so that the next
+//! one tried is always the one that was used longest ago: with TIME-WAIT a FIFO, it is free if any is.
+
+use std::net::SocketAddr;
+
+use crate::config::{PortRange, TcpConfig};
+use crate::flow::{FlowKey, HashKey};
+
+use super::locals::Locals;
+
+/// Counters, so that traffic to one remote tells little of that to another.
+const TABLE: usize = 256;
+
+/// Pairs tried for one open before it is given up for now: bounds the work of a pass.
+const TRIES: u64 = 256;
+
+/// Chooses local addresses and ports.
+pub(crate) struct Ports {
+    range: PortRange,
+    key: HashKey,
+    counters: [u64; TABLE],
+}
+
+impl Ports {
+    /// Ports of the configured range, or of the range that is ours on an address shared with the kernel.
+    pub(crate) fn new(tcp: &TcpConfig, shared: Option<PortRange>, secret: [u64; 2]) -> Self {
+        Self { range: shared.unwrap_or(tcp.local_ports), key: HashKey::new(secret), counters: [0; TABLE] }
+    }
+
+    fn hash(&self, remote: SocketAddr) -> u64 {
+        let ip = remote.ip();
+        self.key.hash(&FlowKey { local: ip, remote: ip, local_port: 0, remote_port: remote.port() })
+    }
+
+    fn pairs(&self, locals: &Locals, remote: SocketAddr) -> u64 {
+        let ports = u64::from(self.range.last - self.range.first) + 1;
+        ports * locals.family(remote.is_ipv6()).map(|(_, count)| u64::from(count)).sum::<u64>()
+    }
+
+    /// How many pairs may be tried for one open.
+    pub(crate) fn tries(&self, locals: &Locals, remote: SocketAddr) -> u64 {
+        TRIES.min(self.pairs(locals, remote))
+    }
+
+    /// Where the walk towards `remote` goes on.
+    pub(crate) fn start(&self, remote: SocketAddr) -> u64 {
+        let hash = self.hash(remote);
+        (hash >> 8).wrapping_add(self.counters[hash as usize % TABLE])
+    }
+
+    /// Moves the walk on by `steps`.
+    pub(crate) fn advance(&mut self, remote: SocketAddr, steps: u64) {
+        let hash = self.hash(remote);
+        self.counters[hash as usize % TABLE] += steps;
+    }
+
+    /// The pair at a point of the walk: number of the address, port.
+    pub(crate) fn at(&self, locals: &Locals, remote: SocketAddr, point: u64) -> Option<(u16, u16)> {
+        let pairs = self.pairs(locals, remote);
+        let ports = u64::from(self.range.last - self.range.first) + 1;
+        let at = point.checked_rem(pairs)?;
+        let port = self.range.first + (at / (pairs / ports)) as u16;
+        let mut index = (at % (pairs / ports)) as u32;
+        let number = locals.family(remote.is_ipv6()).find_map(|(base, count)| {
+            if index < count {
+                return Some((base + index) as u16);
+            }
+            index -= count;
+            None
+        })?;
+        Some((number, port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::AddressRange;
+
+    #[test]
+    fn every_pair_is_met_once_before_any_comes_again() {
+        let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1099 }, ..TcpConfig::default() };
+        let mut ports = Ports::new(&config, None, [1, 2]);
+        let range = |first: &str, last: &str| AddressRange {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+            prefix_len: 24,
+        };
+        let locals = Locals::new(&[range("10.0.0.1", "10.0.0.3"), range("10.0.0.9", "10.0.0.10")]);
+        let remote = "10.0.0.200:80".parse().unwrap();
+        let mut seen = HashSet::new();
+        for _ in 0..500 {
+            let pair = ports.at(&locals, remote, ports.start(remote)).unwrap();
+            ports.advance(remote, 1);
+            assert!((1000..=1099).contains(&pair.1) && pair.0 < 5);
+            assert!(seen.insert(pair), "{pair:?} came twice");
+        }
+        let again = ports.at(&locals, remote, ports.start(remote)).unwrap();
+        assert!(seen.contains(&again));
+    }
+}

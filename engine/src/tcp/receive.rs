@@ -1,0 +1,374 @@
+//! Text: put in order, given to the application, acknowledged (RFC 9293 §3.10.7.4 seventh and eighth step, §3.8.6).
+
+use crate::app::App;
+use crate::wire::{Flags, SackBlock, SackBlocks, Seq, TcpSegment};
+
+use super::Tcp;
+use super::block::{Busy, NONE, busy, flag};
+use super::buffer::{Buffers, Chain};
+use super::conn::Conn;
+use super::segment::text_end;
+use super::state::Event;
+
+/// Segments after which an acknowledgement goes out at once (RFC 9293 §3.8.6.3, RFC 5681 §4.2).
+const ACK_EVERY: u8 = 2;
+
+impl Tcp {
+    /// Takes the text of an acceptable segment, and its FIN.
+    pub(crate) fn text<A: App>(&mut self, app: &mut A, id: u32, seq: Seq, payload: &[u8], fin: bool) {
+        let Some(slot) = self.attach(id) else { return };
+        let c = &self.conns[id];
+        let (rcv_nxt, edge) = (c.rcv_nxt, c.rcv_adv);
+        let (mut seq, mut payload, mut fin) = (seq, payload, fin);
+        if seq.before(rcv_nxt) {
+            // the front has been received: keep the rest, and report the duplicate (RFC 2883 §4)
+            let old = ((rcv_nxt - seq) as usize).min(payload.len());
+            if old > 0 && c.has(flag::SACK) {
+                let b = &mut self.busies[slot];
+                (b.sack_first, b.sack_start, b.sack_end) = (1, seq, seq + old as u32);
+            }
+            payload = &payload[old..];
+            seq += old as u32;
+            self.busies[slot].flags |= busy::ACK_NOW;
+        }
+        if text_end(seq, payload).after(edge) {
+            let room = if edge.after(seq) { (edge - seq) as usize } else { 0 };
+            payload = &payload[..payload.len().min(room)];
+            fin = false;
+            self.busies[slot].flags |= busy::ACK_NOW;
+        }
+        if fin {
+            let b = &mut self.busies[slot];
+            b.flags |= busy::FIN_AHEAD;
+            b.fin_at = text_end(seq, payload);
+        }
+        if !payload.is_empty() {
+            if seq == rcv_nxt {
+                self.in_order(app, id, slot, payload);
+            } else {
+                self.out_of_order(slot, seq, payload);
+            }
+        }
+        // An application may end its connection from a callback, but only at the end of the pass
+        self.take_fin(app, id, slot);
+        self.mark_dirty(id);
+    }
+
+    /// Text that continues what has been received.
+    #[inline]
+    fn in_order<A: App>(&mut self, app: &mut A, id: u32, slot: u32, payload: &[u8]) {
+        self.offer(app, id, slot, payload);
+        let b = &mut self.busies[slot];
+        b.unacked_segments = b.unacked_segments.saturating_add(1);
+        if b.unacked_segments >= ACK_EVERY || self.config.ack_delay.is_zero() {
+            b.flags |= busy::ACK_NOW;
+        }
+        if b.ahead_head != NONE {
+            // RFC 5681 §4.2: a segment that fills a hole, even in part, is acknowledged at once
+            b.flags |= busy::ACK_NOW;
+            self.take_ahead(app, id, slot);
+        }
+    }
+
+    /// Offers text to the application; what it does not take is kept. RCV.NXT moves by what was taken or kept.
+    fn offer<A: App>(&mut self, app: &mut A, id: u32, slot: u32, payload: &[u8]) {
+        let seq = self.conns[id].rcv_nxt;
+        let b = &self.busies[slot];
+        let paused = b.flags & busy::PAUSED != 0 || b.read_head != NONE;
+        let mut taken = 0;
+        if !paused {
+            self.conns[id].rcv_nxt += payload.len() as u32;
+            self.stats.payload_received.add(payload.len() as u64);
+            taken = app.received(&mut Conn { tcp: self, id }, payload).min(payload.len());
+            if taken == payload.len() {
+                return;
+            }
+        } else {
+            self.conns[id].rcv_nxt += payload.len() as u32;
+            self.stats.payload_received.add(payload.len() as u64);
+        }
+        let rest = &payload[taken..];
+        let b = &mut self.busies[slot];
+        b.flags |= busy::PAUSED;
+        let mut chain = Chain { head: b.read_head, tail: b.read_tail };
+        let kept = self.buffers.append(&mut chain, seq + taken as u32, rest);
+        let b = &mut self.busies[slot];
+        (b.read_head, b.read_tail) = (chain.head, chain.tail);
+        b.read_bytes += kept as u32;
+        if kept < rest.len() {
+            // no memory: the peer will send it again
+            self.conns[id].rcv_nxt -= (rest.len() - kept) as u32;
+            self.busies[slot].flags |= busy::ACK_NOW;
+            self.stats.refused_memory.increment();
+        }
+    }
+
+    /// Text beyond a hole: kept in order of sequence numbers, each octet once.
+    fn out_of_order(&mut self, slot: u32, seq: Seq, payload: &[u8]) {
+        self.stats.out_of_order.increment();
+        let limit = self.config.receive_buffer;
+        let b = &mut self.busies[slot];
+        b.flags |= busy::ACK_NOW | busy::ACK_EACH;
+        if b.sack_first != 1 {
+            (b.sack_first, b.sack_start, b.sack_end) = (2, seq, text_end(seq, payload));
+        }
+        if b.ahead_bytes.saturating_add(payload.len() as u32) > limit {
+            return self.stats.refused_memory.increment();
+        }
+        if !insert_ahead(&mut self.buffers, b, seq, payload) {
+            self.stats.refused_memory.increment();
+        }
+    }
+
+    /// Moves what is no longer beyond a hole to the application.
+    fn take_ahead<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        loop {
+            let b = &mut self.busies[slot];
+            let head = b.ahead_head;
+            if head == NONE {
+                return;
+            }
+            let rcv_nxt = self.conns[id].rcv_nxt;
+            let chunk = self.buffers.get_mut(head);
+            if chunk.seq.after(rcv_nxt) {
+                return;
+            }
+            let len = chunk.len() as u32;
+            let stale = ((rcv_nxt - chunk.seq) as usize).min(chunk.len());
+            chunk.advance(stale);
+            b.ahead_head = chunk.next;
+            if b.ahead_head == NONE {
+                b.ahead_tail = NONE;
+            }
+            b.ahead_bytes -= len;
+            // The application reads from a copy: the pool may be needed while it does.
+            let mut copy = [0; super::buffer::CHUNK];
+            let n = chunk.len();
+            copy[..n].copy_from_slice(chunk.bytes());
+            self.buffers.free(head);
+            if n > 0 {
+                self.offer(app, id, slot, &copy[..n]);
+            }
+        }
+    }
+
+    /// The FIN, once all before it has been received (eighth step).
+    fn take_fin<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        if b.flags & busy::FIN_AHEAD == 0 || b.fin_at != c.rcv_nxt || !c.state.takes_text() {
+            return;
+        }
+        b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
+        c.rcv_nxt += 1;
+        c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
+        c.state = c.state.after(Event::ReceiveFin);
+        if b.read_head == NONE {
+            app.finished(&mut Conn { tcp: self, id });
+        } else {
+            b.flags |= busy::FIN_UNREAD;
+        }
+    }
+
+    /// Offers again what the application had not taken, after it asked.
+    pub(crate) fn deliver_unread<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        self.busies[slot].flags &= !(busy::RESUME | busy::PAUSED);
+        loop {
+            let b = &self.busies[slot];
+            let head = b.read_head;
+            if head == NONE || b.flags & busy::PAUSED != 0 {
+                break;
+            }
+            let mut copy = [0; super::buffer::CHUNK];
+            let n = self.buffers.get(head).len();
+            copy[..n].copy_from_slice(self.buffers.get(head).bytes());
+            let taken = app.received(&mut Conn { tcp: self, id }, &copy[..n]).min(n);
+            let b = &mut self.busies[slot];
+            b.read_bytes -= taken as u32;
+            b.flags |= busy::WINDOW_UPDATE;
+            if taken < n {
+                self.buffers.get_mut(head).advance(taken);
+                b.flags |= busy::PAUSED;
+                break;
+            }
+            b.read_head = self.buffers.get(head).next;
+            if b.read_head == NONE {
+                b.read_tail = NONE;
+            }
+            self.buffers.free(head);
+        }
+        let b = &mut self.busies[slot];
+        if b.read_head == NONE && b.flags & busy::FIN_UNREAD != 0 {
+            b.flags &= !busy::FIN_UNREAD;
+            app.finished(&mut Conn { tcp: self, id });
+        }
+    }
+
+    /// ECN at the receiver (RFC 3168 §6.1.3): a CE mark is echoed until CWR comes.
+    pub(crate) fn take_congestion_mark(&mut self, id: u32, seg: &TcpSegment) {
+        let Some(slot) = self.attach(id) else { return };
+        let b = &mut self.busies[slot];
+        if seg.flags.contains(Flags::CWR) {
+            b.flags &= !busy::ECE;
+        }
+        if seg.ecn == crate::wire::Ecn::CongestionExperienced {
+            b.flags |= busy::ECE | busy::ACK_NOW;
+        }
+    }
+
+    /// Moves the right edge of the window as far as it may go (§3.8.6.2.2) and returns the window field.
+    #[inline]
+    pub(crate) fn advertise(&mut self, id: u32) -> u16 {
+        let c = &mut self.conns[id];
+        let scale = c.rcv_scale();
+        let mut unread = 0;
+        if c.busy != NONE {
+            let b = &mut self.busies[c.busy];
+            unread = b.read_bytes;
+            b.ack_sent = c.rcv_nxt;
+        }
+        let window = self.config.receive_window.min(0xffff << scale).saturating_sub(unread);
+        let edge = c.rcv_nxt + window;
+        // Silly window avoidance: the edge moves by a segment or half the buffer, or not at all. It never moves back.
+        let step = u32::from(c.mss).min(self.config.receive_window / 2);
+        if edge.after(c.rcv_adv) && edge - c.rcv_adv >= step {
+            c.rcv_adv = edge;
+        }
+        let open = c.rcv_adv - c.rcv_nxt;
+        // Rounded up: rounding down would move the edge back
+        let field = ((u64::from(open) + (1 << scale) - 1) >> scale).min(0xffff) as u32;
+        c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt + (field << scale));
+        field as u16
+    }
+
+    /// Whether the window has opened by so much that the peer should hear of it without asking (§3.8.6.2.2).
+    pub(crate) fn window_opened(&self, id: u32, slot: u32) -> bool {
+        let (c, b) = (&self.conns[id], &self.busies[slot]);
+        let window = self.config.receive_window.min(0xffff << c.rcv_scale()).saturating_sub(b.read_bytes);
+        let edge = c.rcv_nxt + window;
+        edge.after(c.rcv_adv) && edge - c.rcv_adv >= (2 * u32::from(c.mss)).min(self.config.receive_window / 2)
+    }
+
+    /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds
+    /// the newest segment, then the others.
+    pub(crate) fn sack_blocks(&mut self, slot: u32, room: usize) -> SackBlocks {
+        let mut blocks = SackBlocks::NONE;
+        let b = &mut self.busies[slot];
+        let first = core::mem::take(&mut b.sack_first);
+        let newest = (first == 2).then_some(b.sack_start);
+        let mut count = 0;
+        let mut push = |block: SackBlock| {
+            count += 1;
+            count <= room && blocks.push(block)
+        };
+        if first == 1 {
+            push(SackBlock { start: b.sack_start, end: b.sack_end });
+        }
+        let b = &self.busies[slot];
+        if let Some(newest) = newest {
+            for block in ranges(&self.buffers, b.ahead_head) {
+                if newest.at_or_after(block.start) && newest.before(block.end) {
+                    push(block);
+                }
+            }
+        }
+        for block in ranges(&self.buffers, b.ahead_head) {
+            let reported = newest.is_some_and(|n| n.at_or_after(block.start) && n.before(block.end));
+            if !reported && !push(block) {
+                break;
+            }
+        }
+        blocks
+    }
+}
+
+/// The contiguous ranges of a chain that is in order.
+fn ranges(buffers: &Buffers, head: u32) -> impl Iterator<Item = SackBlock> + '_ {
+    let mut at = head;
+    core::iter::from_fn(move || {
+        if at == NONE {
+            return None;
+        }
+        let chunk = buffers.get(at);
+        let (start, mut end) = (chunk.seq, chunk.end_seq());
+        at = chunk.next;
+        while at != NONE && buffers.get(at).seq == end {
+            end = buffers.get(at).end_seq();
+            at = buffers.get(at).next;
+        }
+        Some(SackBlock { start, end })
+    })
+}
+
+/// Puts octets into the chain of those ahead of a hole: sorted, without overlap. False if there was no chunk for all.
+fn insert_ahead(buffers: &mut Buffers, b: &mut Busy, seq: Seq, payload: &[u8]) -> bool {
+    let (mut seq, mut payload) = (seq, payload);
+    // Where it goes: after the last chunk that begins before it. In order at the end is the common case.
+    let mut before = NONE;
+    if b.ahead_tail != NONE && buffers.get(b.ahead_tail).seq.at_or_before(seq) {
+        before = b.ahead_tail;
+    } else {
+        let mut at = b.ahead_head;
+        while at != NONE && buffers.get(at).seq.at_or_before(seq) {
+            before = at;
+            at = buffers.get(at).next;
+        }
+    }
+    loop {
+        if before != NONE {
+            // skip what the chunk before holds
+            let end = buffers.get(before).end_seq();
+            if end.after(seq) {
+                let skip = ((end - seq) as usize).min(payload.len());
+                payload = &payload[skip..];
+                seq += skip as u32;
+            }
+        }
+        if payload.is_empty() {
+            return true;
+        }
+        let after = if before == NONE { b.ahead_head } else { buffers.get(before).next };
+        let gap =
+            if after == NONE { payload.len() } else { ((buffers.get(after).seq - seq) as usize).min(payload.len()) };
+        let (piece, rest) = payload.split_at(gap);
+        if !piece.is_empty() && append_after(buffers, b, before, seq, piece).is_none() {
+            return false;
+        }
+        if rest.is_empty() {
+            return true;
+        }
+        seq += gap as u32;
+        payload = rest;
+        before = after;
+    }
+}
+
+/// Adds a piece behind the chunk `before` (in it, if it continues it), and returns the chunk it ends in.
+fn append_after(buffers: &mut Buffers, b: &mut Busy, before: u32, seq: Seq, piece: &[u8]) -> Option<u32> {
+    let (mut last, mut seq, mut piece) = (before, seq, piece);
+    if last != NONE && buffers.get(last).end_seq() == seq {
+        let n = buffers.get_mut(last).append(piece);
+        b.ahead_bytes += n as u32;
+        piece = &piece[n..];
+        seq += n as u32;
+    }
+    while !piece.is_empty() {
+        let fresh = buffers.take(seq)?;
+        let next = if last == NONE { b.ahead_head } else { buffers.get(last).next };
+        let chunk = buffers.get_mut(fresh);
+        chunk.next = next;
+        let n = chunk.append(piece);
+        if last == NONE {
+            b.ahead_head = fresh;
+        } else {
+            buffers.get_mut(last).next = fresh;
+        }
+        if next == NONE {
+            b.ahead_tail = fresh;
+        }
+        b.ahead_bytes += n as u32;
+        piece = &piece[n..];
+        seq += n as u32;
+        last = fresh;
+    }
+    Some(last)
+}

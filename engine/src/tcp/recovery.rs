@@ -1,0 +1,403 @@
+//! Loss recovery: what an acknowledgement says about the segments in flight, and what to send again.
+//!
+//! Losses are found by RACK (RFC 8985) where the peer sends SACK, by duplicate ACKs (RFC 5681, RFC 6582) where it does
+//! not, and by timeout (RFC 6298). What may be sent during fast recovery follows PRR (RFC 6937). A recovery that
+//! proves spurious is undone (RFC 4015).
+
+use crate::config::TcpConfig;
+use crate::stats::Stats;
+use crate::wire::{SackBlock, Seq};
+
+use super::block::{Busy, Connection, Phase, busy, flag, sent};
+use super::congestion;
+use super::flight::Flights;
+use super::rtt;
+
+/// Duplicate ACKs, or segments selectively acknowledged above a hole, that mean loss (RFC 5681 §3.2, RFC 6675 §2).
+pub(crate) const DUP_THRESH: u16 = 3;
+
+/// What recovery needs besides the connection: the time of the burst and the tunables.
+pub(crate) struct Env<'a> {
+    pub(crate) now_us: u32,
+    pub(crate) now_ms: u32,
+    pub(crate) config: &'a TcpConfig,
+    pub(crate) stats: &'a Stats,
+}
+
+/// What an acknowledgement brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Acked {
+    /// Octets of sequence space newly acknowledged, cumulatively.
+    pub(crate) octets: u32,
+    /// Octets newly known to be delivered, cumulatively or selectively.
+    pub(crate) delivered: u32,
+    /// SYN or FIN of ours is among them.
+    pub(crate) syn: bool,
+    pub(crate) fin: bool,
+    /// Round-trip time of the newest segment that was sent once, microseconds.
+    pub(crate) rtt_us: Option<u32>,
+    /// A block below the acknowledgement or inside another: a duplicate arrived (RFC 2883).
+    pub(crate) dsack: bool,
+}
+
+/// Removes from the flight what `ack` covers.
+pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env: &Env<'_>, out: &mut Acked) {
+    while let Some(cursor) = flights.front(b) {
+        let record = *flights.get(cursor);
+        if !record.end().at_or_before(ack) {
+            if record.start.before(ack) {
+                trim_front(flights.get_mut(cursor), b, ack, out);
+            }
+            break;
+        }
+        let len = u32::from(record.len);
+        out.octets += len;
+        out.syn |= record.has(sent::SYN);
+        out.fin |= record.has(sent::FIN);
+        if record.has(sent::SACKED) {
+            b.sacked -= len;
+        } else {
+            out.delivered += len;
+            leave_pipe(b, record.flags, len);
+            delivered(b, &record, env, out);
+        }
+        flights.pop(b);
+    }
+    if flights.front(b).is_none() {
+        (b.pipe, b.lost, b.sacked) = (0, 0, 0);
+    }
+}
+
+fn trim_front(record: &mut super::block::Sent, b: &mut Busy, ack: Seq, out: &mut Acked) {
+    let n = ack - record.start;
+    record.start = ack;
+    record.len -= n as u16;
+    out.octets += n;
+    out.syn |= record.has(sent::SYN);
+    record.flags &= !sent::SYN;
+    if record.has(sent::SACKED) {
+        b.sacked -= n;
+    } else {
+        out.delivered += n;
+        leave_pipe(b, record.flags, n);
+    }
+}
+
+#[inline]
+fn leave_pipe(b: &mut Busy, flags: u8, len: u32) {
+    if flags & sent::LOST != 0 {
+        b.lost -= len;
+    } else {
+        b.pipe -= len;
+    }
+}
+
+/// A segment is known to have arrived: RTT sample and RACK's reference (RFC 8985 §6.2 step 2).
+#[inline]
+fn delivered(b: &mut Busy, record: &super::block::Sent, env: &Env<'_>, out: &mut Acked) {
+    let rtt = env.now_us.wrapping_sub(record.sent_us);
+    if record.has(sent::RESENT) {
+        // may be the answer to an earlier transmission
+        if rtt < b.rtt_min {
+            return;
+        }
+    } else {
+        out.rtt_us = Some(rtt);
+    }
+    if sent_after(record.sent_us, record.end(), b.rack_sent_us, b.rack_end) || b.rack_rtt == 0 {
+        b.rack_sent_us = record.sent_us;
+        b.rack_end = record.end();
+        b.rack_rtt = rtt.max(1);
+    }
+}
+
+/// RACK_sent_after() of RFC 8985 §6.2.
+#[inline]
+fn sent_after(t1: u32, end1: Seq, t2: u32, end2: Seq) -> bool {
+    (t1.wrapping_sub(t2) as i32) > 0 || (t1 == t2 && end1.after(end2))
+}
+
+/// Marks what SACK blocks cover (RFC 2018 §5, RFC 6675 §4). Blocks outside what is in flight are ignored.
+pub(crate) fn take_sack(
+    flights: &mut Flights,
+    b: &mut Busy,
+    (una, nxt): (Seq, Seq),
+    blocks: &[SackBlock],
+    env: &Env<'_>,
+    out: &mut Acked,
+) {
+    let mut valid = [(Seq(0), Seq(0)); 4];
+    let mut count = 0;
+    for (i, block) in blocks.iter().enumerate() {
+        let (left, right) = (block.start, block.end);
+        let inside_other =
+            i == 0 && blocks.get(1).is_some_and(|o| left.at_or_after(o.start) && right.at_or_before(o.end));
+        if i == 0 && left.before(right) && (right.at_or_before(una) || inside_other) {
+            out.dsack = true;
+        }
+        if left.before(right) && left.at_or_after(una) && right.at_or_before(nxt) && count < valid.len() {
+            valid[count] = (left, right);
+            count += 1;
+        }
+    }
+    let valid = &valid[..count];
+    let Some(highest) = valid.iter().map(|v| v.1).reduce(Seq::latest) else { return };
+    let mut cursor = flights.front(b);
+    while let Some(at) = cursor {
+        let record = *flights.get(at);
+        if !record.start.before(highest) {
+            break;
+        }
+        if !record.has(sent::SACKED)
+            && valid.iter().any(|v| record.start.at_or_after(v.0) && record.end().at_or_before(v.1))
+        {
+            let len = u32::from(record.len);
+            leave_pipe(b, record.flags, len);
+            b.sacked += len;
+            out.delivered += len;
+            delivered(b, &record, env, out);
+            let later = sacked_above(flights, at);
+            let record = flights.get_mut(at);
+            record.flags = record.flags & !sent::LOST | sent::SACKED;
+            if later && !record.has(sent::RESENT) {
+                b.flags |= busy::REORDERING;
+            }
+        }
+        cursor = flights.next(at);
+    }
+}
+
+/// Whether a segment above was selectively acknowledged before this one: reordering if this one was sent once.
+fn sacked_above(flights: &Flights, at: super::flight::Cursor) -> bool {
+    // The next segment suffices: blocks are reported as they grow, and a longer look would cost more than it tells.
+    flights.next(at).is_some_and(|next| flights.get(next).has(sent::SACKED))
+}
+
+/// Marks lost what RACK (RFC 8985 §6.2 step 5) or the duplicate ACKs give up. Returns when to look again, in
+/// microseconds from now, if a segment may yet turn out to be reordered.
+pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) -> Option<u32> {
+    if !c.has(flag::SACK) {
+        if b.dup_acks >= DUP_THRESH && b.phase == Phase::Open {
+            mark_first_lost(flights, b);
+        }
+        return None;
+    }
+    if b.sacked == 0 && b.phase == Phase::Open {
+        return None;
+    }
+    let window = reordering_window(b, c);
+    let mut wait = None;
+    let mut cursor = flights.front(b);
+    while let Some(at) = cursor {
+        let record = *flights.get(at);
+        if !record.has(sent::SACKED | sent::LOST)
+            && sent_after(b.rack_sent_us, b.rack_end, record.sent_us, record.end())
+        {
+            let age = env.now_us.wrapping_sub(record.sent_us);
+            let patience = b.rack_rtt.saturating_add(window);
+            if age >= patience {
+                mark_lost(flights, b, at);
+            } else {
+                wait = wait.max(Some(patience - age));
+            }
+        }
+        cursor = flights.next(at);
+    }
+    wait
+}
+
+/// RACK_update_reo_wnd() of RFC 8985 §6.2 step 4, without the DSACK adaptation: a quarter of the smallest RTT, and
+/// nothing as long as no reordering has been seen and the classic threshold is met.
+fn reordering_window(b: &Busy, c: &Connection) -> u32 {
+    if b.flags & busy::REORDERING == 0
+        && (b.phase != Phase::Open || b.sacked >= u32::from(DUP_THRESH) * c.payload_max())
+    {
+        return 0;
+    }
+    (b.rtt_min / 4 * u32::from(b.reo_quarters.max(1))).min(b.srtt)
+}
+
+fn mark_lost(flights: &mut Flights, b: &mut Busy, at: super::flight::Cursor) {
+    let record = flights.get_mut(at);
+    record.flags |= sent::LOST;
+    let len = u32::from(record.len);
+    b.pipe -= len;
+    b.lost += len;
+}
+
+/// Marks lost what exceeds the path's new MTU: it was dropped for its size, not for congestion (RFC 1191 §6.4).
+pub(crate) fn mark_oversized(flights: &mut Flights, b: &mut Busy, limit: u32) {
+    let mut cursor = flights.front(b);
+    while let Some(at) = cursor {
+        let record = flights.get(at);
+        if u32::from(record.len) > limit && !record.has(sent::LOST | sent::SACKED) {
+            mark_lost(flights, b, at);
+        }
+        cursor = flights.next(at);
+    }
+}
+
+fn mark_first_lost(flights: &mut Flights, b: &mut Busy) {
+    if let Some(at) = flights.front(b)
+        && !flights.get(at).has(sent::LOST | sent::SACKED)
+    {
+        mark_lost(flights, b, at);
+    }
+}
+
+/// Octets taken to be in flight: without SACK each duplicate ACK means that one segment has left.
+pub(crate) fn pipe(c: &Connection, b: &Busy) -> u32 {
+    if c.has(flag::SACK) { b.pipe } else { b.pipe.saturating_sub(u32::from(b.dup_acks) * c.payload_max()) }
+}
+
+/// Enters fast recovery (RFC 6675 §5, RFC 6582 §3.2 step 2, RFC 6937 §3).
+fn enter_recovery(c: &Connection, b: &mut Busy, env: &Env<'_>) {
+    let mss = c.payload_max();
+    let flight = c.snd_nxt - c.snd_una;
+    save_for_undo(b, env);
+    congestion::on_loss(b, mss, flight, env.config);
+    b.phase = Phase::Recovery;
+    b.recover = c.snd_nxt;
+    b.prr_flight = flight.max(1);
+    (b.prr_delivered, b.prr_out) = (0, 0);
+    b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT);
+    env.stats.fast_retransmits.increment();
+}
+
+fn save_for_undo(b: &mut Busy, env: &Env<'_>) {
+    b.flags |= busy::UNDO;
+    b.undo_cwnd = b.cwnd;
+    b.undo_ssthresh = b.ssthresh;
+    b.undo_ts = env.now_ms;
+}
+
+/// Updates the window after an acknowledgement: growth, recovery's progress, its end.
+pub(crate) fn after_ack(
+    flights: &mut Flights,
+    c: &Connection,
+    b: &mut Busy,
+    acked: &Acked,
+    pipe_before: u32,
+    env: &Env<'_>,
+) -> Option<u32> {
+    let mss = c.payload_max();
+    if let Some(rtt_us) = acked.rtt_us {
+        rtt::sample(b, rtt_us);
+    }
+    if acked.octets > 0 {
+        b.backoff = 0;
+        if b.phase != Phase::Open && c.snd_una.at_or_after(b.recover) {
+            leave(b, mss);
+        } else if b.phase == Phase::Recovery && !c.has(flag::SACK) {
+            // RFC 6582 §3.2 step 3, partial acknowledgement: the next hole is lost as well
+            let segments = (acked.octets / mss).min(u32::from(u16::MAX)) as u16;
+            b.dup_acks = b.dup_acks.saturating_sub(segments);
+            mark_first_lost(flights, b);
+        }
+        if b.phase == Phase::Open {
+            b.dup_acks = 0;
+        }
+    }
+    let wait = detect_losses(flights, c, b, env);
+    if b.lost > 0 && b.phase == Phase::Open {
+        enter_recovery(c, b, env);
+    }
+    match b.phase {
+        Phase::Recovery => prr(c, b, acked.delivered, mss),
+        Phase::Open | Phase::Loss => {
+            if acked.octets > 0 {
+                // the window held us back if less than a segment of it was free; in slow start, half of it
+                let used = pipe_before.saturating_add(mss);
+                let limited = used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd);
+                congestion::on_ack(b, mss, acked.octets, limited, env.now_ms, env.config);
+            }
+        }
+    }
+    wait
+}
+
+fn leave(b: &mut Busy, mss: u32) {
+    if b.phase == Phase::Recovery {
+        b.cwnd = b.ssthresh.max(2 * mss);
+    }
+    b.phase = Phase::Open;
+    b.dup_acks = 0;
+    b.flags &= !busy::UNDO;
+}
+
+/// Proportional rate reduction with slow start reduction bound (RFC 6937 §3.1).
+fn prr(c: &Connection, b: &mut Busy, delivered: u32, mss: u32) {
+    b.prr_delivered = b.prr_delivered.saturating_add(delivered);
+    let pipe = pipe(c, b);
+    let send = if pipe > b.ssthresh {
+        let allowed = (u64::from(b.prr_delivered) * u64::from(b.ssthresh)).div_ceil(u64::from(b.prr_flight)) as u32;
+        allowed.saturating_sub(b.prr_out)
+    } else {
+        let limit = b.prr_delivered.saturating_sub(b.prr_out).max(delivered) + mss;
+        limit.min(b.ssthresh - pipe)
+    };
+    // fast retransmit itself is never held back
+    let send = if b.prr_out == 0 { send.max(mss) } else { send };
+    b.cwnd = pipe + send;
+}
+
+/// The retransmission timer fired: all that is out is taken for lost (RFC 6298 §5.4, RFC 5681 §3.1).
+pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) {
+    let mss = c.payload_max();
+    let reneged = flights.front(b).is_some_and(|at| flights.get(at).has(sent::SACKED));
+    let mut cursor = flights.front(b);
+    while let Some(at) = cursor {
+        let record = flights.get_mut(at);
+        let len = u32::from(record.len);
+        if record.has(sent::SACKED) && reneged {
+            // the peer dropped what it had reported (RFC 2018 §8)
+            record.flags &= !sent::SACKED;
+            b.sacked -= len;
+            b.pipe += len;
+        }
+        let record = *flights.get(at);
+        if !record.has(sent::SACKED | sent::LOST) {
+            mark_lost(flights, b, at);
+        }
+        cursor = flights.next(at);
+    }
+    if b.phase != Phase::Loss {
+        save_for_undo(b, env);
+        congestion::on_loss(b, mss, c.snd_nxt - c.snd_una, env.config);
+    }
+    b.phase = Phase::Loss;
+    b.recover = c.snd_nxt;
+    b.cwnd = mss;
+    b.dup_acks = 0;
+    b.backoff = b.backoff.saturating_add(1);
+    b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT);
+    env.stats.retransmission_timeouts.increment();
+}
+
+/// The first acknowledgement after a retransmission echoes a timestamp older than it: the original had arrived
+/// (RFC 4015 §3.2, RFC 3522). Gives back what the recovery took.
+pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, env: &Env<'_>) {
+    if b.flags & busy::UNDO == 0 || b.phase == Phase::Open {
+        return;
+    }
+    b.flags &= !busy::UNDO;
+    if (echo.wrapping_sub(b.undo_ts) as i32) >= 0 {
+        return;
+    }
+    let mut cursor = flights.front(b);
+    while let Some(at) = cursor {
+        let record = flights.get_mut(at);
+        if record.has(sent::LOST) {
+            record.flags &= !sent::LOST;
+            let len = u32::from(record.len);
+            b.lost -= len;
+            b.pipe += len;
+        }
+        cursor = flights.next(at);
+    }
+    b.phase = Phase::Open;
+    b.cwnd = b.cwnd.max(b.undo_cwnd);
+    b.ssthresh = b.undo_ssthresh;
+    b.backoff = 0;
+    env.stats.spurious_recoveries.increment();
+}

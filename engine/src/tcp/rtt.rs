@@ -1,0 +1,101 @@
+//! Round-trip time and retransmission timeout (RFC 6298).
+
+use core::time::Duration;
+
+use crate::config::TcpConfig;
+
+use super::block::{Busy, Connection, compact};
+
+/// Clock granularity G, microseconds: a tick of the timer wheel.
+const GRANULARITY_US: u32 = 1_000;
+
+/// Takes a measurement of `rtt_us` microseconds, from a segment that was sent once (Karn's algorithm).
+pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
+    let r = rtt_us.max(1);
+    if busy.rtt_min == 0 || r < busy.rtt_min {
+        busy.rtt_min = r;
+    }
+    if busy.srtt == 0 {
+        // (2.2) the first measurement
+        busy.srtt = r;
+        busy.rttvar = r / 2;
+        return;
+    }
+    // (2.3) RTTVAR before SRTT, alpha = 1/8, beta = 1/4
+    let deviation = busy.srtt.abs_diff(r);
+    busy.rttvar = (u64::from(busy.rttvar) * 3 / 4 + u64::from(deviation) / 4) as u32;
+    busy.srtt = ((u64::from(busy.srtt) * 7 + u64::from(r)) / 8).max(1) as u32;
+}
+
+/// RTO before back-off, microseconds.
+///
+/// The variance term is at least the smallest RTO, as in Linux: the timeout then stays clear of a peer's delayed
+/// acknowledgement whatever the round-trip time. It is never below what RFC 6298 §2.3 computes.
+pub(crate) fn rto_us(busy: &Busy, config: &TcpConfig) -> u32 {
+    let (min, max) = (micros(config.rto_min), micros(config.rto_max));
+    if busy.srtt == 0 {
+        return micros(config.rto_initial).min(max);
+    }
+    let variance = busy.rttvar.saturating_mul(4).max(GRANULARITY_US).max(min);
+    busy.srtt.saturating_add(variance).min(max)
+}
+
+/// RTO with back-off (§5.5), milliseconds, rounded up.
+pub(crate) fn rto_ms(busy: &Busy, config: &TcpConfig) -> u32 {
+    let us = u64::from(rto_us(busy, config)) << busy.backoff.min(16);
+    us.min(u64::from(micros(config.rto_max))).div_ceil(1_000) as u32
+}
+
+/// Keeps the estimate in the idle block.
+pub(crate) fn store(connection: &mut Connection, busy: &Busy) {
+    connection.srtt = compact::pack(busy.srtt);
+    connection.rttvar = compact::pack(busy.rttvar);
+}
+
+/// Takes the estimate up again.
+pub(crate) fn load(connection: &Connection, busy: &mut Busy) {
+    busy.srtt = compact::unpack(connection.srtt);
+    busy.rttvar = compact::unpack(connection.rttvar);
+    busy.rtt_min = busy.srtt;
+}
+
+/// Microseconds of a duration that the configuration has checked to be short.
+pub(crate) fn micros(duration: Duration) -> u32 {
+    duration.as_micros().min(u128::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_sample_sets_both_estimates() {
+        let mut busy = Busy::default();
+        sample(&mut busy, 80_000);
+        assert_eq!((busy.srtt, busy.rttvar), (80_000, 40_000));
+        assert_eq!(rto_us(&busy, &TcpConfig::default()), 80_000 + 200_000);
+    }
+
+    #[test]
+    fn steady_samples_converge_and_the_floor_holds() {
+        let mut busy = Busy::default();
+        for _ in 0..200 {
+            sample(&mut busy, 50_000);
+        }
+        assert!(busy.srtt.abs_diff(50_000) < 10 && busy.rttvar < 100, "{} {}", busy.srtt, busy.rttvar);
+        assert!(rto_us(&busy, &TcpConfig::default()) >= 200_000);
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_the_limit() {
+        let mut busy = Busy::default();
+        let config = TcpConfig::default();
+        let gaps: Vec<u32> = (0..10)
+            .map(|n| {
+                busy.backoff = n;
+                rto_ms(&busy, &config)
+            })
+            .collect();
+        assert_eq!(gaps, [1000, 2000, 4000, 8000, 16000, 32000, 64000, 120_000, 120_000, 120_000]);
+    }
+}

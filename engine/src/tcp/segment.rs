@@ -1,0 +1,417 @@
+//! SEGMENT ARRIVES (RFC 9293 §3.10.7.4), its steps in its order.
+
+use crate::app::{App, End};
+use crate::device::Device;
+use crate::flow::Kind;
+use crate::wire::{DropReason, Seq, TcpSegment};
+
+use super::block::{Busy, Connection, NONE, Phase, busy, flag};
+use super::buffer::Chain;
+use super::conn::Conn;
+use super::output::Tx;
+use super::recovery::{self, Acked, Env};
+use super::state::{Event, State};
+use super::{FlowId, Tcp};
+
+/// TS.Recent older than this is no longer believed (RFC 7323 §5.5): 24 days, milliseconds.
+const TS_RECENT_MS_MAX: u32 = 24 * 24 * 3600 * 1000;
+
+impl Tcp {
+    /// Works on one TCP segment. `hash` is that of its flow, `payload` what the frame holds of it.
+    pub(crate) fn segment_arrives<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        hash: u64,
+        payload: &[u8],
+    ) {
+        let Some(local) = self.locals.number(seg.destination) else {
+            return self.stats.dropped.count(DropReason::NotOurAddress);
+        };
+        if self.locals.is_broadcast(seg.source) {
+            return self.stats.dropped.count(DropReason::InvalidSource);
+        }
+        self.stats.segments_received.increment();
+        if seg.partial_checksum {
+            self.stats.partial_checksum.increment();
+        }
+        let flow = FlowId { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port };
+        match self.find(hash, &flow) {
+            Some((Kind::Connection, id)) => self.connection_segment(app, tx, id, seg, payload),
+            Some((Kind::SynReceived, handle)) => {
+                if let Some(id) = self.syn_received_segment(app, tx, seg, hash, handle) {
+                    self.connection_segment(app, tx, id, seg, payload);
+                }
+            }
+            Some((Kind::TimeWait, handle)) => self.time_wait_segment(tx, seg, &flow, hash, handle),
+            None => self.no_flow(tx, seg, &flow, hash),
+        }
+    }
+
+    fn connection_segment<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        seg: &TcpSegment,
+        payload: &[u8],
+    ) {
+        match self.conns[id].state {
+            State::SynSent => {
+                if self.syn_sent_segment(app, tx, id, seg) && (!payload.is_empty() || seg.flags.fin()) {
+                    self.text(app, id, seg.seq + 1, payload, seg.flags.fin());
+                }
+                return;
+            }
+            State::Closed => return self.stats.dropped.count(DropReason::NoFlow),
+            _ => {}
+        }
+        let mut seg = seg;
+        let crossed;
+        if self.conns[id].state == State::SynReceived && seg.flags.syn() && seg.flags.ack() {
+            // Both ends opened at once: the peer's SYN-ACK repeats the SYN that has been taken already (figure 7)
+            if seg.seq + 1 == self.conns[id].rcv_nxt {
+                crossed = TcpSegment { seq: seg.seq + 1, flags: seg.flags.without(crate::wire::Flags::SYN), ..*seg };
+                seg = &crossed;
+            }
+        }
+        if self.check_sequence(id, seg)
+            && self.check_reset(app, id, seg)
+            && self.check_syn(id, seg)
+            && self.check_ack(app, tx, id, seg)
+        {
+            self.text_and_fin(app, id, seg, payload);
+            self.ack_each(tx, id);
+        }
+    }
+
+    /// First step: is the segment in the window (§3.10.7.4), and not from before (PAWS, RFC 7323 §5.3)?
+    #[inline]
+    fn check_sequence(&mut self, id: u32, seg: &TcpSegment) -> bool {
+        let c = &mut self.conns[id];
+        let (rst, timestamps) = (seg.flags.rst(), c.has(flag::TIMESTAMPS));
+        if timestamps && !rst {
+            match seg.options.timestamps {
+                Some(ts) => {
+                    let old = (ts.value.wrapping_sub(c.ts_recent) as i32) < 0;
+                    if old && self.now_ms.wrapping_sub(c.heard_ms) < TS_RECENT_MS_MAX {
+                        self.stats.paws_dropped.increment();
+                        self.acknowledge_unacceptable(id, seg);
+                        return false;
+                    }
+                }
+                // RFC 7323 §3.2 wants it dropped. The handshake's ACK may lack it: some peers leave it out there.
+                None if !c.has(flag::FRESH) => {
+                    self.stats.dropped.count(DropReason::NoTimestamp);
+                    return false;
+                }
+                None => {}
+            }
+        }
+        if !acceptable(c, seg) {
+            if !rst {
+                self.unacceptable(id, seg);
+            }
+            return false;
+        }
+        if timestamps && let Some(ts) = seg.options.timestamps {
+            let ack_sent = if c.busy == NONE { c.rcv_nxt } else { self.busies[c.busy].ack_sent };
+            c.flags &= !flag::FRESH;
+            if seg.seq.at_or_before(ack_sent) && (ts.value.wrapping_sub(c.ts_recent) as i32) >= 0 {
+                c.ts_recent = ts.value;
+            }
+        }
+        c.heard_ms = self.now_ms;
+        c.flags &= !flag::PROBED;
+        true
+    }
+
+    /// A segment outside the window is answered by an ACK, and a duplicate is reported in it (RFC 2883 §4).
+    fn unacceptable(&mut self, id: u32, seg: &TcpSegment) {
+        let c = &self.conns[id];
+        if seg.payload_len > 0 && c.has(flag::SACK) && seg.seq.before(c.rcv_nxt) {
+            let (start, end) = (seg.seq, (seg.seq + u32::from(seg.payload_len)).earliest(c.rcv_nxt));
+            if let Some(slot) = self.attach(id) {
+                let b = &mut self.busies[slot];
+                (b.sack_first, b.sack_start, b.sack_end) = (1, start, end);
+            }
+        }
+        self.stats.duplicates.increment();
+        self.acknowledge_unacceptable(id, seg);
+    }
+
+    /// Empty segments outside the window are answered within limits, so that two ends that disagree do not loop; data
+    /// and keep-alive probes always are.
+    fn acknowledge_unacceptable(&mut self, id: u32, seg: &TcpSegment) {
+        let keep_alive = seg.seq + 1 == self.conns[id].rcv_nxt;
+        if seg.seq_len() == 0 && !keep_alive && !self.challenges.allow(self.now) {
+            return self.stats.challenge_acks_limited.increment();
+        }
+        self.ack_now(id);
+    }
+
+    /// Second step: RST (§3.10.7.4, RFC 5961 §3.2).
+    #[inline]
+    fn check_reset<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment) -> bool {
+        if !seg.flags.rst() {
+            return true;
+        }
+        let c = &self.conns[id];
+        if seg.seq == c.rcv_nxt {
+            let end = if c.state == State::SynReceived { End::Refused } else { End::Reset };
+            self.remove(app, id, end);
+        } else {
+            self.challenge(id);
+        }
+        false
+    }
+
+    /// Fourth step: a SYN on a synchronized connection draws a challenge (RFC 5961 §4.2).
+    #[inline]
+    fn check_syn(&mut self, id: u32, seg: &TcpSegment) -> bool {
+        if !seg.flags.syn() {
+            return true;
+        }
+        self.challenge(id);
+        false
+    }
+
+    /// An ACK that a peer which sent this in earnest will answer by the RST it should have sent (RFC 5961).
+    pub(crate) fn challenge(&mut self, id: u32) {
+        if self.challenges.allow(self.now) {
+            self.stats.challenge_acks.increment();
+            self.ack_now(id);
+        } else {
+            self.stats.challenge_acks_limited.increment();
+        }
+    }
+
+    /// Sends an ACK at the end of this pass.
+    #[inline]
+    pub(crate) fn ack_now(&mut self, id: u32) {
+        if let Some(slot) = self.attach(id) {
+            self.busies[slot].flags |= busy::ACK_NOW;
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Fifth step: the ACK field.
+    #[inline]
+    fn check_ack<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, seg: &TcpSegment) -> bool {
+        if !seg.flags.ack() {
+            self.stats.dropped.count(DropReason::NoAck);
+            return false;
+        }
+        let c = &self.conns[id];
+        let (una, nxt) = (c.snd_una, c.snd_nxt);
+        if c.state == State::SynReceived {
+            if !(seg.ack.after(una) && seg.ack.at_or_before(nxt)) {
+                self.reset(tx, seg);
+                return false;
+            }
+        } else {
+            // RFC 5961 §5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT
+            let oldest = una - (0xffff << c.snd_scale());
+            if seg.ack.after(nxt) || seg.ack.before(oldest) {
+                self.challenge(id);
+                return false;
+            }
+        }
+        let slot = c.busy;
+        if slot == NONE {
+            update_window(&mut self.conns[id], seg);
+            return true;
+        }
+        self.take_ack(app, id, slot, seg)
+    }
+
+    /// What an acceptable ACK does to a connection with something in flight.
+    fn take_ack<A: App>(&mut self, app: &mut A, id: u32, slot: u32, seg: &TcpSegment) -> bool {
+        let offset = match seg.options.timestamps {
+            Some(_) if self.conns[id].has(flag::TIMESTAMPS) => {
+                let c = &self.conns[id];
+                self.timestamp(c.local, self.remote(c.remote, c.flags)).wrapping_sub(self.now_ms)
+            }
+            _ => 0,
+        };
+        let env = Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        let window_changed = seg.window != c.snd_wnd;
+        let pipe_before = recovery::pipe(c, b);
+        let mut acked = Acked::default();
+        if seg.ack.after(c.snd_una) {
+            recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
+            c.snd_una = seg.ack;
+        } else if seg.ack == c.snd_una
+            && !c.has(flag::SACK)
+            && seg.seq_len() == 0
+            && !window_changed
+            && b.flight_head != NONE
+        {
+            b.dup_acks = b.dup_acks.saturating_add(1);
+        }
+        if c.has(flag::SACK) && !seg.options.sack.is_empty() {
+            let edges = (c.snd_una, c.snd_nxt);
+            recovery::take_sack(&mut self.flights, b, edges, seg.options.sack.as_slice(), &env, &mut acked);
+        }
+        update_window(c, seg);
+        b.snd_wnd_max = b.snd_wnd_max.max(c.send_window());
+        b.probes = 0;
+        if b.flags & busy::PERSIST != 0 && (c.snd_una + c.send_window()).after(c.snd_nxt) {
+            // the window has opened
+            b.flags &= !busy::PERSIST;
+            b.timers &= !1;
+            b.backoff = 0;
+        }
+        if acked.octets > 0 {
+            if let Some(ts) = seg.options.timestamps.filter(|_| c.has(flag::TIMESTAMPS)) {
+                recovery::undo_if_spurious(&mut self.flights, b, ts.echo.wrapping_sub(offset), &env);
+            }
+            end_probe(c, b);
+        }
+        let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe_before, &env);
+        if acked.fin {
+            c.state = c.state.after(Event::ReceiveAckOfFin);
+        }
+        set_reordering_timer(c, b, wait, self.now_ms);
+        if acked.octets > 0 {
+            self.release_acked(id, slot);
+        }
+        self.mark_dirty(id);
+        if self.conns[id].state == State::SynReceived && acked.syn {
+            self.simultaneous_open(app, id);
+        } else if acked.octets > 0 && self.conns[id].state.may_send() {
+            app.sent(&mut Conn { tcp: self, id });
+        }
+        if self.conns[id].state == State::Closed {
+            // LAST-ACK and its ACK: nothing is left to say
+            self.remove(app, id, End::Closed);
+            return false;
+        }
+        true
+    }
+
+    /// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).
+    fn release_acked(&mut self, id: u32, slot: u32) {
+        let una = self.conns[id].snd_una;
+        let b = &mut self.busies[slot];
+        b.timers &= !1;
+        b.oldest_ms = self.now_ms;
+        b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
+        while b.spans > 0 {
+            let end = if b.spans > 1 { b.span[1].start } else { b.snd_end };
+            if end.after(una) {
+                break;
+            }
+            b.span.copy_within(1.., 0);
+            b.spans -= 1;
+        }
+        if b.flags & busy::BUFFERED != 0 {
+            let mut chain = Chain { head: b.write_head, tail: b.write_tail };
+            self.buffers.drop_before(&mut chain, una);
+            let b = &mut self.busies[slot];
+            (b.write_head, b.write_tail) = (chain.head, chain.tail);
+            if chain.head == NONE {
+                b.flags &= !busy::BUFFERED;
+            }
+        }
+    }
+
+    /// Sixth to eighth step: urgent data is data (RFC 9293 §3.8.5, RFC 6093), text, FIN.
+    #[inline]
+    fn text_and_fin<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment, payload: &[u8]) {
+        if payload.is_empty() && !seg.flags.fin() {
+            return;
+        }
+        if self.conns[id].has(flag::ECN) {
+            self.take_congestion_mark(id, seg);
+        }
+        if self.conns[id].state.takes_text() {
+            self.text(app, id, seg.seq, payload, seg.flags.fin());
+        } else {
+            // After the peer's FIN: it is the FIN again, or text that should not be (§3.10.7.4)
+            self.ack_now(id);
+        }
+    }
+}
+
+/// The four cases of §3.10.7.4. An empty segment exactly at the right edge is let in: a peer that has filled the
+/// window says so from there.
+#[inline]
+fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
+    let (len, window) = (seg.seq_len(), c.receive_window());
+    if len == 0 {
+        return seg.seq.in_window(c.rcv_nxt, window + 1);
+    }
+    if window == 0 {
+        return false;
+    }
+    seg.seq.in_window(c.rcv_nxt, window) || (seg.seq + (len - 1)).in_window(c.rcv_nxt, window)
+}
+
+/// SND.WND, SND.WL1 (§3.10.7.4, fifth step). Called after SND.UNA has moved.
+#[inline]
+fn update_window(c: &mut Connection, seg: &TcpSegment) {
+    if seg.ack.at_or_after(c.snd_una) && c.snd_wl1.at_or_before(seg.seq) {
+        c.snd_wnd = seg.window;
+        c.snd_wl1 = seg.seq;
+    }
+}
+
+/// The tail loss probe's episode ends when all that was out with it is acknowledged (RFC 8985 §7.4).
+fn end_probe(c: &Connection, b: &mut Busy) {
+    if b.flags & busy::PROBE_OUT == 0 || c.snd_una.before(b.recover) || b.phase != Phase::Open {
+        return;
+    }
+    b.flags &= !busy::PROBE_OUT;
+}
+
+/// RACK's reordering timer (RFC 8985 §6.3) shares its place with others that cannot run at the same time.
+fn set_reordering_timer(c: &Connection, b: &mut Busy, wait_us: Option<u32>, now_ms: u32) {
+    match wait_us {
+        Some(wait) => {
+            b.misc_at = now_ms.wrapping_add(wait.div_ceil(1000).max(1));
+            b.timers |= 4;
+        }
+        None if c.state != State::FinWait2 => b.timers &= !4,
+        None => {}
+    }
+}
+
+/// The sequence number after the last octet of text in a segment.
+#[inline]
+pub(crate) fn text_end(seq: Seq, payload: &[u8]) -> Seq {
+    seq + payload.len() as u32
+}
+
+impl Tcp {
+    /// Whether a sequence number that an ICMP error quotes is in flight (RFC 5927 §4.1).
+    pub(crate) fn quotes_flight(&self, id: u32, seq: Seq) -> bool {
+        let c = &self.conns[id];
+        seq.at_or_after(c.snd_una) && seq.before(c.snd_nxt)
+    }
+
+    /// Whether the connection is still being opened by us.
+    pub(crate) fn opening(&self, id: u32) -> bool {
+        matches!(self.conns[id].state, State::SynSent | State::SynReceived)
+    }
+
+    /// Packets of this path may not exceed `mtu` octets (RFC 1191, RFC 8201): segments become smaller, and those in
+    /// flight that are larger go again.
+    pub(crate) fn packet_too_big(&mut self, id: u32, mtu: u32) {
+        let c = &mut self.conns[id];
+        let (headers, floor) = if c.has(flag::IPV6) { (60, 1280 - 60) } else { (40, 576 - 40) };
+        let mss = mtu.saturating_sub(headers).max(floor);
+        if mss >= u32::from(c.mss) {
+            return;
+        }
+        c.mss = mss as u16;
+        let slot = c.busy;
+        if slot != NONE {
+            let limit = c.payload_max();
+            recovery::mark_oversized(&mut self.flights, &mut self.busies[slot], limit);
+            self.mark_dirty(id);
+        }
+    }
+}

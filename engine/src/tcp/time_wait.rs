@@ -1,0 +1,165 @@
+//! TIME-WAIT (RFC 9293 §3.4.2, §3.6.1): a record of 32 octets that answers for a finished connection for 2 MSL.
+//!
+//! At a million connections a second there are more of these than of the living. All live equally long, so they lie
+//! in one log and expire in its order; a duplicate FIN, which starts the time anew, moves its record to the end.
+
+use crate::app::{App, End};
+use crate::device::Device;
+use crate::flow::Kind;
+use crate::wire::{Flags, TcpOptions, TcpSegment, Timestamps};
+
+use super::block::{TimeWait, flag};
+use super::output::{Reply, Tx};
+use super::{FlowId, Tcp};
+
+/// Records that expire in one pass of the loop.
+const EXPIRE_MAX: usize = 64;
+
+/// How far above the old connection's numbers a new one on the same pair of sockets begins (RFC 6191, as Linux).
+const ISS_STEP: u32 = 65_535 + 2;
+
+impl Tcp {
+    /// The connection has sent all it had to say: a record takes its place in the table. The application hears that
+    /// it is closed.
+    pub(crate) fn enter_time_wait<A: App>(&mut self, app: &mut A, id: u32) {
+        let c = self.conns[id];
+        let record = TimeWait {
+            remote: c.remote,
+            remote_port: c.remote_port,
+            local_port: c.local_port,
+            local: c.local,
+            flags: c.flags,
+            scales: c.scales,
+            snd_nxt: c.snd_nxt,
+            rcv_nxt: c.rcv_nxt,
+            ts_recent: c.ts_recent,
+            since_ms: self.now_ms,
+            acked_ms: self.now_ms,
+        };
+        let Some(handle) = self.time_waits.push(record) else {
+            if !self.config.time_wait.is_zero() {
+                self.stats.time_waits_skipped.increment();
+            }
+            return self.remove(app, id, End::Closed);
+        };
+        let hash = self.hash(&self.flow_id(id));
+        self.table.replace(hash, (Kind::Connection, id), (Kind::TimeWait, handle));
+        self.stats.time_waits.increment();
+        self.discard(app, id, End::Closed);
+    }
+
+    /// A segment for a connection in TIME-WAIT.
+    pub(crate) fn time_wait_segment<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        flow: &FlowId,
+        hash: u64,
+        handle: u32,
+    ) {
+        let Some(&record) = self.time_waits.get(handle) else { return };
+        if seg.flags.rst() {
+            // RFC 1337: a reset does not cut TIME-WAIT short
+            return;
+        }
+        let stamped = record.flags & flag::TIMESTAMPS != 0;
+        let newer = seg.options.timestamps.filter(|_| stamped).map(|ts| ts.value.wrapping_sub(record.ts_recent) as i32);
+        if seg.flags.syn() && !seg.flags.ack() {
+            // RFC 6191, RFC 9293 §3.6.1 MAY-2: a SYN that cannot be old begins a new connection
+            let fresh = seg.seq.after(record.rcv_nxt) || newer.is_some_and(|age| age > 0);
+            if let (true, Some(listener)) = (fresh && newer.is_none_or(|age| age >= 0), self.listener(flow.local_port))
+            {
+                self.forget_time_wait(hash, handle, &record);
+                self.stats.time_waits_reused.increment();
+                return self.syn(tx, seg, flow, hash, listener, Some(record.snd_nxt + ISS_STEP));
+            }
+            return self.time_wait_ack(tx, seg, &record, handle);
+        }
+        if newer.is_some_and(|age| age < 0) {
+            return self.time_wait_ack(tx, seg, &record, handle);
+        }
+        if seg.flags.fin() && seg.seq + seg.seq_len() == record.rcv_nxt {
+            // the peer missed our ACK: it comes again, and 2 MSL begin anew
+            let again = TimeWait { since_ms: self.now_ms, ..record };
+            let mut handle = handle;
+            if let Some(fresh) = self.time_waits.push(again) {
+                self.table.replace(hash, (Kind::TimeWait, handle), (Kind::TimeWait, fresh));
+                self.time_waits.kill(handle);
+                handle = fresh;
+            }
+            return self.time_wait_ack(tx, seg, &record, handle);
+        }
+        // Nothing more is expected: whatever is not the peer's last ACK again is answered by where things stand
+        if seg.seq != record.rcv_nxt || seg.seq_len() > 0 {
+            self.time_wait_ack(tx, seg, &record, handle);
+        }
+    }
+
+    fn time_wait_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment, record: &TimeWait, handle: u32) {
+        if !self.challenges.allow(self.now) {
+            return self.stats.challenge_acks_limited.increment();
+        }
+        if let Some(kept) = self.time_waits.get_mut(handle) {
+            kept.acked_ms = self.now_ms;
+        }
+        let timestamps = (record.flags & flag::TIMESTAMPS != 0)
+            .then(|| Timestamps { value: self.timestamp(record.local, seg.source), echo: record.ts_recent });
+        let reply = Reply {
+            mac: Some(seg.source_mac),
+            local: record.local,
+            remote: seg.source,
+            ports: (record.local_port, record.remote_port),
+            seq: record.snd_nxt,
+            ack: record.rcv_nxt,
+            flags: Flags::ACK,
+            window: (self.config.receive_window >> (record.scales >> 4)).min(0xffff) as u16,
+            options: TcpOptions { timestamps, ..TcpOptions::NONE },
+        };
+        self.stats.acks_sent.increment();
+        self.reply(tx, &reply);
+    }
+
+    fn forget_time_wait(&mut self, hash: u64, handle: u32, record: &TimeWait) {
+        self.table.remove(hash, Kind::TimeWait, handle);
+        self.forget_remote(record.remote, record.flags);
+        self.time_waits.kill(handle);
+    }
+
+    /// Ends what has been in TIME-WAIT long enough. Bounded; the hashes of a batch are taken first, so that the index
+    /// entries are on their way while the next record is read.
+    pub(crate) fn expire_time_waits(&mut self) -> usize {
+        let patience = self.config.time_wait.as_millis() as u32;
+        let mut batch = [(0u64, 0u32, TimeWait::default()); EXPIRE_MAX];
+        let mut count = 0;
+        while count < EXPIRE_MAX {
+            match self.time_waits.front() {
+                Some((_, record)) if self.now_ms.wrapping_sub(record.since_ms) >= patience => {}
+                _ => break,
+            }
+            let Some((handle, record)) = self.time_waits.pop_front() else { break };
+            let flow = FlowId {
+                remote: self.remote(record.remote, record.flags),
+                local: record.local,
+                remote_port: record.remote_port,
+                local_port: record.local_port,
+            };
+            let hash = self.hash(&flow);
+            self.table.prefetch(hash);
+            batch[count] = (hash, handle, record);
+            count += 1;
+        }
+        for (hash, handle, record) in &batch[..count] {
+            self.table.remove(*hash, Kind::TimeWait, *handle);
+            self.forget_remote(record.remote, record.flags);
+        }
+        count
+    }
+
+    /// When the next TIME-WAIT ends, milliseconds from now.
+    pub(crate) fn next_time_wait_ms(&mut self) -> Option<u32> {
+        let patience = self.config.time_wait.as_millis() as u32;
+        let now = self.now_ms;
+        let (_, record) = self.time_waits.front()?;
+        Some(patience.saturating_sub(now.wrapping_sub(record.since_ms)))
+    }
+}

@@ -1,0 +1,134 @@
+//! What happens when nothing comes: retransmission, zero-window probes, delayed acknowledgements, giving up
+//! (RFC 9293 §3.10.8, §3.8.3, RFC 6298 §5).
+
+use super::block::{NONE, busy};
+use super::state::{Event, State};
+use super::{Tcp, recovery, rtt};
+use crate::app::{App, End};
+
+/// Steps of the wheel in one pass of the loop: timers fired, moved down or put off.
+const WHEEL_BUDGET: u32 = 256;
+
+impl Tcp {
+    /// Step 7 of the loop: what is due. Returns how many timers fired.
+    pub(crate) fn expire<A: App>(&mut self, app: &mut A) -> usize {
+        let mut fired = 0;
+        let mut budget = WHEEL_BUDGET;
+        while let Some(slot) = self.wheel.pop_expired(&mut self.busies, self.now_ms, &mut budget) {
+            fired += 1;
+            self.fire(app, slot);
+        }
+        fired
+    }
+
+    /// When the next timer is due at the earliest, milliseconds from now.
+    pub(crate) fn next_timer_ms(&self) -> Option<u32> {
+        self.wheel.next_deadline_ms().map(|at| (at.wrapping_sub(self.now_ms) as i32).max(0) as u32)
+    }
+
+    fn is_due(&self, slot: u32, bit: u8, at: u32) -> bool {
+        self.busies[slot].timers & bit != 0 && (self.now_ms.wrapping_sub(at) as i32) >= 0
+    }
+
+    fn fire<A: App>(&mut self, app: &mut A, slot: u32) {
+        let b = &self.busies[slot];
+        let (id, rtx_at, ack_at, misc_at) = (b.conn, b.rtx_at, b.ack_at, b.misc_at);
+        if self.is_due(slot, 2, ack_at) {
+            let b = &mut self.busies[slot];
+            b.timers &= !2;
+            b.flags |= busy::ACK_NOW;
+            self.mark_dirty(id);
+        }
+        if self.is_due(slot, 4, misc_at) {
+            self.busies[slot].timers &= !4;
+            if self.misc_timer(app, id, slot) {
+                return;
+            }
+        }
+        if self.is_due(slot, 1, rtx_at) {
+            self.busies[slot].timers &= !1;
+            if self.retransmission_timer(app, id, slot) {
+                return;
+            }
+        }
+        self.schedule(slot);
+    }
+
+    /// FIN-WAIT-2's, RACK's or the idle timer. True if the connection is gone.
+    fn misc_timer<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> bool {
+        if self.conns[id].state == State::FinWait2 {
+            debug_assert_eq!(self.conns[id].state.after(Event::Expire), State::Closed);
+            self.remove(app, id, End::Timeout);
+            return true;
+        }
+        let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        let (c, b) = (&self.conns[id], &mut self.busies[slot]);
+        if b.flight_head != NONE {
+            let acked = recovery::Acked::default();
+            let pipe = recovery::pipe(c, b);
+            recovery::after_ack(&mut self.flights, c, b, &acked, pipe, &env);
+        } else if b.cwnd > 0 {
+            // RFC 5681 §4.1: after one RTO of silence the window is the initial one again
+            super::congestion::restart(
+                b,
+                c.payload_max(),
+                if b.ssthresh == u32::MAX { 0 } else { b.ssthresh },
+                &self.config,
+            );
+        }
+        self.mark_dirty(id);
+        false
+    }
+
+    /// The retransmission, persist or SYN timer. True if the connection is gone.
+    fn retransmission_timer<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> bool {
+        let state = self.conns[id].state;
+        let b = &self.busies[slot];
+        let opening = matches!(state, State::SynSent | State::SynReceived);
+        let limit = if opening { self.config.syn_retries } else { self.config.data_retries };
+        let waited_ms = self.now_ms.wrapping_sub(b.oldest_ms);
+        let patience = self.config.user_timeout.is_some_and(|limit| u128::from(waited_ms) >= limit.as_millis());
+        if b.flags & busy::PERSIST != 0 {
+            // A shut window is not a dead peer: probing goes on for as long as it answers (RFC 9293 §3.8.6.1)
+            if b.probes >= limit || (patience && b.probes > 0) {
+                self.remove(app, id, End::Timeout);
+                return true;
+            }
+            self.probe_window(id, slot);
+            return false;
+        }
+        if b.backoff >= limit || patience {
+            self.remove(app, id, if opening { End::SynTimeout } else { End::Timeout });
+            return true;
+        }
+        if b.flight_head == NONE {
+            // our SYN has not even left: no next hop, or no room in the device
+            self.busies[slot].backoff += 1;
+            self.mark_dirty(id);
+            return false;
+        }
+        let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
+        self.mark_dirty(id);
+        false
+    }
+
+    /// A zero-window probe (RFC 9293 §3.8.6.1): an old sequence number draws an ACK, with the window as it is now. A
+    /// window too small for a segment is used instead, after waiting this long (§3.8.6.2.1).
+    fn probe_window(&mut self, id: u32, slot: u32) {
+        let c = &self.conns[id];
+        let edge = c.snd_una + c.send_window();
+        let open = edge.after(c.snd_nxt);
+        let b = &mut self.busies[slot];
+        b.flags |= if open { busy::OVERRIDE } else { busy::PROBE_WINDOW };
+        b.backoff = b.backoff.saturating_add(1);
+        b.probes = b.probes.saturating_add(1);
+        if !open {
+            self.stats.window_probes.increment();
+        }
+        let at = self.now_ms.wrapping_add(rtt::rto_ms(b, &self.config).max(1));
+        b.rtx_at = at;
+        b.timers |= 1;
+        self.mark_dirty(id);
+    }
+}

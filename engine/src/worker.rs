@@ -1,0 +1,264 @@
+//! The loop. Everything the engine does happens in [`Worker::poll`], in the order a frame meets it:
+//!
+//! ```text
+//!   1 reap      completed transmissions go back to the frame pool
+//!   2 receive   up to a burst of frames
+//!   3 parse     each frame to its meaning, or to the reason it is dropped
+//!   4 look up   hash all, prefetch the index, then the blocks
+//!   5 segment   RFC 9293 §3.10.7; ARP, ICMP
+//!   6 app       callbacks, inline in 5; then its own turn
+//!   7 timers    what is due
+//!   8 transmit  what all of these want to say, built in frames
+//!   9 doorbell  at most once
+//! ```
+//!
+//! A pass is bounded in work, calls no operating system but for the doorbell, allocates nothing and takes no lock.
+//! Tables grow at its end, a page at a time.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::config::{Config, ConfigError};
+use crate::device::{Device, Frame};
+use crate::flow::FlowKey;
+use crate::page::PageSource;
+use crate::stats::Stats;
+use crate::tcp::{Net, Secrets, Tcp, Tx};
+use crate::time::{Clock, Instant};
+use crate::wire::{MacAddr, ParseRules, Parsed, VlanId, parse};
+
+/// Frames in a burst.
+pub const BURST: usize = 64;
+
+/// Octets of headers and options that a frame may need besides its payload: Ethernet, tag, IPv6, TCP.
+const HEADERS_MAX: u16 = 14 + 4;
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Frames received.
+    pub received: usize,
+    /// Timers and records that came due.
+    pub timers: usize,
+    /// Frames sent.
+    pub sent: u64,
+}
+
+impl Activity {
+    /// Whether there was nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.received == 0 && self.timers == 0 && self.sent == 0
+    }
+}
+
+/// One engine on one core: a device queue, a shard of the flow table, a timer wheel, an application.
+pub struct Worker<D: Device, A: App, P: PageSource> {
+    device: D,
+    app: A,
+    pages: P,
+    tcp: Tcp,
+    stats: Arc<Stats>,
+    rules: ParseRules,
+    mac: MacAddr,
+    vlan: Option<VlanId>,
+    burst: Vec<D::Frame>,
+    parsed: Vec<Option<(Parsed, u64)>>,
+}
+
+impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
+    /// A worker on `device`, running `app`, with memory from `pages`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a tunable out of its range, or a link that cannot carry what the engine sends.
+    pub fn new(config: &Config, secrets: &Secrets, device: D, app: A, mut pages: P) -> Result<Self, ConfigError> {
+        config.check()?;
+        let capabilities = device.capabilities();
+        if capabilities.mtu < 576 {
+            return Err(ConfigError(format!("MTU {} is below 576: no TCP segment of use fits", capabilities.mtu)));
+        }
+        let mtu = capabilities.mtu.min(capabilities.frame_bytes_max.saturating_sub(HEADERS_MAX));
+        let mac = MacAddr(capabilities.mac);
+        let vlan = match config.vlan {
+            None => None,
+            Some(id) => Some(VlanId::new(id).ok_or_else(|| ConfigError(format!("{id} is no VLAN")))?),
+        };
+        let rules = ParseRules {
+            vlan,
+            mac: Some(mac),
+            broadcast: Ipv4Addr::BROADCAST,
+            accept_partial_checksum: capabilities.partial_checksum,
+            ..ParseRules::default()
+        };
+        let stats = Arc::new(Stats::default());
+        let mut tcp = Tcp::new(config, secrets, mtu, Arc::clone(&stats), &mut pages)?;
+        for &(address, mac) in &config.neighbors {
+            tcp.neighbors.set_permanent(address, mac, Instant::ZERO);
+        }
+        tcp.maintain(&mut pages);
+        Ok(Self {
+            device,
+            app,
+            pages,
+            tcp,
+            stats,
+            rules,
+            mac,
+            vlan,
+            burst: Vec::with_capacity(BURST),
+            parsed: Vec::with_capacity(BURST),
+        })
+    }
+
+    /// One pass of the loop. The clock is read once, after the burst has been received.
+    pub fn poll(&mut self, clock: &impl Clock) -> Activity {
+        self.device.reap();
+        let mut burst = core::mem::take(&mut self.burst);
+        let received = self.device.receive(&mut burst);
+        self.tcp.set_now(clock.now());
+        let sent_before = self.stats.tx_frames.get();
+
+        self.parse_and_prefetch(&burst);
+        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        for (frame, parsed) in burst.drain(..).zip(self.parsed.drain(..)) {
+            let Some((parsed, hash)) = parsed else {
+                tx.device.release(frame);
+                continue;
+            };
+            dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, &parsed, hash);
+        }
+        self.app.poll(&mut Net { tcp: &mut self.tcp });
+        let timers = self.tcp.expire(&mut self.app) + self.tcp.expire_syns(&mut tx) + self.tcp.expire_time_waits();
+        self.tcp.flush(&mut self.app, &mut tx);
+        self.tcp.solicit(&mut tx);
+        self.device.doorbell();
+
+        self.burst = burst;
+        self.tcp.maintain(&mut self.pages);
+        let sent = self.stats.tx_frames.get() - sent_before;
+        let activity = Activity { received, timers, sent };
+        self.stats.polls.increment();
+        if !activity.is_idle() {
+            self.stats.polls_busy.increment();
+        }
+        activity
+    }
+
+    /// Steps 3 and 4: what each frame means, and its flow on the way into the cache.
+    fn parse_and_prefetch(&mut self, burst: &[D::Frame]) {
+        let mut octets = 0;
+        for frame in burst {
+            let bytes = frame.bytes();
+            octets += bytes.len() as u64;
+            let parsed = match parse(bytes, &self.rules) {
+                Ok(Parsed::Tcp(segment)) => {
+                    let hash = self.tcp.hash_key(&FlowKey {
+                        local: segment.destination,
+                        remote: segment.source,
+                        local_port: segment.destination_port,
+                        remote_port: segment.source_port,
+                    });
+                    self.tcp.table.prefetch(hash);
+                    Some((Parsed::Tcp(segment), hash))
+                }
+                Ok(other) => Some((other, 0)),
+                Err(reason) => {
+                    self.stats.dropped.count(reason);
+                    None
+                }
+            };
+            self.parsed.push(parsed);
+        }
+        for parsed in &self.parsed {
+            if let Some((Parsed::Tcp(_), hash)) = parsed {
+                self.tcp.prefetch(*hash);
+            }
+        }
+        self.stats.rx_frames.add(burst.len() as u64);
+        self.stats.rx_bytes.add(octets);
+    }
+
+    /// When there will next be something to do if no frame comes: the driver may sleep until then. `None`: never.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        let own = self.tcp.next_deadline();
+        match (own, self.app.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The worker's counters; may be read from any thread.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The device, to ask for its health or to step a simulation.
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// The application.
+    pub fn app(&self) -> &A {
+        &self.app
+    }
+
+    /// The application, between two passes.
+    pub fn app_mut(&mut self) -> &mut A {
+        &mut self.app
+    }
+
+    /// The connections, as the application sees them, between two passes.
+    pub fn net(&mut self) -> Net<'_> {
+        Net { tcp: &mut self.tcp }
+    }
+
+    /// The application and the connections at once, between two passes.
+    pub fn app_and_net(&mut self) -> (&mut A, Net<'_>) {
+        (&mut self.app, Net { tcp: &mut self.tcp })
+    }
+
+    /// Octets of index, blocks, records and buffers now held.
+    pub fn table_bytes(&self) -> u64 {
+        self.tcp.bytes()
+    }
+}
+
+impl<D: Device, A: App, P: PageSource> Drop for Worker<D, A, P> {
+    fn drop(&mut self) {
+        self.tcp.release(&mut self.pages);
+    }
+}
+
+/// Step 5: one frame. Its buffer serves for the reply if nothing in it is needed any more.
+#[inline]
+fn dispatch<D: Device, A: App>(
+    tcp: &mut Tcp,
+    app: &mut A,
+    tx: &mut Tx<'_, D>,
+    frame: D::Frame,
+    parsed: &Parsed,
+    hash: u64,
+) {
+    match parsed {
+        Parsed::Tcp(segment) if segment.payload_len == 0 => {
+            tx.spare = Some(frame);
+            tcp.segment_arrives(app, tx, segment, hash, &[]);
+            if let Some(frame) = tx.spare.take() {
+                tx.device.release(frame);
+            }
+            return;
+        }
+        Parsed::Tcp(segment) => tcp.segment_arrives(app, tx, segment, hash, segment.payload(frame.bytes())),
+        Parsed::Arp(packet) => tcp.arp(tx, packet),
+        Parsed::Echo(request) => tcp.echo(tx, request, frame.bytes()),
+        Parsed::IcmpError(error) => tcp.icmp_error(app, error),
+        Parsed::NeighborSolicitation(asked) => tcp.neighbor_solicitation(tx, asked),
+        Parsed::NeighborAdvertisement(told) => tcp.neighbor_advertisement(told),
+    }
+    tx.device.release(frame);
+}
