@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only
+/*
+ * What of an interface's traffic is the engine's: packets to the addresses it owns, and the address resolution for
+ * them; or, on an address that the kernel keeps, TCP to a range of local ports. Everything else goes to the kernel
+ * untouched.
+ *
+ * Structures shared with program.rs have fixed-width members in host byte order.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define RANGES_MAX 64
+#define QUEUES_MAX 256
+
+struct range4 {
+	__u32 first;
+	__u32 last;
+};
+
+struct range6 {
+	__u64 first_high;
+	__u64 first_low;
+	__u64 last_high;
+	__u64 last_low;
+};
+
+struct config {
+	/* 1: the kernel keeps the addresses, only TCP to port_first..=port_last is ours. */
+	__u32 shared;
+	__u32 port_first;
+	__u32 port_last;
+	/* 802.1Q VLAN identifier; 0: untagged frames. */
+	__u32 vlan_id;
+	__u32 range4_count;
+	__u32 range6_count;
+	struct range4 range4[RANGES_MAX];
+	struct range6 range6[RANGES_MAX];
+};
+
+enum counter {
+	COUNTER_PASSED,
+	COUNTER_REDIRECTED,
+	COUNTER_NO_SOCKET,
+	COUNTER_COUNT,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, QUEUES_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTER_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 protocol;
+};
+
+/* <linux/icmp.h> and <linux/if_arp.h> drag in the C library's sockets, so these are spelled out. */
+struct icmp_header {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 rest;
+};
+
+/* RFC 826 for IPv4 over Ethernet. */
+struct arp_ipv4 {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_length;
+	__u8 protocol_length;
+	__be16 operation;
+	__u8 sender_mac[ETH_ALEN];
+	__u8 sender_ip[4];
+	__u8 target_mac[ETH_ALEN];
+	__u8 target_ip[4];
+};
+
+/* RFC 4861, sections 4.3 and 4.4: both messages have the target at the same place. */
+struct neighbor_message {
+	struct icmp_header header;
+	struct in6_addr target;
+};
+
+#define ARP_REPLY 2
+#define ICMP_DESTINATION_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+#define ICMPV6_DESTINATION_UNREACHABLE 1
+#define ICMPV6_PARAMETER_PROBLEM 4
+#define ND_NEIGHBOR_SOLICITATION 135
+#define ND_NEIGHBOR_ADVERTISEMENT 136
+
+/* Whether a T can be read at p. */
+#define FITS(p, data_end) ((void *)((p) + 1) <= (data_end))
+
+static __always_inline __u32 read_be32(const __u8 *octets)
+{
+	return (__u32)octets[0] << 24 | (__u32)octets[1] << 16 | (__u32)octets[2] << 8 | octets[3];
+}
+
+static __always_inline int owns4(const struct config *cfg, __u32 address)
+{
+	for (__u32 i = 0; i < RANGES_MAX; i++) {
+		if (i >= cfg->range4_count)
+			break;
+		if (address >= cfg->range4[i].first && address <= cfg->range4[i].last)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int owns6(const struct config *cfg, const struct in6_addr *address)
+{
+	__u64 high = (__u64)bpf_ntohl(address->in6_u.u6_addr32[0]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[1]);
+	__u64 low = (__u64)bpf_ntohl(address->in6_u.u6_addr32[2]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[3]);
+
+	for (__u32 i = 0; i < RANGES_MAX; i++) {
+		if (i >= cfg->range6_count)
+			break;
+
+		const struct range6 *range = &cfg->range6[i];
+		int from = high > range->first_high || (high == range->first_high && low >= range->first_low);
+		int to = high < range->last_high || (high == range->last_high && low <= range->last_low);
+
+		if (from && to)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int owns_port(const struct config *cfg, __be16 port)
+{
+	__u32 host_order = bpf_ntohs(port);
+
+	return host_order >= cfg->port_first && host_order <= cfg->port_last;
+}
+
+static __always_inline int ours_arp(const struct config *cfg, void *at, void *data_end)
+{
+	struct arp_ipv4 *arp = at;
+
+	if (cfg->shared || !FITS(arp, data_end) || arp->protocol != bpf_htons(ETH_P_IP))
+		return 0;
+	if (owns4(cfg, read_be32(arp->target_ip)))
+		return 1;
+	/* Somebody else answers for an address of ours: RFC 5227's conflict. */
+	return arp->operation == bpf_htons(ARP_REPLY) && owns4(cfg, read_be32(arp->sender_ip));
+}
+
+/* An ICMP error is ours if the packet it quotes left from one of our ports (RFC 792, RFC 1122 section 3.2.2). */
+static __always_inline int ours_icmp_error4(const struct config *cfg, void *at, void *data_end)
+{
+	struct icmp_header *icmp = at;
+
+	if (!FITS(icmp, data_end))
+		return 0;
+	if (icmp->type != ICMP_DESTINATION_UNREACHABLE && icmp->type != ICMP_TIME_EXCEEDED && icmp->type != ICMP_PARAMETER_PROBLEM)
+		return 0;
+
+	struct iphdr *quoted = (void *)(icmp + 1);
+
+	if (!FITS(quoted, data_end) || quoted->protocol != IPPROTO_TCP || !owns4(cfg, bpf_ntohl(quoted->saddr)))
+		return 0;
+
+	__be16 *source_port = (void *)quoted + quoted->ihl * 4;
+
+	return FITS(source_port, data_end) && owns_port(cfg, *source_port);
+}
+
+static __always_inline int ours_ipv4(const struct config *cfg, void *at, void *data_end)
+{
+	struct iphdr *ip = at;
+
+	if (!FITS(ip, data_end) || !owns4(cfg, bpf_ntohl(ip->daddr)))
+		return 0;
+	if (!cfg->shared)
+		return 1;
+	/* A fragment's ports cannot be known; the kernel reassembles for its own address. */
+	if (ip->frag_off & bpf_htons(0x3fff))
+		return 0;
+
+	void *payload = at + ip->ihl * 4;
+
+	if (ip->protocol == IPPROTO_ICMP)
+		return ours_icmp_error4(cfg, payload, data_end);
+	if (ip->protocol != IPPROTO_TCP)
+		return 0;
+
+	struct tcphdr *tcp = payload;
+
+	return FITS(tcp, data_end) && owns_port(cfg, tcp->dest);
+}
+
+static __always_inline int ours_icmp_error6(const struct config *cfg, void *at, void *data_end)
+{
+	struct icmp_header *icmp = at;
+
+	if (!FITS(icmp, data_end) || icmp->type < ICMPV6_DESTINATION_UNREACHABLE || icmp->type > ICMPV6_PARAMETER_PROBLEM)
+		return 0;
+
+	struct ipv6hdr *quoted = (void *)(icmp + 1);
+
+	if (!FITS(quoted, data_end) || quoted->nexthdr != IPPROTO_TCP || !owns6(cfg, &quoted->saddr))
+		return 0;
+
+	__be16 *source_port = (void *)(quoted + 1);
+
+	return FITS(source_port, data_end) && owns_port(cfg, *source_port);
+}
+
+static __always_inline int ours_ipv6(const struct config *cfg, void *at, void *data_end)
+{
+	struct ipv6hdr *ip = at;
+
+	if (!FITS(ip, data_end))
+		return 0;
+
+	int to_us = owns6(cfg, &ip->daddr);
+
+	if (!cfg->shared) {
+		if (to_us)
+			return 1;
+		/* Solicitations go to a multicast group (RFC 4861 section 7.2.2): the target tells whose they are. */
+		struct neighbor_message *message = (void *)(ip + 1);
+
+		if (ip->nexthdr != IPPROTO_ICMPV6 || !FITS(message, data_end))
+			return 0;
+		if (message->header.type != ND_NEIGHBOR_SOLICITATION &&
+		    message->header.type != ND_NEIGHBOR_ADVERTISEMENT)
+			return 0;
+		return owns6(cfg, &message->target);
+	}
+	if (!to_us)
+		return 0;
+	if (ip->nexthdr == IPPROTO_ICMPV6)
+		return ours_icmp_error6(cfg, ip + 1, data_end);
+	if (ip->nexthdr != IPPROTO_TCP)
+		return 0;
+
+	struct tcphdr *tcp = (void *)(ip + 1);
+
+	return FITS(tcp, data_end) && owns_port(cfg, tcp->dest);
+}
+
+static __always_inline int ours(const struct config *cfg, void *data, void *data_end)
+{
+	struct ethhdr *ethernet = data;
+
+	if (!FITS(ethernet, data_end))
+		return 0;
+
+	__be16 protocol = ethernet->h_proto;
+	void *payload = ethernet + 1;
+
+	if (cfg->vlan_id) {
+		struct vlan_tag *tag = payload;
+
+		if (protocol != bpf_htons(ETH_P_8021Q) || !FITS(tag, data_end))
+			return 0;
+		if ((bpf_ntohs(tag->tci) & 0x0fff) != cfg->vlan_id)
+			return 0;
+		protocol = tag->protocol;
+		payload = tag + 1;
+	}
+	switch (protocol) {
+	case bpf_htons(ETH_P_IP):
+		return ours_ipv4(cfg, payload, data_end);
+	case bpf_htons(ETH_P_IPV6):
+		return ours_ipv6(cfg, payload, data_end);
+	case bpf_htons(ETH_P_ARP):
+		return ours_arp(cfg, payload, data_end);
+	default:
+		return 0;
+	}
+}
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+SEC("xdp")
+int syncline(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	const struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+
+	if (!cfg || !ours(cfg, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
+		count(COUNTER_PASSED);
+		return XDP_PASS;
+	}
+
+	/* The flags are the verdict for a queue without a socket. */
+	long verdict = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+
+	count(verdict == XDP_REDIRECT ? COUNTER_REDIRECTED : COUNTER_NO_SOCKET);
+	return verdict;
+}
+
+char program_license[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,379 @@
+//! One queue of an interface as the engine's device: an AF_XDP socket, its four rings and its frame buffers.
+//!
+//! ```text
+//!             allocate                transmit              doorbell
+//!   free ─────────────▶ the engine ─────────────▶ TX ring ───────────▶ kernel
+//!    ▲ │                  ▲     │                                        │
+//!    │ │ reap             │     │ release                                │
+//!    │ ▼                  │     ▼                                        │
+//!    │ fill ring ▶ kernel ▶ RX ring          reap ◀── completion ring ◀──┘
+//!    └──────────────────────────┴──────────────┘
+//! ```
+//!
+//! A chunk of the UMEM is in exactly one of these places. A frame is that right for one chunk: it is neither `Copy`
+//! nor `Clone`, so what has been handed to a ring cannot be written to any more.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use syncline_engine::device::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+
+use crate::lock::QueueLock;
+use crate::program::Program;
+use crate::sys::{self, InterfaceQuery};
+
+/// Descriptors moved between a ring and us at once.
+const BATCH: usize = 64;
+/// Chunks the fill ring leaves for replies when the engine holds many frames.
+const TRANSMIT_RESERVE: usize = 2 * BATCH;
+
+/// A frame in a chunk of its device's UMEM.
+#[derive(Debug)]
+pub struct XdpFrame {
+    desc: FrameDesc,
+    data: NonNull<u8>,
+    len: u32,
+    capacity: u32,
+}
+
+// SAFETY: a frame is the only way to its chunk's octets while it exists, and the octets belong to no thread.
+unsafe impl Send for XdpFrame {}
+
+impl Frame for XdpFrame {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `data` points at `capacity` octets, at least `len`, of a mapping that outlives the frame (the device
+        // unmaps it only when no frame is out), zeroed when mapped and therefore initialised. This frame is the only
+        // access to them (see the module).
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len as usize) }
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `self` is exclusively borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len as usize) }
+    }
+
+    #[inline]
+    fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    #[inline]
+    fn resize(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= self.capacity as usize, "a frame of {len} octets in a buffer of {}", self.capacity);
+        self.len = len as u32;
+        self.bytes_mut()
+    }
+}
+
+/// The four rings of a queue, and the socket they belong to.
+pub(crate) struct Rings {
+    pub(crate) rx: RxQueue,
+    pub(crate) tx: TxQueue,
+    pub(crate) fill: FillQueue,
+    pub(crate) completion: CompQueue,
+}
+
+/// What a queue is made of.
+pub(crate) struct Parts {
+    pub(crate) rings: Rings,
+    pub(crate) umem: Umem,
+    pub(crate) chunks: Vec<FrameDesc>,
+    pub(crate) chunk_bytes: u32,
+    pub(crate) ring_frames: u32,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) zerocopy: bool,
+    pub(crate) interface: String,
+    pub(crate) interface_index: u32,
+    pub(crate) query: InterfaceQuery,
+    pub(crate) program: Arc<Program>,
+    pub(crate) lock: QueueLock,
+}
+
+/// One queue of an interface.
+pub struct XdpDevice {
+    rings: Rings,
+    free: Vec<FrameDesc>,
+    /// Accepted for transmission, not yet on the ring.
+    pending: Vec<FrameDesc>,
+    /// Room on the TX ring beyond `pending`, a lower bound.
+    tx_room: u32,
+    scratch: [FrameDesc; BATCH],
+    /// Frames the engine has.
+    frames_out: usize,
+    counters: DeviceCounters,
+    capabilities: Capabilities,
+    zerocopy: bool,
+    ring_frames: u32,
+    umem_bytes: usize,
+    failure: Option<io::Error>,
+    interface: String,
+    interface_index: u32,
+    query: InterfaceQuery,
+    umem: Umem,
+    /// Closed after the rings, where the UMEM does not do it itself.
+    orphan: Option<OwnedFd>,
+    _program: Arc<Program>,
+    _lock: QueueLock,
+}
+
+impl XdpDevice {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let mut device = Self {
+            umem_bytes: parts.chunks.len() * parts.chunk_bytes as usize,
+            rings: parts.rings,
+            free: parts.chunks,
+            pending: Vec::with_capacity(BATCH),
+            tx_room: 0,
+            scratch: [FrameDesc::default(); BATCH],
+            frames_out: 0,
+            counters: DeviceCounters::default(),
+            capabilities: parts.capabilities,
+            zerocopy: parts.zerocopy,
+            ring_frames: parts.ring_frames,
+            failure: None,
+            interface: parts.interface,
+            interface_index: parts.interface_index,
+            query: parts.query,
+            umem: parts.umem,
+            orphan: None,
+            _program: parts.program,
+            _lock: parts.lock,
+        };
+        device.refill();
+        device
+    }
+
+    /// Whether frames move between device and buffers without a copy.
+    pub fn zerocopy(&self) -> bool {
+        self.zerocopy
+    }
+
+    /// Takes the right to a chunk that came out of a ring or the free list, and makes a frame of it.
+    #[inline]
+    fn frame(&mut self, desc: FrameDesc) -> XdpFrame {
+        let mut whole = desc;
+        let capacity = {
+            // SAFETY: `desc` came from this UMEM, and whoever calls this has the only right to its chunk.
+            let mut data = unsafe { self.umem.data_mut(&mut whole) };
+            let mut cursor = data.cursor();
+            let capacity = cursor.buf_len();
+            cursor.set_pos(capacity);
+            capacity
+        };
+        // SAFETY: as above.
+        let mut data = unsafe { self.umem.data_mut(&mut whole) };
+        let data = NonNull::from(data.contents_mut()).cast();
+        self.frames_out += 1;
+        XdpFrame { desc, data, len: desc.lengths().data() as u32, capacity: capacity as u32 }
+    }
+
+    /// Whether `frame` is a chunk of this device, not of another one.
+    #[inline]
+    fn owns(&self, frame: &XdpFrame) -> bool {
+        if frame.desc.addr() >= self.umem_bytes {
+            return false;
+        }
+        // SAFETY: the address lies within this UMEM, so its pointer can be computed; the slice is not read.
+        let here = unsafe { self.umem.data(&frame.desc) };
+        std::ptr::eq(here.contents().as_ptr(), frame.data.as_ptr())
+    }
+
+    /// Gives free chunks to the kernel for frames to come.
+    fn refill(&mut self) {
+        loop {
+            let spare = self.free.len().saturating_sub(TRANSMIT_RESERVE);
+            let count = (self.rings.fill.nb_free(BATCH as u32) as usize).min(BATCH).min(spare);
+            if count == 0 {
+                return;
+            }
+            let from = self.free.len() - count;
+            // SAFETY: free chunks of this UMEM; they leave the free list below, so nothing else has them.
+            let given = unsafe { self.rings.fill.produce(&self.free[from..]) };
+            if given != count {
+                return;
+            }
+            self.free.truncate(from);
+        }
+    }
+
+    /// Puts what is pending on the TX ring.
+    fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        // SAFETY: chunks of this UMEM whose frames `transmit` consumed, so nothing else has them.
+        let sent = unsafe { self.rings.tx.produce(&self.pending) };
+        if sent == self.pending.len() {
+            self.pending.clear();
+            return;
+        }
+        // `tx_room` is a lower bound, so this does not happen; were it to, no chunk is lost.
+        self.counters.tx_dropped += self.pending.len() as u64;
+        self.free.append(&mut self.pending);
+    }
+
+    /// Whether the kernel must be called to move what is on the rings, and for which of them.
+    fn wanted_wakeup(&mut self) -> Option<Wakeup> {
+        // In copy mode the kernel always asks for wake-ups on the TX ring and never on the fill ring.
+        if self.zerocopy && self.rings.fill.needs_wakeup() {
+            return Some(Wakeup::Both);
+        }
+        let waiting = self.rings.tx.nb_free_exact() < self.ring_frames;
+        (waiting && self.rings.tx.needs_wakeup()).then_some(Wakeup::Transmit)
+    }
+}
+
+enum Wakeup {
+    Transmit,
+    Both,
+}
+
+impl Device for XdpDevice {
+    type Frame = XdpFrame;
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn reap(&mut self) {
+        loop {
+            // SAFETY: the completion ring of the socket bound to this UMEM.
+            let count = unsafe { self.rings.completion.consume(&mut self.scratch) };
+            self.free.extend_from_slice(&self.scratch[..count]);
+            if count < BATCH {
+                break;
+            }
+        }
+        self.refill();
+    }
+
+    fn receive(&mut self, burst: &mut Vec<XdpFrame>) -> usize {
+        let room = (burst.capacity() - burst.len()).min(BATCH);
+        // SAFETY: the RX ring of the socket bound to this UMEM.
+        let count = unsafe { self.rings.rx.consume(&mut self.scratch[..room]) };
+        let mut octets = 0;
+        for index in 0..count {
+            let frame = self.frame(self.scratch[index]);
+            octets += u64::from(frame.len);
+            burst.push(frame);
+        }
+        self.counters.rx_frames += count as u64;
+        self.counters.rx_bytes += octets;
+        count
+    }
+
+    fn allocate(&mut self) -> Option<XdpFrame> {
+        match self.free.pop() {
+            Some(desc) => {
+                let mut frame = self.frame(desc);
+                frame.len = 0;
+                Some(frame)
+            }
+            None => {
+                self.counters.tx_full += 1;
+                None
+            }
+        }
+    }
+
+    fn transmit(&mut self, mut frame: XdpFrame) -> Result<(), XdpFrame> {
+        if self.tx_room == 0 {
+            let free = self.rings.tx.nb_free(BATCH as u32);
+            self.tx_room = free.saturating_sub(self.pending.len() as u32);
+        }
+        if self.tx_room == 0 || !self.owns(&frame) {
+            self.counters.tx_full += 1;
+            return Err(frame);
+        }
+        if self.pending.len() == BATCH {
+            self.flush();
+        }
+        frame.desc.set_options(0);
+        // SAFETY: a chunk of this UMEM (`owns`), and `frame` is the only right to it.
+        let mut data = unsafe { self.umem.data_mut(&mut frame.desc) };
+        data.cursor().set_pos(frame.len as usize);
+        self.pending.push(frame.desc);
+        self.tx_room -= 1;
+        self.frames_out -= 1;
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += u64::from(frame.len);
+        Ok(())
+    }
+
+    fn release(&mut self, frame: XdpFrame) {
+        if self.owns(&frame) {
+            self.frames_out -= 1;
+            self.free.push(frame.desc);
+        }
+    }
+
+    fn doorbell(&mut self) {
+        self.flush();
+        let Some(wakeup) = self.wanted_wakeup() else { return };
+        self.counters.doorbells += 1;
+        let result = match wakeup {
+            Wakeup::Transmit => self.rings.tx.wakeup(),
+            // One `poll` wakes both directions.
+            Wakeup::Both => self.rings.rx.poll(0).map(drop),
+        };
+        if let Err(error) = result {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// The queue's counters. Asks the kernel for its own, a system call: not for the data path.
+    fn counters(&self) -> DeviceCounters {
+        let mut counters = self.counters;
+        if let Ok(statistics) = self.rings.rx.fd().xdp_statistics() {
+            // An empty fill ring and a frame larger than a chunk both count as `rx_dropped` in copy mode.
+            counters.rx_dropped = statistics.rx_dropped() + statistics.rx_ring_full();
+            counters.tx_dropped += statistics.tx_invalid_descs();
+        }
+        counters
+    }
+
+    fn health(&mut self) -> Result<(), DeviceError> {
+        let interface = &self.interface;
+        match self.query.is_up(self.interface_index) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(DeviceError(format!(
+                    "{interface} went down while in use: `ip link set {interface} up`, then start again"
+                )));
+            }
+            Err(_) => {
+                return Err(DeviceError(format!(
+                    "{interface} was removed while in use: create it again, then start again"
+                )));
+            }
+        }
+        match &self.failure {
+            Some(error) => Err(DeviceError(format!(
+                "the AF_XDP socket on {interface} does not send any more ({error}): start again"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for XdpDevice {
+    fn drop(&mut self) {
+        if self.frames_out == 0 {
+            return;
+        }
+        // Frames that are still out point into the UMEM, so its mapping stays. The UMEM would close the socket when it
+        // is deleted; it is not, so that falls to us, to let go of the queue.
+        std::mem::forget(self.umem.clone());
+        let socket = self.rings.rx.fd().as_raw_fd();
+        // SAFETY: the only socket of its UMEM, which is that UMEM's descriptor and closed with it alone; the UMEM is
+        // now never deleted. The rings, which use the descriptor, are dropped before `orphan`.
+        self.orphan = Some(unsafe { sys::adopt(socket) });
+    }
+}
+
+const _: () = assert!(size_of::<XdpFrame>() <= 56);

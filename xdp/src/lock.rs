@@ -1,0 +1,119 @@
+//! One engine per queue: a locked file per network namespace, interface and queue that names its holder.
+//!
+//! The lock is the kernel's (`flock`), so it ends with the process however that ends.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Where the files are; the second if the first cannot be written.
+const DIRECTORIES: [&str; 2] = ["/run/syncline", "/tmp/syncline"];
+
+/// Why a queue could not be locked.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Somebody has it; who, as the file says.
+    Held(String),
+    /// The file could not be made.
+    Io(PathBuf, io::Error),
+}
+
+/// A queue is ours while this lives.
+#[derive(Debug)]
+pub(crate) struct QueueLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl QueueLock {
+    /// Locks queue `queue` of the device with the number `interface` in the namespace `netns`.
+    pub(crate) fn take(netns: u64, interface: u32, name: &str, queue: u32) -> Result<Self, LockError> {
+        let mut failure = None;
+        for directory in DIRECTORIES {
+            match Self::take_in(Path::new(directory), netns, interface, name, queue) {
+                Err(LockError::Io(path, error)) => failure = failure.or(Some(LockError::Io(path, error))),
+                other => return other,
+            }
+        }
+        Err(failure.unwrap_or_else(|| LockError::Io(DIRECTORIES[0].into(), io::ErrorKind::NotFound.into())))
+    }
+
+    fn take_in(directory: &Path, netns: u64, interface: u32, name: &str, queue: u32) -> Result<Self, LockError> {
+        let path = directory.join(format!("{netns}-{interface}-{queue}.lock"));
+        let io_error = |error| LockError::Io(path.clone(), error);
+        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(io_error)?;
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(&path)
+                .map_err(io_error)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let mut holder = String::new();
+                    file.read_to_string(&mut holder).map_err(io_error)?;
+                    let holder = holder.lines().next().unwrap_or_default();
+                    return Err(LockError::Held(if holder.is_empty() { "another process" } else { holder }.to_owned()));
+                }
+                Err(errno) => return Err(io_error(errno.into())),
+            }
+            // The former holder removes its file before it lets go: what was locked here may be that one.
+            let locked = file.metadata().map_err(io_error)?.ino();
+            if std::fs::metadata(&path).is_ok_and(|present| present.ino() == locked) {
+                file.set_len(0).map_err(io_error)?;
+                file.rewind().map_err(io_error)?;
+                writeln!(file, "pid {} ({}) on {name} queue {queue}", std::process::id(), command())
+                    .map_err(io_error)?;
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for QueueLock {
+    fn drop(&mut self) {
+        // Fails only if somebody else tidied up; the lock itself goes with the file descriptor.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// This process's command line, on one line.
+fn command() -> String {
+    let octets = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let text = String::from_utf8_lossy(&octets);
+    let line = text.trim_end_matches('\0').replace(|c: char| c == '\0' || c.is_control(), " ");
+    line.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(test: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("syncline-lock-{}-{test}", std::process::id()))
+    }
+
+    #[test]
+    fn a_second_taker_is_told_the_holder() {
+        let directory = directory("second");
+        let first = QueueLock::take_in(&directory, 1, 2, "veth9", 3).unwrap();
+        let Err(LockError::Held(holder)) = QueueLock::take_in(&directory, 1, 2, "veth9", 3) else {
+            panic!("taken twice")
+        };
+        assert!(holder.contains(&format!("pid {}", std::process::id())), "{holder}");
+        assert!(holder.contains("veth9 queue 3"), "{holder}");
+        drop(QueueLock::take_in(&directory, 1, 2, "veth9", 4).unwrap());
+        drop(first);
+        drop(QueueLock::take_in(&directory, 1, 2, "veth9", 3).unwrap());
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "a lock file was left behind");
+        std::fs::remove_dir(&directory).unwrap();
+    }
+}

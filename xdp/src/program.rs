@@ -1,0 +1,294 @@
+//! The XDP program on an interface: loaded, told what is the engine's, and attached by a link that ends with the
+//! process.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
+
+use crate::error::{OpenError, chain, os_error};
+use crate::options::{AddressRange, Claim};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syncline.bpf.o"));
+
+/// Ranges of each family that the program looks through; the C source has the same number.
+pub(crate) const RANGES_MAX: usize = 64;
+/// Queues the program knows sockets for.
+pub(crate) const QUEUES_MAX: u32 = 256;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Range4 {
+    first: u32,
+    last: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Range6 {
+    first_high: u64,
+    first_low: u64,
+    last_high: u64,
+    last_low: u64,
+}
+
+/// `struct config` of the program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgramConfig {
+    shared: u32,
+    port_first: u32,
+    port_last: u32,
+    vlan_id: u32,
+    range4_count: u32,
+    range6_count: u32,
+    range4: [Range4; RANGES_MAX],
+    range6: [Range6; RANGES_MAX],
+}
+
+const _: () = assert!(size_of::<ProgramConfig>() == 24 + RANGES_MAX * (8 + 32), "no padding");
+
+// SAFETY: `repr(C)`, integers only, no padding (asserted above), so any octets are a value and all of them are
+// initialised.
+unsafe impl Pod for ProgramConfig {}
+
+impl ProgramConfig {
+    /// What the program is told for `claim`.
+    pub(crate) fn new(claim: &Claim, vlan_id: Option<u16>) -> Result<Self, OpenError> {
+        if vlan_id.is_some_and(|id| !(1..=4094).contains(&id)) {
+            return Err(OpenError::Options("a VLAN identifier is between 1 and 4094 (IEEE 802.1Q)".to_owned()));
+        }
+        let (ranges, ports) = match claim {
+            Claim::Owned(ranges) => (ranges.clone(), None),
+            Claim::Shared { addresses, port_first, port_last } => {
+                if port_first > port_last {
+                    return Err(OpenError::Options(format!("local ports {port_first}-{port_last} are no range")));
+                }
+                (addresses.iter().map(|&address| address.into()).collect(), Some((*port_first, *port_last)))
+            }
+        };
+        let mut config = Self {
+            shared: u32::from(ports.is_some()),
+            port_first: ports.map_or(0, |ports| ports.0.into()),
+            port_last: ports.map_or(0, |ports| ports.1.into()),
+            vlan_id: vlan_id.unwrap_or(0).into(),
+            range4_count: 0,
+            range6_count: 0,
+            range4: [Range4::default(); RANGES_MAX],
+            range6: [Range6::default(); RANGES_MAX],
+        };
+        let mut v4 = Vec::new();
+        let mut v6 = Vec::new();
+        for range in ranges {
+            match range {
+                AddressRange::V4(first, last) => v4.push((u128::from(first.to_bits()), u128::from(last.to_bits()))),
+                AddressRange::V6(first, last) => v6.push((first.to_bits(), last.to_bits())),
+            }
+        }
+        let v4 = merged(v4, |bits| Ipv4Addr::from_bits(bits as u32).to_string())?;
+        let v6 = merged(v6, |bits| Ipv6Addr::from_bits(bits).to_string())?;
+        for (slot, (first, last)) in config.range4.iter_mut().zip(&v4) {
+            *slot = Range4 { first: *first as u32, last: *last as u32 };
+        }
+        for (slot, (first, last)) in config.range6.iter_mut().zip(&v6) {
+            *slot = Range6 {
+                first_high: (*first >> 64) as u64,
+                first_low: *first as u64,
+                last_high: (*last >> 64) as u64,
+                last_low: *last as u64,
+            };
+        }
+        config.range4_count = v4.len() as u32;
+        config.range6_count = v6.len() as u32;
+        Ok(config)
+    }
+}
+
+/// The same addresses in as few ranges as possible, in order.
+fn merged(mut ranges: Vec<(u128, u128)>, show: impl Fn(u128) -> String) -> Result<Vec<(u128, u128)>, OpenError> {
+    if let Some((first, last)) = ranges.iter().find(|(first, last)| first > last) {
+        return Err(OpenError::Options(format!("{}-{} is no address range", show(*first), show(*last))));
+    }
+    ranges.sort_unstable();
+    let mut merged: Vec<(u128, u128)> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    if merged.len() > RANGES_MAX {
+        return Err(OpenError::Options(format!(
+            "{} separate address ranges, at most {RANGES_MAX} per family: use fewer, larger ranges",
+            merged.len()
+        )));
+    }
+    Ok(merged)
+}
+
+/// Frames the program has seen, all queues together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramCounters {
+    /// Frames left to the kernel because they are not the engine's.
+    pub passed: u64,
+    /// Frames given to the engine.
+    pub redirected: u64,
+    /// Frames for the engine that came on a queue without a socket, and went to the kernel.
+    pub no_socket: u64,
+}
+
+/// The program, loaded and attached. Detached when dropped, by the kernel if need be.
+pub(crate) struct Program {
+    sockets: Mutex<XskMap<MapData>>,
+    counters: PerCpuArray<MapData, u64>,
+    _link: FdLink,
+    _ebpf: Ebpf,
+}
+
+/// Why the program is not on the interface.
+pub(crate) enum AttachError {
+    /// The kernel said no to attaching.
+    Refused(io::Error),
+    /// Any other reason.
+    Open(OpenError),
+}
+
+impl Program {
+    /// Loads the program and attaches it to the device `index` in `mode`.
+    pub(crate) fn attach(config: &ProgramConfig, index: u32, mode: XdpMode, name: &str) -> Result<Self, AttachError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| AttachError::Open(load_error(name, error)))?;
+        let missing = || AttachError::Open(rejected("the object lacks a map or the program".to_owned()));
+        let map_error = |error: aya::maps::MapError| AttachError::Open(rejected(chain(&error)));
+
+        let map = ebpf.take_map("config").ok_or_else(missing)?;
+        let mut config_map: Array<MapData, ProgramConfig> = Array::try_from(map).map_err(map_error)?;
+        config_map.set(0, config, 0).map_err(map_error)?;
+        let map = ebpf.take_map("sockets").ok_or_else(missing)?;
+        let sockets = XskMap::try_from(map).map_err(map_error)?;
+        let map = ebpf.take_map("counters").ok_or_else(missing)?;
+        let counters = PerCpuArray::try_from(map).map_err(map_error)?;
+
+        let program = ebpf.program_mut("syncline").ok_or_else(missing)?;
+        let program: &mut Xdp =
+            program.try_into().map_err(|error: ProgramError| AttachError::Open(program_error(name, error)))?;
+        program.load().map_err(|error| AttachError::Open(program_error(name, error)))?;
+        let id = program.attach_to_if_index(index, mode).map_err(|error| {
+            AttachError::Refused(os_error(&error).unwrap_or_else(|| io::Error::other(chain(&error))))
+        })?;
+        let link: XdpLink = program.take_link(id).map_err(|error| AttachError::Open(program_error(name, error)))?;
+        // Where the kernel has no such link aya attaches by netlink, which would outlive a killed process. Dropping
+        // that kind of link detaches it.
+        let link = FdLink::try_from(link).map_err(|_| {
+            AttachError::Open(OpenError::KernelTooOld { release: release(), feature: "bpf_link for XDP programs" })
+        })?;
+        Ok(Self { sockets: Mutex::new(sockets), counters, _link: link, _ebpf: ebpf })
+    }
+
+    /// Gives the frames of `queue` to `socket`.
+    pub(crate) fn bind(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.set(queue, socket.as_raw_fd(), 0).map_err(io::Error::other)
+    }
+
+    pub(crate) fn counters(&self) -> ProgramCounters {
+        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
+        ProgramCounters { passed: sum(0), redirected: sum(1), no_socket: sum(2) }
+    }
+}
+
+/// The running kernel's release.
+pub(crate) fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn rejected(reason: String) -> OpenError {
+    OpenError::ProgramRejected { release: release(), reason }
+}
+
+fn load_error(name: &str, error: EbpfError) -> OpenError {
+    match error {
+        EbpfError::ProgramError(error) => program_error(name, error),
+        EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
+            if io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            no_privilege(name)
+        }
+        error => rejected(chain(&error)),
+    }
+}
+
+fn program_error(name: &str, error: ProgramError) -> OpenError {
+    match &error {
+        ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::PermissionDenied => {
+            // The verifier says EACCES with a log, a missing capability EPERM without one.
+            if io_error.raw_os_error() == Some(libc::EPERM) {
+                return no_privilege(name);
+            }
+            rejected(chain(&error))
+        }
+        _ => rejected(chain(&error)),
+    }
+}
+
+fn no_privilege(name: &str) -> OpenError {
+    OpenError::NoPrivilege { interface: name.to_owned(), missing: "CAP_BPF or CAP_NET_ADMIN".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(first: &str, last: &str) -> AddressRange {
+        AddressRange::V4(first.parse().unwrap(), last.parse().unwrap())
+    }
+
+    #[test]
+    fn neighbouring_and_overlapping_ranges_become_one() {
+        let claim = Claim::Owned(vec![
+            v4("10.0.1.0", "10.0.1.255"),
+            v4("10.0.0.0", "10.0.0.255"),
+            v4("10.0.1.128", "10.1.255.255"),
+            v4("192.0.2.1", "192.0.2.1"),
+        ]);
+        let config = ProgramConfig::new(&claim, Some(7)).unwrap();
+        assert_eq!((config.range4_count, config.range6_count, config.vlan_id, config.shared), (2, 0, 7, 0));
+        assert_eq!((config.range4[0].first, config.range4[0].last), (0x0a00_0000, 0x0a01_ffff));
+    }
+
+    #[test]
+    fn the_whole_of_ipv6_is_one_range() {
+        let all = AddressRange::V6(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
+        let config = ProgramConfig::new(&Claim::Owned(vec![all, all]), None).unwrap();
+        assert_eq!(config.range6_count, 1);
+        assert_eq!((config.range6[0].last_high, config.range6[0].last_low), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn more_ranges_than_the_program_holds_are_refused() {
+        let every_other = |count: u32| {
+            Claim::Owned((0..count).map(|i| std::net::IpAddr::V4(Ipv4Addr::from_bits(i * 2)).into()).collect())
+        };
+        assert!(ProgramConfig::new(&every_other(RANGES_MAX as u32), None).is_ok());
+        let error = ProgramConfig::new(&every_other(RANGES_MAX as u32 + 1), None).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused_as_usage() {
+        let shared = |port_first, port_last| Claim::Shared { addresses: Vec::new(), port_first, port_last };
+        for error in [
+            ProgramConfig::new(&shared(2, 1), None),
+            ProgramConfig::new(&shared(1, 2), Some(0)),
+            ProgramConfig::new(&shared(1, 2), Some(4095)),
+            ProgramConfig::new(&Claim::Owned(vec![v4("10.0.0.2", "10.0.0.1")]), None),
+        ] {
+            assert_eq!(error.unwrap_err().exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The system calls that no library wraps: interface requests, ethtool's questions and AF_XDP's socket options.
+
+use std::ffi::{c_int, c_ulong, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::net::{AddressFamily, SocketType, socket};
+
+const SIOCETHTOOL: c_ulong = 0x8946;
+const SIOCGIFNAME: c_ulong = 0x8910;
+const SIOCGIFFLAGS: c_ulong = 0x8913;
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// Linux 6.17's `setsockopt` for the frames one `sendto` may send; not in the C library's headers yet.
+const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
+const XDP_OPTIONS: c_int = 8;
+const XDP_OPTIONS_ZEROCOPY: u32 = 1;
+
+/// `struct ifreq`: a name and a union of 24 octets.
+#[repr(C, align(8))]
+struct InterfaceRequest {
+    name: [u8; libc::IFNAMSIZ],
+    value: [u8; 24],
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
+
+impl InterfaceRequest {
+    fn named(name: &str) -> Self {
+        let mut request = Self { name: [0; libc::IFNAMSIZ], value: [0; 24] };
+        // One octet stays zero; a longer name is no device's.
+        let len = name.len().min(libc::IFNAMSIZ - 1);
+        request.name[..len].copy_from_slice(&name.as_bytes()[..len]);
+        request
+    }
+}
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+/// `struct ethtool_channels`.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    rx_max: u32,
+    tx_max: u32,
+    other_max: u32,
+    combined_max: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// How many queues a device receives on, and what ethtool calls them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiveQueues {
+    pub(crate) count: u32,
+    pub(crate) ethtool_name: &'static str,
+}
+
+/// Asks about the interfaces of the network namespace it was opened in, from whatever thread.
+#[derive(Debug)]
+pub(crate) struct InterfaceQuery(OwnedFd);
+
+impl InterfaceQuery {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self(socket(AddressFamily::INET, SocketType::DGRAM, None)?))
+    }
+
+    /// Whether the device with this number is up; an error if it is gone.
+    pub(crate) fn is_up(&self, index: u32) -> io::Result<bool> {
+        let mut request = InterfaceRequest::named("");
+        request.value[..4].copy_from_slice(&index.to_ne_bytes());
+        self.ask(SIOCGIFNAME, &mut request)?;
+        request.value = [0; 24];
+        self.ask(SIOCGIFFLAGS, &mut request)?;
+        let flags = i16::from_ne_bytes([request.value[0], request.value[1]]);
+        Ok(c_int::from(flags) & libc::IFF_UP != 0)
+    }
+
+    /// The driver's name by ethtool.
+    pub(crate) fn driver(&self, name: &str) -> io::Result<String> {
+        let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
+        self.ethtool(name, &mut info)?;
+        let len = info.driver.iter().position(|&octet| octet == 0).unwrap_or(info.driver.len());
+        Ok(String::from_utf8_lossy(&info.driver[..len]).into_owned())
+    }
+
+    /// The channels the device receives on by ethtool.
+    pub(crate) fn receive_queues(&self, name: &str) -> io::Result<ReceiveQueues> {
+        let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+        self.ethtool(name, &mut channels)?;
+        let ethtool_name = if channels.combined > 0 { "combined" } else { "rx" };
+        Ok(ReceiveQueues { count: channels.combined + channels.rx, ethtool_name })
+    }
+
+    /// `T` begins with an ethtool command and is what that command writes.
+    fn ethtool<T>(&self, name: &str, argument: &mut T) -> io::Result<()> {
+        let mut request = InterfaceRequest::named(name);
+        let pointer = (&raw mut *argument) as usize;
+        request.value[..size_of::<usize>()].copy_from_slice(&pointer.to_ne_bytes());
+        self.ask(SIOCETHTOOL, &mut request)
+    }
+
+    fn ask(&self, what: c_ulong, request: &mut InterfaceRequest) -> io::Result<()> {
+        // SAFETY: `request` has the size and layout of `struct ifreq` and is exclusively borrowed. For SIOCETHTOOL its
+        // value is the address of a live, exclusively borrowed structure of the size the command writes (`ethtool`).
+        let result = unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), what as _, &raw mut *request) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// Raises the frames that one `sendto` sends in copy mode; an error on kernels before 6.17.
+pub(crate) fn set_transmit_budget(socket: RawFd, frames: u32) -> io::Result<()> {
+    set_u32(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames)
+}
+
+/// Lets the socket have this many octets on their way, beyond the system's limit if privileged.
+pub(crate) fn set_send_buffer(socket: RawFd, bytes: u32) -> io::Result<()> {
+    set_u32(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
+        .or_else(|_| set_u32(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes))
+}
+
+/// Whether a bound AF_XDP socket moves frames without a copy.
+pub(crate) fn is_zerocopy(socket: RawFd) -> io::Result<bool> {
+    let mut flags = 0u32;
+    let mut len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: both pointers are to live, exclusively borrowed locals, and `len` is the size of the first.
+    let result = unsafe {
+        libc::getsockopt(socket, libc::SOL_XDP, XDP_OPTIONS, (&raw mut flags).cast::<c_void>(), &raw mut len)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(flags & XDP_OPTIONS_ZEROCOPY != 0) }
+}
+
+fn set_u32(socket: RawFd, level: c_int, option: c_int, value: u32) -> io::Result<()> {
+    let len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live local of `len` octets, which the kernel only reads.
+    let result = unsafe { libc::setsockopt(socket, level, option, (&raw const value).cast::<c_void>(), len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Keeps libxdp and libbpf from writing to standard error: what went wrong is in our own errors.
+pub(crate) fn silence_libraries() {
+    // SAFETY: a null callback is documented to turn output off; the functions only exchange a pointer.
+    let _ = unsafe { libxdp_sys::libxdp_set_print(None) };
+    // SAFETY: as above.
+    let _ = unsafe { libbpf_sys::libbpf_set_print(None) };
+}
+
+/// Closes a file descriptor that nobody else will close or use.
+///
+/// # Safety
+/// `fd` is open and its former owner has given it up.
+pub(crate) unsafe fn adopt(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the caller's promise.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_up_and_an_unknown_number_is_not_there() {
+        let query = InterfaceQuery::open().unwrap();
+        assert!(query.is_up(1).is_ok());
+        assert_eq!(query.is_up(0x7fff_ffff).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    }
+}

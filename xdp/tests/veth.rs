@@ -1,0 +1,362 @@
+//! The device on real veth pairs, in namespaces of their own.
+
+mod support;
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use support::{A, B, Bed, privileged, receive, sh, write_packet};
+use syncline_engine::device::{Device, Frame};
+use syncline_xdp::{Mode, ModeChoice, OpenError, ZerocopyChoice};
+
+fn frames_cross_both_ways(mode: ModeChoice, expected: Mode) {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let open = |end| {
+        let mut options = Bed::options(end);
+        options.mode = mode;
+        bed.open(options, end).unwrap()
+    };
+    let (a_interface, mut a) = open(0);
+    let (b_interface, mut b) = open(1);
+    assert_eq!((a_interface.mode(), b_interface.mode()), (expected, expected));
+    assert_eq!(a_interface.driver(), "veth");
+    assert!(a.capabilities().partial_checksum);
+
+    for round in 0..200u8 {
+        for addresses in [[A, B], [B, A]] {
+            let (from, to) = if addresses[0] == A { (&mut a, &mut b) } else { (&mut b, &mut a) };
+            let to_mac = to.capabilities().mac;
+            for index in 0..16 {
+                let mut frame = from.allocate().unwrap();
+                let len = [60, 61, 590, 1514][index % 4];
+                write_packet(&mut frame, from, to_mac, addresses, round ^ index as u8, len);
+                from.transmit(frame).unwrap();
+            }
+            from.doorbell();
+            let frames = receive(to, 16);
+            assert_eq!(frames.len(), 16, "round {round}");
+            for (index, frame) in frames.into_iter().enumerate() {
+                let octets = frame.bytes();
+                assert_eq!(octets.len(), [60, 61, 590, 1514][index % 4]);
+                assert_eq!(octets[..6], to_mac);
+                assert!(octets[34..].iter().all(|&octet| octet == round ^ index as u8), "content of frame {index}");
+                to.release(frame);
+            }
+        }
+    }
+    for device in [&a, &b] {
+        let counters = device.counters();
+        assert_eq!((counters.tx_frames, counters.rx_frames), (3200, 3200));
+        assert_eq!((counters.rx_dropped, counters.tx_dropped, counters.tx_full), (0, 0, 0));
+        assert_eq!(counters.tx_bytes, 800 * (60 + 61 + 590 + 1514));
+    }
+    assert_eq!(a_interface.program_counters().no_socket, 0);
+}
+
+#[test]
+fn frames_cross_both_ways_in_native_mode() {
+    frames_cross_both_ways(ModeChoice::Native, Mode::Native);
+}
+
+#[test]
+fn frames_cross_both_ways_in_generic_mode() {
+    frames_cross_both_ways(ModeChoice::Skb, Mode::Skb);
+}
+
+#[test]
+fn a_received_frame_becomes_its_reply() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let (_a_interface, mut a) = bed.open(Bed::options(0), 0).unwrap();
+    let (_b_interface, mut b) = bed.open(Bed::options(1), 1).unwrap();
+    // More round trips than there are buffers: each comes back to the free list, at both ends.
+    for round in 0..20_000u32 {
+        let mut frame = a.allocate().expect("a buffer was lost");
+        write_packet(&mut frame, &a, b.capabilities().mac, [A, B], 0, 60);
+        frame.bytes_mut()[34..38].copy_from_slice(&round.to_be_bytes());
+        a.transmit(frame).unwrap();
+        a.doorbell();
+        let mut request = receive(&mut b, 1).pop().expect("the request came");
+        assert_eq!(request.bytes()[34..38], round.to_be_bytes());
+        let (destination, source) = request.bytes_mut()[..12].split_at_mut(6);
+        destination.swap_with_slice(source);
+        request.bytes_mut()[26..34].rotate_left(4);
+        b.transmit(request).unwrap();
+        b.doorbell();
+        let reply = receive(&mut a, 1).pop().expect("the reply came");
+        assert_eq!(reply.bytes()[34..38], round.to_be_bytes());
+        a.release(reply);
+    }
+}
+
+#[test]
+fn other_traffic_stays_the_kernels() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let (interface, mut a) = bed.open(Bed::options(0), 0).unwrap();
+    let receiver = bed.within(0, || UdpSocket::bind("10.77.1.1:9000").unwrap());
+    let sender = bed.within(1, || UdpSocket::bind("10.77.1.2:0").unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    sender.send_to(b"hello", "10.77.1.1:9000").unwrap();
+    let mut octets = [0; 16];
+    assert_eq!(receiver.recv(&mut octets).unwrap(), 5, "the kernel's own traffic came through");
+    assert!(receive_now(&mut a).is_empty(), "the kernel's traffic came to the engine");
+    assert!(interface.program_counters().passed >= 2);
+
+    // Towards the engine's own address the kernel asks who has it, and the engine gets the question.
+    bed.run(1, "ip route add 10.77.0.1/32 dev b0 src 10.77.1.2");
+    sender.send_to(b"hello", "10.77.0.1:9000").unwrap();
+    let question = receive(&mut a, 1).pop().expect("an ARP request for the owned address");
+    assert_eq!(question.bytes()[12..14], [8, 6]);
+    assert_eq!(question.bytes()[38..42], A.octets());
+    a.release(question);
+}
+
+fn receive_now(device: &mut syncline_xdp::XdpDevice) -> Vec<syncline_xdp::XdpFrame> {
+    let mut frames = Vec::with_capacity(64);
+    device.receive(&mut frames);
+    frames
+}
+
+#[test]
+fn a_full_burst_costs_one_doorbell() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let (_a_interface, mut a) = bed.open(Bed::options(0), 0).unwrap();
+    let (_b_interface, mut b) = bed.open(Bed::options(1), 1).unwrap();
+    let to = b.capabilities().mac;
+    for _ in 0..100 {
+        for _ in 0..64 {
+            let mut frame = a.allocate().unwrap();
+            write_packet(&mut frame, &a, to, [A, B], 1, 60);
+            a.transmit(frame).unwrap();
+        }
+        a.doorbell();
+        a.reap();
+        for frame in receive(&mut b, 64) {
+            b.release(frame);
+        }
+    }
+    // Kernels without a transmit budget send 32 per call, and the rest at the next loop's doorbell.
+    while a.counters().doorbells < 200 && b.counters().rx_frames < 6400 {
+        a.doorbell();
+        receive(&mut b, 64).into_iter().for_each(|frame| b.release(frame));
+    }
+    let counters = a.counters();
+    assert_eq!(counters.tx_frames, 6400);
+    assert!(counters.doorbells * 8 < counters.tx_frames, "{} doorbells", counters.doorbells);
+    assert_eq!(b.counters().rx_frames, 6400);
+    assert!(b.counters().doorbells == 0, "receiving needs no doorbell in copy mode");
+}
+
+#[test]
+fn frames_outlive_their_device_and_the_queue_is_free_again() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let (interface, mut device) = bed.open(Bed::options(0), 0).unwrap();
+    let mut frame = device.allocate().unwrap();
+    frame.resize(100).fill(7);
+    drop((interface, device));
+    assert!(frame.bytes().iter().all(|&octet| octet == 7));
+    let (_interface, mut device) = bed.open(Bed::options(0), 0).expect("the queue is free again");
+    // A frame of another device is not taken.
+    assert!(device.transmit(frame).is_err());
+}
+
+#[test]
+fn a_second_opener_is_told_who_has_the_queue() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let held = bed.open(Bed::options(0), 0).unwrap();
+    let Err(error) = bed.open(Bed::options(0), 0) else { panic!("opened twice") };
+    assert!(matches!(error, OpenError::QueueBusy { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+    assert_eq!(error.exit_code(), 3);
+    drop(held);
+    assert!(!bed.attached(0));
+    bed.open(Bed::options(0), 0).expect("free after the holder is gone");
+}
+
+#[test]
+fn every_refusal_names_the_mend() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::with_queues(2);
+    let refused = |options| match bed.open(options, 0) {
+        Ok(_) => panic!("opened"),
+        Err(error) => (error.to_string(), error.exit_code()),
+    };
+    let mut options = Bed::options(0);
+    options.interface = "nonesuch0".to_owned();
+    let (text, code) = refused(options);
+    assert!(text.contains("nonesuch0") && text.contains("a0") && code == 3, "{text}");
+
+    let (text, code) = refused(Bed::options(0));
+    assert!(text.contains("2 queues") && text.contains("ethtool -L a0") && code == 3, "{text}");
+
+    let mut two = Bed::options(0);
+    two.queues = 2;
+    let mut three = two.clone();
+    three.queues = 3;
+    let (text, code) = refused(three);
+    assert!(text.contains("2 receive queues") && code == 3, "{text}");
+
+    let mut zerocopy = two.clone();
+    zerocopy.zerocopy = ZerocopyChoice::On;
+    let (text, code) = refused(zerocopy);
+    assert!(text.contains("zero-copy") && text.contains("--zerocopy auto") && code == 3, "{text}");
+
+    let mut small = two.clone();
+    small.chunk_bytes = Some(2048);
+    bed.run(0, "ip link set a0 mtu 3000");
+    let (text, code) = refused(small);
+    assert!(text.contains("mtu 1774") && code == 3, "{text}");
+    bed.run(0, "ip link set a0 mtu 9000");
+    let (text, code) = refused(two.clone());
+    assert!(text.contains("mtu 3822") && code == 3, "{text}");
+    bed.run(0, "ip link set a0 mtu 1500");
+
+    bed.run(0, "ip route add default dev a0");
+    let (text, code) = refused(two.clone());
+    assert!(text.contains("default route") && text.contains("--allow-default-route") && code == 2, "{text}");
+    let mut allowed = two.clone();
+    allowed.allow_default_route = true;
+    drop(bed.open(allowed, 0).unwrap());
+    bed.run(0, "ip route del default dev a0");
+
+    bed.run(0, "ip link set a0 down");
+    let (text, code) = refused(two);
+    assert!(text.contains("ip link set a0 up") && code == 3, "{text}");
+}
+
+#[test]
+fn every_queue_gets_its_frames() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::with_queues(2);
+    let open = |end| {
+        let mut options = Bed::options(end);
+        options.queues = 2;
+        bed.within(end, || {
+            let mut interface = syncline_xdp::Interface::open(options).unwrap();
+            let devices = [interface.queue(0).unwrap(), interface.queue(1).unwrap()];
+            assert!(interface.queue(1).is_err(), "a queue is handed out once");
+            (interface, devices)
+        })
+    };
+    let (_a_interface, mut a) = open(0);
+    let (_b_interface, mut b) = open(1);
+    for queue in [0, 1] {
+        let to = b[queue].capabilities().mac;
+        for _ in 0..10 {
+            let mut frame = a[queue].allocate().unwrap();
+            write_packet(&mut frame, &a[queue], to, [A, B], queue as u8, 60);
+            a[queue].transmit(frame).unwrap();
+        }
+        a[queue].doorbell();
+        // A veth delivers to the sender's queue.
+        let frames = receive(&mut b[queue], 10);
+        assert_eq!(frames.len(), 10, "queue {queue}");
+        assert!(frames.iter().all(|frame| frame.bytes()[34] == queue as u8));
+        frames.into_iter().for_each(|frame| b[queue].release(frame));
+    }
+}
+
+#[test]
+fn a_removed_device_is_noticed_within_a_second() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let (_interface, mut device) = bed.open(Bed::options(0), 0).unwrap();
+    device.health().unwrap();
+    bed.run(0, "ip link set a0 down");
+    assert!(device.health().unwrap_err().0.contains("a0 went down"));
+    bed.run(0, "ip link set a0 up");
+    device.health().unwrap();
+
+    bed.run(1, "ip link del b0");
+    let removed = Instant::now();
+    let error = loop {
+        let mut burst = Vec::with_capacity(64);
+        device.reap();
+        device.receive(&mut burst);
+        if let Some(mut frame) = device.allocate() {
+            frame.resize(60).fill(0);
+            if let Err(frame) = device.transmit(frame) {
+                device.release(frame);
+            }
+        }
+        device.doorbell();
+        if let Err(error) = device.health() {
+            break error;
+        }
+        assert!(removed.elapsed() < Duration::from_secs(1), "not noticed");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(error.0.contains("a0 was removed"), "{error}");
+}
+
+/// Run as a process of its own by the next test: holds an interface until it is killed.
+#[test]
+fn hold_an_interface() {
+    let Ok(netns) = std::env::var("SYNCLINE_TEST_HOLD_NETNS") else { return };
+    syncline_xdp::netns::enter(&netns).unwrap();
+    let mut interface = syncline_xdp::Interface::open(Bed::options(0)).unwrap();
+    let _device = interface.queue(0).unwrap();
+    println!("\nholding");
+    std::thread::sleep(Duration::from_secs(30));
+}
+
+#[test]
+fn sigkill_leaves_nothing_behind() {
+    use std::io::{BufRead, BufReader};
+
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_an_interface", "--nocapture"])
+        .env("SYNCLINE_TEST_HOLD_NETNS", bed.netns(0))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "holding"), "the child did not open the interface");
+    assert!(bed.attached(0));
+    let Err(error) = bed.open(Bed::options(0), 0) else { panic!("opened while held") };
+    assert!(error.to_string().contains(&format!("pid {}", child.id())), "{error}");
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The kernel takes a socket apart after the process is reaped, in its own time.
+    let killed = Instant::now();
+    while bed.attached(0) && killed.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!bed.attached(0), "{}", sh(&format!("ip -n {} -d link show", bed.netns(0))));
+    let opened = loop {
+        match bed.open(Bed::options(0), 0) {
+            Ok(opened) => break opened,
+            Err(error) => assert!(killed.elapsed() < Duration::from_secs(3), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    drop(opened);
+}
