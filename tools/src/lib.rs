@@ -5,8 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bed;
+pub mod cli;
 pub mod command;
+pub mod commands;
+pub mod doctor;
 pub mod error;
+pub mod host;
 pub mod measure;
 pub mod net;
 pub mod netns;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 
 /// Why a word is not an address, a port range, a list of cores or a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -328,6 +329,18 @@ impl fmt::Display for IfName {
         f.write_str(&self.0)
     }
 }
+
+macro_rules! serialize_as_written {
+    ($($name:ident),+) => {
+        $(impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        })+
+    };
+}
+
+serialize_as_written!(Cidr, OwnedAddrs, Ports, Target, Cores, IfName);
 
 #[cfg(test)]
 mod tests {

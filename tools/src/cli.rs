@@ -1,0 +1,117 @@
+//! The command line.
+//!
+//! Every argument is parsed into the type that carries its meaning; what follows from several together is checked
+//! before anything is opened. The argument structures are the settings of a run, and go into its report as `config`.
+
+pub mod device;
+pub mod load;
+pub mod serve;
+pub mod veth;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use device::DeviceArgs;
+pub use load::LoadArgs;
+pub use serve::ServeArgs;
+
+use crate::net::IfName;
+
+/// A kernel-bypass TCP engine and the load tester on it.
+#[derive(Debug, Parser)]
+#[command(name = "syncline", version, about, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  syncline doctor                           what this host can do
+  syncline veth up --kernel-b 10.9.0.2/24   a test bed; its end b is a Linux host
+  syncline veth down                        remove it
+
+Exit codes: 0 valid or done, 1 fault of ours, 2 usage, 3 host lacks something,
+  4 failed, 5 limited by the generator, 6 interrupted";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one value per process")]
+pub enum Command {
+    /// Make, remove or show a test bed of network namespaces
+    Veth(veth::VethArgs),
+    /// Tell what this host, and a device of it, can do
+    Doctor(DoctorArgs),
+    /// Read JSON reports
+    Report(ReportArgs),
+}
+
+/// Where results go.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OutputArgs {
+    /// Write the JSON report there; `-` is stdout, and then nothing else goes there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Print a line a second to stderr even if it is no terminal
+    #[arg(long)]
+    pub progress: bool,
+}
+
+impl OutputArgs {
+    /// Whether stdout belongs to the JSON report.
+    pub fn json_on_stdout(&self) -> bool {
+        self.json.as_deref().is_some_and(|path| path.as_os_str() == "-")
+    }
+}
+
+/// `syncline doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Look at this interface too
+    #[arg(long, value_name = "IF")]
+    pub dev: Option<IfName>,
+    /// Enter this network namespace first
+    #[arg(long, value_name = "NAME")]
+    pub netns: Option<String>,
+    /// Write the findings as JSON there; `-` is stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// `syncline report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: ReportAction,
+}
+
+/// What can be done with reports.
+#[derive(Debug, Subcommand)]
+pub enum ReportAction {
+    /// Print a JSON report as text; exits as the run did
+    Render {
+        /// The report; `-` is stdin
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+    }
+}

@@ -1,0 +1,142 @@
+//! What `serve` and `load` have in common: the device, the addresses, the cores.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::net::{Cidr, Cores, IfName, OwnedAddrs, Ports};
+use crate::units::Span;
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Native, and generic where the driver cannot
+    #[default]
+    Auto,
+    /// In the driver
+    Native,
+    /// Generic, after the kernel made its own buffer
+    Skb,
+}
+
+/// Whether the device writes into our buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Zerocopy {
+    /// If it can
+    #[default]
+    Auto,
+    /// Or fail
+    On,
+    /// Never
+    Off,
+}
+
+/// The flags shared by `serve` and `load`.
+#[derive(Clone, Debug, Args, Serialize)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    /// Enter this network namespace first
+    #[arg(long, value_name = "NAME")]
+    pub netns: Option<String>,
+    /// Network interface
+    #[arg(long, value_name = "IF")]
+    pub dev: IfName,
+    /// Addresses the engine owns: 10.0.0.1/24 or 10.0.0.1-10.0.0.99/24 (repeatable)
+    #[arg(long, value_name = "CIDR|FIRST-LAST/LEN")]
+    pub addr: Vec<OwnedAddrs>,
+    /// Address the kernel keeps; only --local-ports of it are the engine's
+    #[arg(long, value_name = "CIDR", requires = "local_ports")]
+    pub shared_addr: Option<Cidr>,
+    /// Local ports for connections: those of --shared-addr that are ours
+    #[arg(long, value_name = "A-B")]
+    pub local_ports: Option<Ports>,
+    /// Next hop for what is not on the link (at most one of each family)
+    #[arg(long, value_name = "IP")]
+    pub gateway: Vec<IpAddr>,
+    /// 802.1Q VLAN of all frames
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    pub vlan: Option<u16>,
+    /// Cores, a worker and a queue each: 0,2-3
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<Cores>,
+    /// How the XDP program is attached
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+    /// Whether the device writes into our buffers
+    #[arg(long, value_enum, default_value_t)]
+    pub zerocopy: Zerocopy,
+    /// How long TIME-WAIT lasts
+    #[arg(long, value_name = "S", default_value = "60s")]
+    #[serde(rename = "time_wait_s")]
+    pub time_wait: Span,
+    /// End after this long
+    #[arg(long, value_name = "S")]
+    #[serde(rename = "duration_s")]
+    pub duration: Option<Span>,
+    /// Seed of every random choice; without it, one is drawn and reported
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write every frame to this capture file
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+}
+
+impl DeviceArgs {
+    /// Checks what follows from several arguments together.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn check(&self) -> Result<()> {
+        if self.addr.is_empty() && self.shared_addr.is_none() {
+            return Err(Error::usage(
+                "no address",
+                "the engine needs one of its own",
+                "give --addr 10.0.0.1/24, or --shared-addr with --local-ports",
+            ));
+        }
+        for (index, addrs) in self.addr.iter().enumerate() {
+            let overlaps = |other: &&OwnedAddrs| other.contains(addrs.first()) || addrs.contains(other.first());
+            if let Some(other) = self.addr[..index].iter().find(overlaps) {
+                return Err(Error::usage(format!("--addr {addrs}"), format!("overlaps {other}"), "name each once"));
+            }
+        }
+        for (index, gateway) in self.gateway.iter().enumerate() {
+            if self.gateway[..index].iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+                let why = "is the second of its family";
+                return Err(Error::usage(format!("--gateway {gateway}"), why, "one gateway of each family is used"));
+            }
+            if !self.on_link(*gateway) {
+                let why = "is on the link of none of the addresses";
+                return Err(Error::usage(format!("--gateway {gateway}"), why, "check the prefix lengths of --addr"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `addr` is on the link of one of the addresses.
+    pub fn on_link(&self, addr: IpAddr) -> bool {
+        self.addr.iter().any(|addrs| addrs.on_link(addr)) || self.shared_addr.is_some_and(|own| own.contains(addr))
+    }
+
+    /// Checks that `addr` can be reached: on the link, or by a gateway of its family.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn check_reachable(&self, addr: IpAddr) -> Result<()> {
+        let what = || format!("{addr} cannot be reached");
+        let own = self.addr.iter().map(OwnedAddrs::first).chain(self.shared_addr.map(Cidr::addr));
+        if !own.into_iter().any(|own| own.is_ipv4() == addr.is_ipv4()) {
+            let family = if addr.is_ipv4() { "an IPv4" } else { "an IPv6" };
+            return Err(Error::usage(what(), "no address of ours is of its family", format!("give {family} --addr")));
+        }
+        if !self.on_link(addr) && !self.gateway.iter().any(|gateway| gateway.is_ipv4() == addr.is_ipv4()) {
+            return Err(Error::usage(what(), "it is on no link of ours", "give --gateway, or check the prefix length"));
+        }
+        Ok(())
+    }
+}

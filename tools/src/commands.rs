@@ -1,0 +1,77 @@
+//! The commands: what each does with its arguments.
+
+mod output;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::bed;
+use crate::cli::veth::VethAction;
+use crate::cli::{Command, DoctorArgs, ReportAction};
+use crate::doctor;
+use crate::error::{Error, Exit, Result};
+use crate::netns;
+use crate::report::{self, Report};
+
+pub use output::{print, write_json};
+
+/// Does what `command` says, and returns what the process ends with.
+///
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Veth(args) => veth(args.action),
+        Command::Doctor(args) => run_doctor(&args),
+        Command::Report(args) => match args.action {
+            ReportAction::Render { file } => render(&file),
+        },
+    }
+}
+
+fn veth(action: VethAction) -> Result<Exit> {
+    match action {
+        VethAction::Up { bed, spec } => {
+            bed::up(&bed.name, &spec.into())?;
+            print(&bed::status(&bed.name)?.unwrap_or_default())?;
+        }
+        VethAction::Down(bed) => {
+            let there = bed::down(&bed.name)?;
+            print(&if there { format!("{} removed\n", bed.name) } else { format!("there is no {}\n", bed.name) })?;
+        }
+        VethAction::Status(bed) => match bed::status(&bed.name)? {
+            Some(text) => print(&text)?,
+            None => print(&format!("there is no {}; `syncline veth up --name {0}` makes it\n", bed.name))?,
+        },
+    }
+    Ok(Exit::Success)
+}
+
+fn run_doctor(args: &DoctorArgs) -> Result<Exit> {
+    if let Some(netns) = &args.netns {
+        netns::enter(netns)?;
+    }
+    let findings = doctor::examine(args.dev.as_ref())?;
+    if let Some(file) = &args.json {
+        write_json(file, &findings)?;
+    }
+    if args.json.as_deref() != Some(Path::new("-")) {
+        print(&findings.render())?;
+    }
+    Ok(findings.exit())
+}
+
+fn render(file: &Path) -> Result<Exit> {
+    let what = || format!("cannot read the report {}", file.display());
+    let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    let text = text.map_err(|error| Error::usage(what(), error, "give a file that --json wrote"))?;
+    let report: Report =
+        serde_json::from_str(&text).map_err(|error| Error::usage(what(), error, "give a file that --json wrote"))?;
+    if report.schema != report::SCHEMA {
+        let why = format!("its schema is `{}`", report.schema);
+        return Err(Error::usage(what(), why, format!("this version reads {}", report::SCHEMA)));
+    }
+    print(&report::text::render(&report))?;
+    Ok(report.exit())
+}
