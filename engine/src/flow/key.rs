@@ -48,7 +48,9 @@ impl HashKey {
     /// The hash of `key`; all 64 bits are usable.
     ///
     /// Two rounds of a folded multiplication: the full 128-bit product, its halves XORed, with a secret word on either
-    /// operand.
+    /// operand. For an IPv4 key 2 ns in a burst, against 7 for SipHash-1-3 and 11 for SipHash-2-4 over the same words
+    /// (`bench/benches/flow_table.rs`): a short connection hashes six to eight times, so SipHash would cost a sixth of
+    /// its 250 ns.
     ///
     /// Flooding: to aim at a bucket one needs the hash of one's own packets. It never leaves the worker; all that
     /// shows is time, and a table operation looks at a bounded number of cache lines whatever the hash, so collisions

@@ -11,7 +11,8 @@
 //!
 //! **Inside a segment** an entry goes to the first bucket with room on a way that starts at its home and follows from
 //! its tag. The eight `passed` bits of a bucket are one number: how many entries went past it. Zero ends a search, so
-//! hits and misses alike cost one line most times, and removal leaves no tombstone.
+//! hits and misses alike cost one line most times, and removal leaves no tombstone. At the presized load of 0.79 a
+//! miss needs a second line in 27 of 100 cases, a hit in about 10.
 //!
 //! **Growth** is extendible hashing: a segment past its share is split in two by one more bit of the tags, one in each
 //! [`maintain`](FlowTable::maintain) and without a look at any record. Which bit that is follows from the directory's
@@ -212,10 +213,21 @@ impl FlowTable {
         }
     }
 
-    /// The first flow with the tag of `hash`: very likely the one, so that its record can be asked for early.
+    /// The first flow in the home bucket with the tag of `hash`: very likely the one, so that its record can be asked
+    /// for early. If there is none and entries went past, asks for the line where they went.
     #[inline]
     pub fn candidate(&self, hash: u64) -> Option<(Kind, u32)> {
-        self.find(hash, |_, _| true)
+        let tag = hash >> TAG_SHIFT;
+        let page = self.pages.get(self.segment_of(tag))?.as_deref()?;
+        let bucket = &page[home_of(tag)];
+        let matches = bucket.matches(tag);
+        if matches == 0 {
+            if bucket.is_passed() {
+                prefetch_read(&page[probe(tag, 1)]);
+            }
+            return None;
+        }
+        unpack(bucket.0[matches.trailing_zeros() as usize % SLOTS])
     }
 
     /// The flow with `hash` whose record `is_it` recognises by its key.
@@ -405,11 +417,10 @@ impl FlowTable {
         let upper_page = source.take()?;
         let length = self.roots << (depth + 1);
         let is_upper = |tag| directory_index(tag, length) & 1 == 1;
-        let Some(moved) = copy(lower_page, upper_page, is_upper) else {
+        let Some(moved) = split_page(lower_page, upper_page, is_upper) else {
             source.give_back(upper_page);
             return Err(OutOfMemory);
         };
-        thin_out(lower_page, is_upper);
         let used = self.segments[number].used;
         self.segments[number] = Segment { used: used - moved, ..Segment::new(prefix << 1, depth + 1) };
         let header = Segment { used: moved, ..Segment::new(prefix << 1 | 1, depth + 1) };
@@ -440,7 +451,7 @@ impl FlowTable {
             return;
         };
         let merged = match &mut self.pages[lower] {
-            Some(lower_page) => copy(upper_page, lower_page, |_| true).is_some(),
+            Some(lower_page) => copy_all(upper_page, lower_page),
             None => false,
         };
         if !merged {
@@ -652,62 +663,76 @@ fn locate(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
     None
 }
 
-/// Copies the entries of `from` that `wanted` wants, by tag, into `to`: all of them, or none if one finds no room.
-/// Returns how many.
-fn copy(from: &Page, to: &mut Page, wanted: impl Fn(u64) -> bool) -> Option<u16> {
-    let entries = || {
-        let all = from.iter().flat_map(|bucket| bucket.0).filter(|&entry| !is_empty(entry));
-        all.filter(|entry| wanted(entry >> TAG_SHIFT)).map(|entry| entry & !PASSED)
+/// Moves the entries that `is_upper` wants, by tag, from `lower` to the empty page `upper`, and pulls those that stay
+/// towards their homes. Returns how many moved; `None`, and `lower` is as it was, if one finds no room.
+///
+/// An entry at home is at home in the other page too, so nine in ten move bucket by bucket, without a search and
+/// without a branch on the tag, which no processor could predict.
+fn split_page(lower: &mut Page, upper: &mut Page, is_upper: impl Fn(u64) -> bool) -> Option<u16> {
+    let is_home = |entry: u64, index| !is_empty(entry) & (home_of(entry >> TAG_SHIFT) == index);
+    let moves = |entry: u64, index| is_home(entry, index) & is_upper(entry >> TAG_SHIFT);
+    let mut moved = 0;
+    let mut with_displaced = [false; BUCKETS];
+    for (index, (from, to)) in lower.iter().zip(upper.iter_mut()).enumerate() {
+        let mut filled = 0;
+        for entry in from.0 {
+            to.0[filled % SLOTS] = entry & !PASSED & mask_if(moves(entry, index));
+            filled += usize::from(moves(entry, index));
+            with_displaced[index] |= !is_empty(entry) & !is_home(entry, index);
+        }
+        moved += filled as u16;
+    }
+    let displaced = |page: &Page, index: usize, slot: usize| {
+        let entry = page[index].0[slot];
+        (!is_empty(entry) && !is_home(entry, index)).then_some(entry & !PASSED)
     };
-    let mut copied = 0;
-    for packed in entries() {
-        if place(to, packed).is_err() {
-            for packed in entries().take(copied.into()) {
-                if let Some((distance, bucket, slot)) = locate(to, packed) {
-                    take_out(to, distance, bucket, slot);
-                }
-            }
-            return None;
-        }
-        copied += 1;
-    }
-    Some(copied)
-}
-
-/// Removes the entries that `unwanted` names by their tags and pulls the others towards their homes.
-fn thin_out(page: &mut Page, unwanted: impl Fn(u64) -> bool) {
-    let mut displaced = false;
-    for index in 0..BUCKETS {
-        for slot in 0..SLOTS {
-            let entry = page[index].0[slot];
-            let tag = entry >> TAG_SHIFT;
-            if is_empty(entry) {
-                continue;
-            }
-            if unwanted(tag) {
-                take_out(page, distance_of(tag, index), index, slot);
-            } else {
-                displaced |= home_of(tag) != index;
-            }
+    let places = || {
+        let buckets = (0..BUCKETS).filter(|&index| with_displaced[index]);
+        buckets.flat_map(|index| (0..SLOTS).map(move |slot| (index, slot)))
+    };
+    for (index, slot) in places() {
+        if let Some(packed) = displaced(lower, index, slot)
+            && is_upper(packed >> TAG_SHIFT)
+        {
+            place(upper, packed).ok()?;
+            moved += 1;
         }
     }
-    if displaced {
-        pull_home(page);
-    }
-}
 
-fn pull_home(page: &mut Page) {
-    for index in 0..BUCKETS {
-        for slot in 0..SLOTS {
-            let entry = page[index].0[slot];
-            let tag = entry >> TAG_SHIFT;
-            if !is_empty(entry) && home_of(tag) != index {
-                let packed = take_out(page, distance_of(tag, index), index, slot);
+    for (index, bucket) in lower.iter_mut().enumerate() {
+        for entry in &mut bucket.0 {
+            *entry &= PASSED | mask_if(!moves(*entry, index));
+        }
+    }
+    for (index, slot) in places() {
+        if let Some(packed) = displaced(lower, index, slot) {
+            take_out(lower, distance_of(packed >> TAG_SHIFT, index), index, slot);
+            if !is_upper(packed >> TAG_SHIFT) {
                 // There is room: the slot it left is on its way, and so are the counts it gave back.
-                let _ = place(page, packed);
+                let _ = place(lower, packed);
             }
         }
     }
+    Some(moved)
+}
+
+#[inline(always)]
+fn mask_if(condition: bool) -> u64 {
+    u64::from(condition).wrapping_neg()
+}
+
+/// Copies the entries of `from` into `to`: all of them, or none if one finds no room. Returns whether it did.
+fn copy_all(from: &Page, to: &mut Page) -> bool {
+    let entries = || from.iter().flat_map(|bucket| bucket.0).filter(|&entry| !is_empty(entry)).map(|e| e & !PASSED);
+    let Some(copied) = entries().position(|packed| place(to, packed).is_err()) else {
+        return true;
+    };
+    for packed in entries().take(copied) {
+        if let Some((distance, bucket, slot)) = locate(to, packed) {
+            take_out(to, distance, bucket, slot);
+        }
+    }
+    false
 }
 
 /// How far from home an entry in bucket `index` is.
