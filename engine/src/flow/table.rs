@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  tag (33 bits of the hash)
-//!  ├─ high 24 ── × directory length ──▶ directory ──▶ segment   512 buckets, 32 KiB
-//!  └─ low 9 ─────────────────────────────────────────▶ bucket    8 entries, one cache line
+//!  ├─ high 25 ── × directory length ──▶ directory ──▶ segment   256 buckets, 16 KiB
+//!  └─ low 8 ─────────────────────────────────────────▶ bucket    8 entries, one cache line
 //!
 //!  entry   63           31 30  29 28            1   0
 //!          │     tag      │ kind │    handle     │ passed │      kind 0: empty
@@ -11,12 +11,12 @@
 //!
 //! **Inside a segment** an entry goes to the first bucket with room on a way that starts at its home and follows from
 //! its tag. The eight `passed` bits of a bucket are one number: how many entries went past it. Zero ends a search, so
-//! hits and misses alike cost one line most times, and removal leaves no tombstone. At the presized load of 0.79 a
-//! miss needs a second line in 27 of 100 cases, a hit in about 10.
+//! hits and misses alike cost one line most times, and removal leaves no tombstone. At the presized load of 0.79
+//! 28 of 100 misses need a second line, and 100 hits need 12 more.
 //!
 //! **Growth** is extendible hashing: a segment past its share is split in two by one more bit of the tags, one in each
 //! [`maintain`](FlowTable::maintain) and without a look at any record. Which bit that is follows from the directory's
-//! index being a product, `tag × length / 2²⁴`: a table can start with any number of segments, and doubling the
+//! index being a product, `tag × length / 2²⁵`: a table can start with any number of segments, and doubling the
 //! directory doubles each index. The doubled directory is built ahead of need, some entries at a time.
 //!
 //! **Full** is an answer, not a stall: an insertion that finds no room nearby is refused and counted.
@@ -38,15 +38,17 @@ const SLOTS: usize = 8;
 /// The largest count that the `passed` bits of a bucket hold: an insertion past it is refused.
 const PASSED_MAX: u32 = (1 << SLOTS) - 1;
 
-const BUCKETS: usize = 512;
+/// Buckets of a segment. Splitting one takes time in proportion: 25 µs for 256, besides what a fresh
+/// page costs.
+const BUCKETS: usize = 256;
 const SEGMENT_ENTRIES: usize = BUCKETS * SLOTS;
 
 /// Bits of the tag that choose the home bucket; those above choose the segment.
 const HOME_BITS: u32 = BUCKETS.trailing_zeros();
 const DIRECTORY_BITS: u32 = u64::BITS - TAG_SHIFT - HOME_BITS;
 
-/// Directory entries at most: 2¹⁷ segments of 4,096 entries are more than there are handles.
-const DIRECTORY_MAX: usize = 1 << 17;
+/// Directory entries at most: 2¹⁸ segments of 2,048 entries are more than there are handles.
+const DIRECTORY_MAX: usize = 1 << 18;
 
 /// Buckets that an entry may lie in, and that a search may visit.
 const PROBES_MAX: usize = 32;
@@ -71,7 +73,7 @@ const DIRECTORY_STEP: usize = 4096;
 const NONE: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
-const _: () = assert!(DIRECTORY_MAX < 1 << DIRECTORY_BITS && DIRECTORY_BITS == 24);
+const _: () = assert!(DIRECTORY_MAX < 1 << DIRECTORY_BITS && DIRECTORY_BITS == 25);
 
 /// What a handle refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
