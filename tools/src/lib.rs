@@ -4,6 +4,7 @@
 //! workers measured ([`measure`]) and says what it is worth ([`report`]).
 #![forbid(unsafe_code)]
 
+pub mod apps;
 pub mod bed;
 pub mod cli;
 pub mod command;
@@ -11,6 +12,7 @@ pub mod commands;
 pub mod doctor;
 pub mod error;
 pub mod host;
+pub mod load;
 pub mod measure;
 pub mod net;
 pub mod netns;

@@ -1,0 +1,560 @@
+//! One worker's part of a run: its phases, its launches, and the walks over what is open.
+//!
+//! What happens on a connection is in [`exchange`](super::exchange).
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use syncline_engine::app::{Conn, ConnId, ConnectError, Net};
+use syncline_engine::tcp::NextHop;
+use syncline_engine::time::Instant;
+
+use super::deadlines::Deadlines;
+use super::exchange::Template;
+use super::plan::{Exchange, Load, Plan, PlanError, Response};
+use super::schedule::Schedule;
+use super::session::{ALL_SENT, Session, Sessions, Stage, UNLIMITED, UNSCHEDULED};
+use super::snapshot::{Control, EngineCounts, Mailbox, Phase, Recorder};
+use crate::measure::{Failure, Stage as Measured, Tally};
+
+/// Launches, requests or closes in one pass of the loop at most.
+pub(super) const BURST: usize = 64;
+
+/// Slots looked at in one pass of a walk at most.
+const STRIDE: u32 = 1_024;
+
+/// Handshakes under way at most while connections are opened without a rate.
+const HANDSHAKES_MAX: u32 = 1_024;
+
+/// Requests or closes under way at most during a walk.
+const WALK_WINDOW: u32 = 4_096;
+
+/// Side records at most on a worker: 64 Mi connections with many requests each.
+const SIDES_MAX: u32 = 1 << 26;
+
+/// How long launches wait after one found no free port or no memory, when no schedule says when the next is due.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+
+/// How long after the end of the sustain phase launches that were due in it may still be made.
+const LATE_MAX: Duration = Duration::from_millis(10);
+
+/// How long a worker may sleep while it waits for deadlines.
+const DOZE: Duration = Duration::from_millis(10);
+
+/// The load generator on one worker.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) plan: Plan,
+    pub(super) templates: Vec<Template>,
+    /// Octets of one queued message.
+    pub(super) chunk: u64,
+    pub(super) control: Arc<Control>,
+    pub(super) recorder: Recorder,
+    pub(super) sessions: Sessions,
+    pub(super) connects: Deadlines,
+    pub(super) answers: Option<Deadlines>,
+    /// Connections by stage.
+    pub(super) population: [u32; Stage::COUNT],
+    /// Established and not over.
+    pub(super) open: u32,
+    /// Counts since the start, if there are several targets.
+    pub(super) by_target: Vec<Tally>,
+    pub(super) phase: Phase,
+    /// Connections that may take a request or octets when the schedule says so.
+    pub(super) ready: VecDeque<u32>,
+    /// The schedule of requests or, with a bit rate, of chunks.
+    pub(super) requests: Option<Schedule>,
+    /// When connections last came or went.
+    pub(super) progress_at: Instant,
+    /// The held connections are to make their last request.
+    pub(super) finale: bool,
+    launches: Option<Schedule>,
+    /// Open at once at most; for open loops only if it was asked for.
+    in_flight_max: u32,
+    /// Launches up to this number of the schedule were held back.
+    held_through: u64,
+    launched: u64,
+    quota: u64,
+    retry_at: Instant,
+    start: Instant,
+    ramp_end: Instant,
+    sustain_end: Option<Instant>,
+    hold_since: Option<Instant>,
+    requests_begun: bool,
+    arrived: bool,
+    /// One beyond the highest slot ever used.
+    pub(super) slots: u32,
+    cursor: u32,
+    wake: Option<Instant>,
+}
+
+/// Worker `worker`'s part of `total` that is dealt out in turn to `workers`.
+fn share(total: u64, worker: u32, workers: u32) -> u64 {
+    let (worker, workers) = (u64::from(worker), u64::from(workers));
+    total / workers + u64::from(worker < total % workers)
+}
+
+impl Client {
+    /// Worker `worker`'s part in `plan`, agreed on through `control`.
+    ///
+    /// # Errors
+    /// If [`Plan::check`] finds fault.
+    pub fn new(plan: Plan, worker: u32, control: Arc<Control>) -> Result<Self, PlanError> {
+        let workers = control.workers();
+        plan.check(workers)?;
+        let split = |total: u64| share(total, worker, workers);
+        let (rate, in_flight_max, held) = match plan.load {
+            Load::Rate { per_second, in_flight_max } => {
+                let limit = in_flight_max.map_or(u32::MAX, |limit| split(u64::from(limit)) as u32);
+                (Some((per_second, plan.ramp)), limit, None)
+            }
+            Load::Concurrency(limit) => (None, split(u64::from(limit)) as u32, None),
+            Load::Held { connections, per_second } => {
+                let ramp_s = plan.ramp.as_secs_f64();
+                let spread = (ramp_s > 0.0).then(|| connections as f64 / ramp_s);
+                (per_second.or(spread).map(|rate| (rate, Duration::ZERO)), u32::MAX, Some(connections))
+            }
+        };
+        let quota = held.into_iter().chain(plan.count).min().map_or(u64::MAX, split);
+        let chunk = plan.bitrate.map_or(super::exchange::CHUNK, |bits| (bits / 8 / 1_000).clamp(1_448, 65_536));
+        let paced = plan.bitrate.map(|bits| bits as f64 / 8.0 / chunk as f64).or(plan.request_rate);
+        let queue = if paced.is_some() { quota.min(u64::from(in_flight_max)).min(1 << 20) } else { 0 };
+        Ok(Self {
+            templates: Template::all(&plan),
+            chunk,
+            recorder: Recorder::new(worker, plan.targets.len()),
+            sessions: Sessions::new(SIDES_MAX),
+            connects: Deadlines::new(plan.connect_timeout),
+            answers: plan.timeout.map(Deadlines::new),
+            population: [0; Stage::COUNT],
+            open: 0,
+            by_target: vec![Tally::default(); if plan.targets.len() > 1 { plan.targets.len() } else { 0 }],
+            phase: Phase::Init,
+            ready: VecDeque::with_capacity(queue as usize),
+            requests: paced.map(|rate| Schedule::new(rate, Duration::ZERO, worker, workers)),
+            progress_at: Instant::ZERO,
+            finale: false,
+            launches: rate.map(|(rate, ramp)| Schedule::new(rate, ramp, worker, workers)),
+            in_flight_max,
+            held_through: 0,
+            launched: 0,
+            quota,
+            retry_at: Instant::ZERO,
+            start: Instant::ZERO,
+            ramp_end: Instant::ZERO,
+            sustain_end: None,
+            hold_since: None,
+            requests_begun: false,
+            arrived: false,
+            slots: 0,
+            cursor: 0,
+            wake: Some(Instant::ZERO),
+            control,
+            plan,
+        })
+    }
+
+    /// Where this worker's snapshots can be read.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        self.recorder.mailbox()
+    }
+
+    /// The present phase.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Connections of this worker that are not over.
+    pub fn in_flight(&self) -> u32 {
+        self.population.iter().sum()
+    }
+
+    pub(super) fn draining(&self) -> bool {
+        self.phase >= Phase::Drain
+    }
+
+    /// When the next pass has something to do that no frame announces.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    /// One pass.
+    pub(super) fn pass(&mut self, net: &mut Net<'_>) {
+        let now = net.now();
+        self.wake = None;
+        match self.phase {
+            Phase::Init => self.init(net, now),
+            Phase::Ramp | Phase::Sustain => self.work(net, now),
+            Phase::Drain => self.drain(net, now),
+            Phase::Done => return self.leave(net, now),
+        }
+        if self.phase > Phase::Init && self.phase < Phase::Done {
+            self.expire(net, now);
+            if now >= self.recorder.due() {
+                self.send_snapshot(net, now, self.phase);
+            }
+            self.wake_at(self.recorder.due());
+            if self.in_flight() > 0 {
+                self.wake_at(now + DOZE);
+            }
+        }
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |before| before.min(at)));
+    }
+
+    fn init(&mut self, net: &mut Net<'_>, now: Instant) {
+        self.wake_at(now + Duration::from_millis(1));
+        if self.control.stopped() {
+            self.phase = Phase::Done;
+            return self.wake_at(now);
+        }
+        if !self.arrived {
+            let mut pending = false;
+            for target in &self.plan.targets {
+                match net.resolve(target.ip()) {
+                    NextHop::Ready => {}
+                    NextHop::Pending => pending = true,
+                    NextHop::Unreachable => return self.control.lost(target.ip()),
+                }
+            }
+            if !pending {
+                self.arrived = true;
+                self.control.arrive(now);
+            }
+        }
+        if let Some(start) = self.control.started_at() {
+            if now < start {
+                return self.wake_at(start);
+            }
+            self.begin(start);
+            self.work(net, now);
+        }
+    }
+
+    fn begin(&mut self, start: Instant) {
+        self.start = start;
+        self.ramp_end = start + self.plan.ramp;
+        self.sustain_end = self.plan.duration.map(|duration| self.ramp_end + duration);
+        self.progress_at = start;
+        self.phase = if self.plan.ramp.is_zero() { Phase::Sustain } else { Phase::Ramp };
+        if let Some(launches) = &mut self.launches {
+            launches.begin(start);
+        }
+        self.recorder.begin(start, self.phase);
+    }
+
+    fn work(&mut self, net: &mut Net<'_>, now: Instant) {
+        if self.control.stopped() {
+            return self.enter_drain(net, now);
+        }
+        if self.phase == Phase::Ramp && now >= self.ramp_end {
+            self.phase = Phase::Sustain;
+            self.send_snapshot(net, now, Phase::Sustain);
+        }
+        self.launch(net, now);
+        self.request(net, now);
+        self.hold(net, now);
+        if let Some(end) = self.sustain_end {
+            let owed = self.launches.as_ref().map_or(0, |launches| launches.backlog(end));
+            if now >= end && (owed == 0 || self.full() || self.exhausted() || now >= end + LATE_MAX) {
+                return self.enter_drain(net, now);
+            }
+            self.wake_at(end.max(now));
+        }
+        if self.exhausted() && self.in_flight() == 0 {
+            self.enter_drain(net, now);
+        }
+    }
+
+    fn exhausted(&self) -> bool {
+        self.launched >= self.quota
+    }
+
+    fn full(&self) -> bool {
+        self.in_flight() >= self.in_flight_max
+    }
+
+    /// Connections that a closed loop may have open at `now`.
+    fn limit(&self, now: Instant) -> u32 {
+        if self.in_flight_max == u32::MAX || now >= self.ramp_end {
+            return self.in_flight_max;
+        }
+        let part = now.since(self.start).as_secs_f64() / self.plan.ramp.as_secs_f64();
+        ((f64::from(self.in_flight_max) * part) as u32).max(1)
+    }
+
+    fn launch(&mut self, net: &mut Net<'_>, now: Instant) {
+        let room = net.room().min(BURST);
+        let mut made = 0;
+        while !self.exhausted() {
+            let (behind, held) = match &self.launches {
+                Some(launches) => {
+                    let due = launches.next();
+                    if due > now || self.sustain_end.is_some_and(|end| due >= end) {
+                        if due > now {
+                            self.wake_at(due);
+                        }
+                        break;
+                    }
+                    let taken = launches.taken();
+                    if self.full() {
+                        self.held_through = taken + launches.backlog(now);
+                        break;
+                    }
+                    (Some(now.since(due)), taken < self.held_through)
+                }
+                None => {
+                    let handshakes = self.population[Stage::Connecting as usize];
+                    if self.in_flight() >= self.limit(now) || handshakes >= HANDSHAKES_MAX {
+                        if now < self.ramp_end {
+                            self.wake_at(now + Duration::from_millis(1));
+                        }
+                        break;
+                    }
+                    if now < self.retry_at {
+                        self.wake_at(self.retry_at);
+                        break;
+                    }
+                    (None, false)
+                }
+            };
+            if made == room {
+                self.wake_at(now);
+                break;
+            }
+            if let Some(launches) = &mut self.launches {
+                launches.take();
+            }
+            self.open(net, now, behind, held);
+            made += 1;
+        }
+        let burst_max = &mut self.recorder.current.burst_max;
+        *burst_max = (*burst_max).max(made as u32);
+    }
+
+    fn open(&mut self, net: &mut Net<'_>, now: Instant, behind: Option<Duration>, held: bool) {
+        let target = (self.launched % self.plan.targets.len() as u64) as u32;
+        let remote: SocketAddr = self.plan.targets[target as usize];
+        self.launched += 1;
+        let mut session = Session {
+            stage: Stage::Connecting,
+            measured: self.phase == Phase::Sustain || self.plan.keeps() || self.plan.requests.is_none(),
+            target,
+            stamp: now.micros() as u32,
+            behind: behind.map_or(UNSCHEDULED, |behind| behind.as_micros().min(u128::from(UNSCHEDULED - 1)) as u32),
+            left: self.plan.requests.map_or(UNLIMITED, |requests| requests.min(UNLIMITED - 1)),
+            sent: ALL_SENT,
+            ..Session::default()
+        };
+        self.tally(&session, |tally| tally.attempted += 1);
+        if held {
+            self.recorder.current.held_back += 1;
+        } else if let Some(behind) = behind {
+            self.measures(&session).record(Measured::ScheduleDelay, behind);
+        }
+        let Some(word) = self.sessions.store(&mut session) else {
+            return self.count_failure(&session, Failure::LocalMemory);
+        };
+        match net.connect(remote, word) {
+            Ok(id) => {
+                self.population[Stage::Connecting as usize] += 1;
+                self.connects.begin(id, session.stamp);
+                self.slots = self.slots.max(id.0 + 1);
+            }
+            Err(error) => {
+                self.sessions.release(&mut session);
+                self.retry_at = now + RETRY_AFTER;
+                self.count_failure(
+                    &session,
+                    match error {
+                        ConnectError::NoPort => Failure::LocalPorts,
+                        ConnectError::NoMemory => Failure::LocalMemory,
+                        ConnectError::NoRoute => Failure::Other,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Hands out what the schedule of requests has due to connections that are ready for it.
+    fn request(&mut self, net: &mut Net<'_>, now: Instant) {
+        if self.requests.is_none() {
+            return;
+        }
+        if !self.requests_begun {
+            let opening = self.plan.keeps() && !(self.exhausted() && self.population[Stage::Connecting as usize] == 0);
+            if opening || self.ready.is_empty() {
+                return;
+            }
+            self.requests_begun = true;
+            self.requests.iter_mut().for_each(|requests| requests.begin(now));
+        }
+        for _ in 0..net.room().min(BURST) {
+            let Some(requests) = &mut self.requests else { return };
+            let due = requests.next();
+            if due > now {
+                return self.wake_at(due);
+            }
+            let Some(id) = self.ready.pop_front() else { return };
+            let Some(mut conn) = net.conn(ConnId(id)) else { continue };
+            if self.serve_schedule(&mut conn, now.since(due))
+                && let Some(requests) = &mut self.requests
+            {
+                requests.take();
+            }
+        }
+        self.wake_at(now);
+    }
+
+    /// Waits until all are open, lets them idle for the time that was asked for, then has them make their last request.
+    fn hold(&mut self, net: &mut Net<'_>, now: Instant) {
+        let Some(hold) = self.plan.hold else { return };
+        if self.finale {
+            return self.walk(net, now, |client, conn| {
+                let mut session = client.sessions.load(conn.word());
+                if session.stage == Stage::Idle {
+                    client.next_step(conn, &mut session);
+                    client.keep(conn, &mut session);
+                }
+            });
+        }
+        let settled = self.population[Stage::Connecting as usize] + self.population[Stage::Waiting as usize] == 0;
+        if self.hold_since.is_none() && self.exhausted() && settled {
+            self.hold_since = Some(now);
+        }
+        if let Some(since) = self.hold_since {
+            self.finale = now >= since + hold;
+            self.wake_at((since + hold).max(now));
+        }
+    }
+
+    /// Visits open connections, slot by slot, some in each pass, and no faster than what it sets off comes to an end.
+    fn walk(&mut self, net: &mut Net<'_>, now: Instant, mut visit: impl FnMut(&mut Self, &mut Conn<'_>)) {
+        let busy = |client: &Self| {
+            let population = &client.population;
+            population[Stage::Waiting as usize]
+                + population[Stage::Closing as usize]
+                + population[Stage::AwaitingFin as usize]
+        };
+        let (mut room, until) = (net.room().min(BURST), self.slots.min(self.cursor.saturating_add(STRIDE)));
+        let before = self.cursor;
+        while self.cursor < until && room > 0 && (busy(self) < WALK_WINDOW || self.phase == Phase::Drain) {
+            if let Some(mut conn) = net.conn(ConnId(self.cursor)) {
+                visit(self, &mut conn);
+                room -= 1;
+            }
+            self.cursor += 1;
+            if self.phase == Phase::Drain && self.population[Stage::Closing as usize] >= WALK_WINDOW {
+                break;
+            }
+        }
+        if self.cursor < self.slots && self.cursor > before {
+            self.wake_at(now);
+        }
+    }
+
+    fn enter_drain(&mut self, net: &mut Net<'_>, now: Instant) {
+        if let Some(launches) = &self.launches
+            && !self.control.stopped()
+        {
+            let end = self.sustain_end.unwrap_or(now).min(now) - Duration::from_nanos(1);
+            let owed = launches.backlog(end).min(self.quota - self.launched);
+            if self.full() {
+                self.recorder.current.held_back += owed;
+            } else {
+                let session = Session { measured: true, ..Session::default() };
+                self.measures(&session).tally.attempted += owed;
+                self.measures(&session).tally.failed[Failure::LaunchDropped as usize] += owed;
+            }
+        }
+        self.phase = Phase::Drain;
+        (self.cursor, self.progress_at) = (0, now);
+        self.send_snapshot(net, now, Phase::Drain);
+        self.drain(net, now);
+    }
+
+    fn drain(&mut self, net: &mut Net<'_>, now: Instant) {
+        if self.in_flight() == 0 {
+            self.phase = Phase::Done;
+            return self.leave(net, now);
+        }
+        if now < self.progress_at + self.plan.drain_timeout {
+            self.walk(net, now, Self::wind_up);
+            return self.wake_at(self.progress_at + self.plan.drain_timeout);
+        }
+        // What has not moved for so long is given up, without waiting for the end of it.
+        if self.recorder.current.left_open == 0 {
+            self.recorder.current.left_open = u64::from(self.in_flight());
+            self.cursor = 0;
+        }
+        let mut room = net.room().min(BURST);
+        while room > 0 && self.cursor < self.slots {
+            if let Some(mut conn) = net.conn(ConnId(self.cursor)) {
+                conn.abort();
+                room -= 1;
+            }
+            self.cursor += 1;
+        }
+        if self.cursor == self.slots {
+            self.phase = Phase::Done;
+        }
+        self.wake_at(now);
+    }
+
+    /// The last pass: sends the last snapshot, as soon as there is a box for it.
+    fn leave(&mut self, net: &mut Net<'_>, now: Instant) {
+        if self.recorder.current.last {
+            return;
+        }
+        if self.send_snapshot(net, now, Phase::Done) {
+            self.recorder.current.last = true;
+            self.control.leave();
+        } else {
+            self.wake_at(now + DOZE);
+        }
+    }
+
+    fn send_snapshot(&mut self, net: &Net<'_>, now: Instant, next: Phase) -> bool {
+        let current = &mut self.recorder.current;
+        current.engine = EngineCounts::of(net.stats());
+        current.open = self.open;
+        current.targets.clear();
+        current.targets.extend_from_slice(&self.by_target);
+        self.recorder.send(now, next)
+    }
+
+    fn expire(&mut self, net: &mut Net<'_>, now: Instant) {
+        let now_us = now.micros() as u32;
+        for _ in 0..BURST {
+            let Some(wait) = self.connects.expired(now_us) else { break };
+            self.time_out(net, wait.id, wait.stamp, &[Stage::Connecting], Failure::SynTimeout);
+        }
+        for _ in 0..BURST {
+            let Some(wait) = self.answers.as_mut().and_then(|answers| answers.expired(now_us)) else { break };
+            let stages = [Stage::Waiting, Stage::AwaitingFin, Stage::Closing];
+            self.time_out(net, wait.id, wait.stamp, &stages, Failure::DataTimeout);
+        }
+    }
+
+    fn time_out(&mut self, net: &mut Net<'_>, id: u32, stamp: u32, stages: &[Stage], cause: Failure) {
+        let Some(mut conn) = net.conn(ConnId(id)) else { return };
+        let mut session = self.sessions.load(conn.word());
+        if session.stamp == stamp && stages.contains(&session.stage) {
+            self.fail(&conn, &mut session, cause);
+            self.keep(&mut conn, &mut session);
+            conn.abort();
+        }
+    }
+
+    /// Whether a request goes on until the run ends.
+    pub(super) fn endless(&self) -> bool {
+        matches!(
+            self.plan.exchange,
+            Exchange::Octets { request: u64::MAX, .. } | Exchange::Octets { response: Response::Octets(u64::MAX), .. }
+        )
+    }
+}

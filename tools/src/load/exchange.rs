@@ -1,0 +1,542 @@
+//! What happens on a connection: requests out, answers in, the close, and how each is counted.
+
+use core::time::Duration;
+use std::net::SocketAddr;
+
+use sha2::{Digest, Sha256};
+use syncline_engine::app::{App, Conn, ConnId, End, Net};
+use syncline_engine::time::Instant;
+
+use super::client::Client;
+use super::plan::{Close, Exchange, FirstCloser, HttpRequest, Plan, Response};
+use super::response::{Progress, Reader};
+use super::session::{ALL_SENT, Session, Stage, UNLIMITED, UNSCHEDULED};
+use super::snapshot::{TRANSFERS_MAX, Transfer};
+use crate::apps::payload;
+use crate::measure::{Failure, Measures, Stage as Measured, Tally};
+
+/// Octets of one queued message of a long request.
+pub(super) const CHUNK: u64 = 1 << 26;
+
+/// A tag names a template and the number of a chunk.
+const CHUNK_BITS: u32 = 20;
+
+/// A request: its head, if it has one, then `body` octets of [`payload`].
+#[derive(Debug)]
+pub(super) struct Template {
+    head: Box<[u8]>,
+    body: u64,
+}
+
+impl Template {
+    /// The requests of a plan. Of HTTP there are two for each target, the second with `Connection: close`.
+    pub(super) fn all(plan: &Plan) -> Vec<Self> {
+        match &plan.exchange {
+            Exchange::Octets { request, .. } => vec![Self { head: Box::default(), body: *request }],
+            Exchange::Http(request) => {
+                let both = |target: &SocketAddr| [false, true].map(|last| Self::http(request, *target, last));
+                plan.targets.iter().flat_map(both).collect()
+            }
+        }
+    }
+
+    fn http(request: &HttpRequest, target: SocketAddr, last: bool) -> Self {
+        let HttpRequest { method, path, host, fields, body } = request;
+        let host = host.clone().unwrap_or_else(|| target.to_string());
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: syncline\r\n");
+        if *body > 0 || method == "POST" || method == "PUT" {
+            head += &format!("Content-Length: {body}\r\n");
+        }
+        if last {
+            head += "Connection: close\r\n";
+        }
+        fields.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        head += "\r\n";
+        Self { head: head.into_bytes().into(), body: *body }
+    }
+
+    fn total(&self) -> u64 {
+        self.body.saturating_add(self.head.len() as u64)
+    }
+}
+
+impl App for Client {
+    fn accepted(&mut self, conn: &mut Conn<'_>, _: usize) {
+        // A generator listens on nothing.
+        conn.abort();
+    }
+
+    fn connected(&mut self, conn: &mut Conn<'_>) {
+        let mut session = self.sessions.load(conn.word());
+        if session.stage != Stage::Connecting {
+            return;
+        }
+        let elapsed = self.elapsed(conn, &session);
+        let resent = conn.syn_retransmitted();
+        self.tally(&session, |tally| {
+            tally.established += 1;
+            tally.syn_retransmitted += u64::from(resent);
+        });
+        let measures = self.measures(&session);
+        measures.record(Measured::Connect, micros(elapsed));
+        if session.behind != UNSCHEDULED {
+            session.behind = session.behind.saturating_add(elapsed).min(UNSCHEDULED - 1);
+            measures.record(Measured::ConnectFromSchedule, micros(session.behind));
+        }
+        self.open += 1;
+        let open_max = &mut self.recorder.current.open_max;
+        *open_max = self.open.max(*open_max);
+        let behind = session.behind;
+        self.enter(conn, &mut session, Stage::Idle);
+        session.behind = behind;
+        let waits = self.plan.hold.is_some() && session.left <= 1 || self.plan.request_rate.is_some();
+        if self.draining() && (self.plan.keeps() || session.left == UNLIMITED) {
+            self.finish(conn, &mut session);
+        } else if !waits || session.left == 0 && self.plan.hold.is_none() {
+            self.next_step(conn, &mut session);
+        } else {
+            self.rest(conn);
+        }
+        self.keep(conn, &mut session);
+    }
+
+    #[inline]
+    fn received(&mut self, conn: &mut Conn<'_>, data: &[u8]) -> usize {
+        let mut session = self.sessions.load(conn.word());
+        match session.stage {
+            Stage::Waiting => {
+                if session.received == 0 && !session.reading {
+                    let elapsed = self.elapsed(conn, &session);
+                    self.measures(&session).record(Measured::FirstByte, micros(elapsed));
+                }
+                self.read(conn, &mut session, data);
+                self.keep(conn, &mut session);
+            }
+            // What nobody asked for. While the end is awaited it does no harm.
+            Stage::Idle => {
+                self.fail(conn, &mut session, Failure::BadResponse);
+                self.keep(conn, &mut session);
+                conn.abort();
+            }
+            _ => {}
+        }
+        data.len()
+    }
+
+    fn finished(&mut self, conn: &mut Conn<'_>) {
+        let mut session = self.sessions.load(conn.word());
+        match session.stage {
+            Stage::Waiting if self.ends_with_fin(&session) => {
+                // The peer has closed: there will be no further request.
+                session.left = session.left.min(1);
+                self.complete(conn, &mut session);
+            }
+            Stage::AwaitingFin => self.finish(conn, &mut session),
+            Stage::Idle if self.draining() => self.finish(conn, &mut session),
+            Stage::Waiting if self.draining() && self.endless() => self.finish(conn, &mut session),
+            Stage::Waiting | Stage::Idle => {
+                self.fail(conn, &mut session, Failure::EarlyFin);
+                conn.close();
+            }
+            _ => return,
+        }
+        self.keep(conn, &mut session);
+    }
+
+    fn sent(&mut self, conn: &mut Conn<'_>) {
+        let mut session = self.sessions.load(conn.word());
+        if session.stage != Stage::Waiting {
+            return;
+        }
+        let unanswered = matches!(self.plan.exchange, Exchange::Octets { response: Response::None, .. });
+        if session.sent != ALL_SENT {
+            if self.plan.bitrate.is_none() {
+                self.push(conn, &mut session);
+                self.keep(conn, &mut session);
+            }
+        } else if unanswered && conn.queued() == 0 {
+            self.complete(conn, &mut session);
+            self.keep(conn, &mut session);
+        }
+    }
+
+    fn closed(&mut self, _: ConnId, word: u64, end: End, now: Instant) {
+        let mut session = self.sessions.load(word);
+        let stage = session.stage;
+        let elapsed = (now.micros() as u32).wrapping_sub(session.stamp);
+        self.progress_at = now;
+        self.leave_stage(&session);
+        if stage != Stage::Connecting {
+            self.open = self.open.saturating_sub(1);
+        }
+        match (stage, end) {
+            (Stage::Failed, _) => {}
+            (Stage::Closing, End::Closed) => {
+                self.tally(&session, |tally| tally.completed += 1);
+                self.measures(&session).record(Measured::Close, micros(elapsed));
+            }
+            (Stage::Resetting, End::Aborted | End::Closed) => self.tally(&session, |tally| tally.completed += 1),
+            (stage, end) => self.count_failure(&session, cause(stage, end)),
+        }
+        self.sessions.release(&mut session);
+    }
+
+    #[inline]
+    fn fill(&self, tag: u32, offset: u32, out: &mut [u8]) {
+        let head = &self.templates[(tag >> CHUNK_BITS) as usize].head;
+        let at = u64::from(tag & ((1 << CHUNK_BITS) - 1)) * self.chunk + u64::from(offset);
+        let from = at.min(head.len() as u64) as usize;
+        let (of_head, of_body) = out.split_at_mut(out.len().min(head.len() - from));
+        of_head.copy_from_slice(&head[from..from + of_head.len()]);
+        if !of_body.is_empty() {
+            payload::fill(at + of_head.len() as u64 - head.len() as u64, of_body);
+        }
+    }
+
+    fn poll(&mut self, net: &mut Net<'_>) {
+        self.pass(net);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.wake()
+    }
+}
+
+/// Why a connection ended that should not have.
+fn cause(stage: Stage, end: End) -> Failure {
+    match end {
+        End::Refused => Failure::Refused,
+        End::Reset => Failure::Reset,
+        End::SynTimeout => Failure::SynTimeout,
+        End::Timeout if stage == Stage::Connecting => Failure::SynTimeout,
+        End::Timeout => Failure::DataTimeout,
+        End::Unreachable => Failure::Icmp,
+        End::Memory => Failure::LocalMemory,
+        End::Closed | End::Aborted => Failure::Other,
+    }
+}
+
+#[inline]
+fn micros(micros: u32) -> Duration {
+    Duration::from_micros(u64::from(micros))
+}
+
+impl Client {
+    /// Where what becomes of a connection is counted.
+    #[inline]
+    pub(super) fn measures(&mut self, session: &Session) -> &mut Measures {
+        let current = &mut *self.recorder.current;
+        if session.measured { &mut current.sustain } else { &mut current.ramp }
+    }
+
+    /// Counts something about a connection, also under its target.
+    #[inline]
+    pub(super) fn tally(&mut self, session: &Session, count: impl Fn(&mut Tally)) {
+        count(&mut self.measures(session).tally);
+        if self.plan.targets.len() > 1 {
+            count(&mut self.by_target[session.target as usize]);
+        }
+    }
+
+    pub(super) fn count_failure(&mut self, session: &Session, cause: Failure) {
+        self.tally(session, |tally| tally.fail(cause));
+    }
+
+    /// Counts a failure; the connection only has to come to its end.
+    pub(super) fn fail(&mut self, conn: &Conn<'_>, session: &mut Session, cause: Failure) {
+        self.count_failure(session, cause);
+        self.enter(conn, session, Stage::Failed);
+    }
+
+    #[inline]
+    fn elapsed(&self, conn: &Conn<'_>, session: &Session) -> u32 {
+        (conn.now().micros() as u32).wrapping_sub(session.stamp)
+    }
+
+    /// Writes the session back into the connection's word.
+    #[inline]
+    pub(super) fn keep(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        if let Some(word) = self.sessions.store(session) {
+            return conn.set_word(word);
+        }
+        if session.stage != Stage::Failed {
+            self.fail(conn, session, Failure::LocalMemory);
+        }
+        // A failed session with nothing in progress fits any word.
+        *session = Session { stage: Stage::Failed, measured: session.measured, ..Session::default() };
+        conn.set_word(self.sessions.store(session).unwrap_or_default());
+        conn.abort();
+    }
+
+    #[inline]
+    fn leave_stage(&mut self, session: &Session) {
+        self.population[session.stage as usize] -= 1;
+        match session.stage {
+            Stage::Connecting => self.connects.end(session.stamp),
+            Stage::Waiting | Stage::AwaitingFin | Stage::Closing => {
+                if let Some(answers) = &mut self.answers {
+                    answers.end(session.stamp);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Moves a connection on to another stage, which begins now.
+    #[inline]
+    fn enter(&mut self, conn: &Conn<'_>, session: &mut Session, stage: Stage) {
+        self.leave_stage(session);
+        session.stage = stage;
+        session.stamp = conn.now().micros() as u32;
+        session.behind = UNSCHEDULED;
+        self.population[stage as usize] += 1;
+        match stage {
+            Stage::Waiting | Stage::AwaitingFin | Stage::Closing => {
+                if let Some(answers) = &mut self.answers {
+                    answers.begin(conn.id(), session.stamp);
+                }
+            }
+            Stage::Failed => {
+                (session.received, session.sent) = (0, ALL_SENT);
+                (session.reading, session.hashing) = (false, false);
+                session.left = session.left.min(1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Leaves a connection alone until the schedule, or the end of the hold, wants something of it.
+    fn rest(&mut self, conn: &Conn<'_>) {
+        if self.requests.is_some() {
+            self.ready.push_back(conn.id().0);
+        }
+    }
+
+    /// The next request of an idle connection, or its close if there is none left.
+    pub(super) fn next_step(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        if session.left == 0 {
+            return self.finish(conn, session);
+        }
+        let behind = session.behind;
+        self.enter(conn, session, Stage::Waiting);
+        session.behind = behind;
+        (session.received, session.sent, session.reading) = (0, 0, false);
+        if self.plan.digest
+            && let Some(slot) = self.sessions.side(session)
+        {
+            session.hashing = true;
+            self.sessions.sides[slot].hash = Sha256::new();
+        }
+        if self.plan.bitrate.is_some() {
+            self.rest(conn);
+        } else {
+            self.push(conn, session);
+        }
+    }
+
+    fn template(&self, session: &Session) -> usize {
+        if self.templates.len() == 1 {
+            return 0;
+        }
+        let last = self.plan.first_closer == FirstCloser::Server && session.left == 1;
+        session.target as usize * 2 + usize::from(last)
+    }
+
+    /// Queues what there is room for of the request.
+    fn push(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        while session.sent != ALL_SENT {
+            if !self.push_chunk(conn, session) {
+                if conn.queued() == 0 {
+                    self.fail(conn, session, Failure::LocalMemory);
+                    conn.abort();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Queues the next chunk of the request. False if there is no room for it now.
+    fn push_chunk(&mut self, conn: &mut Conn<'_>, session: &mut Session) -> bool {
+        let template = self.template(session);
+        let total = self.templates[template].total();
+        let len = (total - session.sent).min(self.chunk);
+        let number = (session.sent / self.chunk) as u32 & ((1 << CHUNK_BITS) - 1);
+        if len > 0 && !conn.send((template as u32) << CHUNK_BITS | number, len as u32) {
+            return false;
+        }
+        session.sent += len;
+        if session.sent == total {
+            session.sent = ALL_SENT;
+        }
+        true
+    }
+
+    /// The schedule has something due, `late` by now, and this connection is next. Returns whether it took it.
+    pub(super) fn serve_schedule(&mut self, conn: &mut Conn<'_>, late: Duration) -> bool {
+        let mut session = self.sessions.load(conn.word());
+        if self.plan.bitrate.is_some() {
+            let sending = session.stage == Stage::Waiting && session.sent != ALL_SENT;
+            if sending {
+                // A connection that has no room loses its turn, and the bit rate falls short: that is what is measured.
+                self.push_chunk(conn, &mut session);
+                if session.sent != ALL_SENT {
+                    self.rest(conn);
+                }
+                self.keep(conn, &mut session);
+            }
+            return sending;
+        }
+        if session.stage != Stage::Idle {
+            return false;
+        }
+        if session.stamp_is_after(conn.now(), late) {
+            // It was busy when the request came due: not the generator's lateness.
+            self.recorder.current.held_back += 1;
+        } else {
+            self.measures(&session).record(Measured::ScheduleDelay, late);
+        }
+        session.behind = late.as_micros().min(u128::from(UNSCHEDULED - 1)) as u32;
+        self.next_step(conn, &mut session);
+        self.keep(conn, &mut session);
+        true
+    }
+
+    /// Octets of the answer.
+    fn read(&mut self, conn: &mut Conn<'_>, session: &mut Session, data: &[u8]) {
+        let expected = match &self.plan.exchange {
+            Exchange::Http(request) => {
+                let head_only = request.method == "HEAD";
+                return self.read_http(conn, session, data, head_only);
+            }
+            Exchange::Octets { response, .. } => *response,
+        };
+        session.received = session.received.saturating_add(data.len() as u64);
+        if session.hashing {
+            self.sessions.sides[session.slot - 1].hash.update(data);
+        }
+        match expected {
+            Response::None | Response::Octets(u64::MAX) | Response::UntilFin => {}
+            Response::Octets(octets) if session.received < octets => {}
+            Response::Octets(octets) if session.received == octets => self.complete(conn, session),
+            Response::Octets(_) => {
+                self.fail(conn, session, Failure::BadResponse);
+                conn.abort();
+            }
+        }
+    }
+
+    fn read_http(&mut self, conn: &mut Conn<'_>, session: &mut Session, data: &[u8], head_only: bool) {
+        let mut octets = 0;
+        let progress = if session.reading || session.hashing {
+            let side = &mut self.sessions.sides[session.slot - 1];
+            if !session.reading {
+                side.reader.reset();
+                session.reading = true;
+            }
+            let (hashing, hash) = (session.hashing, &mut side.hash);
+            side.reader.feed(data, head_only, |part| {
+                octets += part.len() as u64;
+                if hashing {
+                    hash.update(part);
+                }
+            })
+        } else {
+            let mut reader = Reader::default();
+            let progress = reader.feed(data, head_only, |part| octets += part.len() as u64);
+            if progress == Progress::More {
+                session.reading = true;
+                if let Some(slot) = self.sessions.side(session) {
+                    self.sessions.sides[slot].reader = reader;
+                }
+            }
+            progress
+        };
+        session.received += octets;
+        match progress {
+            Progress::More => {}
+            Progress::Whole { taken, keep_alive } if taken == data.len() => {
+                if !keep_alive {
+                    session.left = session.left.min(1);
+                }
+                self.complete(conn, session);
+            }
+            Progress::Whole { .. } | Progress::Bad => {
+                self.fail(conn, session, Failure::BadResponse);
+                conn.abort();
+            }
+        }
+    }
+
+    fn ends_with_fin(&self, session: &Session) -> bool {
+        match &self.plan.exchange {
+            Exchange::Octets { response: Response::UntilFin, .. } => true,
+            Exchange::Octets { .. } => false,
+            Exchange::Http(_) => session.reading && self.sessions.sides[session.slot - 1].reader.ends_with_fin(),
+        }
+    }
+
+    /// The answer is complete, or was never wanted and the request is acknowledged.
+    fn complete(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        let elapsed = self.elapsed(conn, session);
+        let behind = session.behind;
+        self.tally(session, |tally| tally.requests += 1);
+        let measures = self.measures(session);
+        measures.record(Measured::Transaction, micros(elapsed));
+        if behind != UNSCHEDULED {
+            measures.record(Measured::TransactionFromSchedule, micros(behind.saturating_add(elapsed)));
+        }
+        if session.hashing {
+            let sha256 = self.sessions.sides[session.slot - 1].hash.clone().finalize().into();
+            let transfers = &mut self.recorder.current.transfers;
+            if transfers.len() < TRANSFERS_MAX {
+                transfers.push(Transfer { target: session.target, octets: session.received, sha256 });
+            }
+        }
+        if session.left != UNLIMITED {
+            session.left -= 1;
+        }
+        (session.received, session.sent) = (0, ALL_SENT);
+        (session.reading, session.hashing) = (false, false);
+        let kept_for_the_end = self.plan.hold.is_some() && session.left == 1 && !self.finale;
+        if session.left == 0 || self.draining() {
+            self.finish(conn, session);
+        } else if kept_for_the_end || self.plan.request_rate.is_some() {
+            self.enter(conn, session, Stage::Idle);
+            self.rest(conn);
+        } else {
+            self.enter(conn, session, Stage::Idle);
+            self.next_step(conn, session);
+        }
+    }
+
+    /// All is said: closes the connection, or waits for the peer to do so.
+    pub(super) fn finish(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+        (session.received, session.sent) = (0, ALL_SENT);
+        (session.reading, session.hashing) = (false, false);
+        session.left = 0;
+        if self.plan.close == Close::Rst {
+            self.enter(conn, session, Stage::Resetting);
+            return conn.abort();
+        }
+        let server_first = self.plan.first_closer == FirstCloser::Server && !self.draining();
+        if server_first && !conn.peer_finished() && session.stage != Stage::AwaitingFin {
+            return self.enter(conn, session, Stage::AwaitingFin);
+        }
+        self.enter(conn, session, Stage::Closing);
+        conn.close();
+    }
+
+    /// The run is over: ends a connection unless it has an answer to come.
+    pub(super) fn wind_up(&mut self, conn: &mut Conn<'_>) {
+        let mut session = self.sessions.load(conn.word());
+        let ends = match session.stage {
+            Stage::Idle => true,
+            Stage::Waiting => self.endless() || self.plan.bitrate.is_some() && session.sent != ALL_SENT,
+            _ => false,
+        };
+        if ends {
+            self.finish(conn, &mut session);
+            self.keep(conn, &mut session);
+        }
+    }
+}
