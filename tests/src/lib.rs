@@ -1,3 +1,5 @@
 //! What the tests of the whole share: the harnesses in which engines meet each other and the outer world.
 
+pub mod host;
 pub mod sim;
+pub mod transfer;

@@ -14,7 +14,7 @@ pub trait Node {
     fn poll(&mut self, now: &Instant);
 
     /// When it wants to be polled again if no frame comes; `None` if not at all.
-    fn next_deadline(&self) -> Option<Instant>;
+    fn next_deadline(&mut self) -> Option<Instant>;
 }
 
 /// How much the time moves at least when a host asks to be polled again at once: the loop of a real worker takes time,
@@ -118,7 +118,7 @@ impl Sim {
     }
 
     /// When to go on: at the same time while frames are waiting to be taken, else later.
-    fn next_event(&self, a: &impl Node, b: &impl Node) -> Option<Instant> {
+    fn next_event(&self, a: &mut impl Node, b: &mut impl Node) -> Option<Instant> {
         let frame = self.link.next_event();
         if frame.is_some_and(|at| at <= self.now) {
             return Some(self.now);
@@ -173,7 +173,7 @@ mod tests {
             }
         }
 
-        fn next_deadline(&self) -> Option<Instant> {
+        fn next_deadline(&mut self) -> Option<Instant> {
             (self.next <= self.last).then_some(self.resend_at)
         }
     }
@@ -185,7 +185,7 @@ mod tests {
             }
         }
 
-        fn next_deadline(&self) -> Option<Instant> {
+        fn next_deadline(&mut self) -> Option<Instant> {
             None
         }
     }
@@ -234,7 +234,7 @@ mod tests {
         struct Restless;
         impl Node for Restless {
             fn poll(&mut self, _now: &Instant) {}
-            fn next_deadline(&self) -> Option<Instant> {
+            fn next_deadline(&mut self) -> Option<Instant> {
                 Some(Instant::ZERO)
             }
         }

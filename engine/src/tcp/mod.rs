@@ -185,7 +185,7 @@ impl Tcp {
             buffers: Buffers::new(config.buffer_bytes),
             syns: core::array::from_fn(|class| {
                 let records = if class == 0 { config.max_syn_received * 4 } else { config.max_syn_received };
-                Log::with_limit(records.max(4096).min(1 << (SYN_CLASS_SHIFT - 1)))
+                Log::with_limit(records.clamp(4096, 1 << (SYN_CLASS_SHIFT - 1)))
             }),
             time_waits: Log::with_limit(time_waits),
             wheel: TimerWheel::new(0),

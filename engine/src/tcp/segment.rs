@@ -273,6 +273,8 @@ impl Tcp {
         let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe_before, &env);
         if acked.fin {
             c.state = c.state.after(Event::ReceiveAckOfFin);
+            // nothing is in flight any more: the timer's place is FIN-WAIT-2's
+            b.timers &= !4;
         }
         set_reordering_timer(c, b, wait, self.now_ms);
         if acked.octets > 0 {
