@@ -17,7 +17,9 @@ mod lock;
 pub mod netlink;
 pub mod netns;
 mod options;
+pub mod pages;
 mod program;
+pub mod raw;
 mod sys;
 
 pub use device::{XdpDevice, XdpFrame};

@@ -360,3 +360,40 @@ fn sigkill_leaves_nothing_behind() {
     };
     drop(opened);
 }
+
+#[test]
+fn the_bare_path_counts_what_arrives() {
+    use syncline_xdp::raw::{Directions, RawOptions, run};
+
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    for mode in [ModeChoice::Native, ModeChoice::Skb] {
+        let open = |end| {
+            let mut options = Bed::options(end);
+            options.mode = mode;
+            bed.open(options, end).unwrap()
+        };
+        let (_a_interface, mut a) = open(0);
+        let (_b_interface, mut b) = open(1);
+        let seconds: f64 = std::env::var("SYNCLINE_TEST_RAW_SECONDS").map_or(0.2, |text| text.parse().unwrap());
+        for directions in [Directions::Both, Directions::OneWay] {
+            for frame_bytes in [64, 1514] {
+                let duration = Duration::from_secs_f64(seconds);
+                let options = RawOptions { duration, frame_bytes, directions, addresses: [A, B] };
+                let cores = core_affinity::get_core_ids().unwrap_or_default();
+                let pin = |end: usize| {
+                    if let Some(&core) = cores.get(end) {
+                        core_affinity::set_for_current(core);
+                    }
+                };
+                let report = run([&mut a, &mut b], &options, pin).unwrap();
+                println!("{mode:?} {directions:?} {report:?}");
+                assert!(report.frames_per_s > 0.0);
+                assert_eq!(report.one_way_frames_per_s[1] > 0.0, directions == Directions::Both);
+                assert!(report.doorbells * 8 < report.sent, "{report:?}");
+            }
+        }
+    }
+}
