@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 
 use crate::error::{OpenError, chain, os_error};
@@ -162,31 +162,19 @@ pub(crate) enum AttachError {
 impl Program {
     /// Loads the program and attaches it to the device `index` in `mode`.
     pub(crate) fn attach(config: &ProgramConfig, index: u32, mode: XdpMode, name: &str) -> Result<Self, AttachError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| AttachError::Open(load_error(name, error)))?;
-        let missing = || AttachError::Open(rejected("the object lacks a map or the program".to_owned()));
-        let map_error = |error: aya::maps::MapError| AttachError::Open(rejected(chain(&error)));
-
-        let map = ebpf.take_map("config").ok_or_else(missing)?;
-        let mut config_map: Array<MapData, ProgramConfig> = Array::try_from(map).map_err(map_error)?;
-        config_map.set(0, config, 0).map_err(map_error)?;
-        let map = ebpf.take_map("sockets").ok_or_else(missing)?;
-        let sockets = XskMap::try_from(map).map_err(map_error)?;
-        let map = ebpf.take_map("counters").ok_or_else(missing)?;
-        let counters = PerCpuArray::try_from(map).map_err(map_error)?;
-
-        let program = ebpf.program_mut("syncline").ok_or_else(missing)?;
-        let program: &mut Xdp =
-            program.try_into().map_err(|error: ProgramError| AttachError::Open(program_error(name, error)))?;
-        program.load().map_err(|error| AttachError::Open(program_error(name, error)))?;
-        let id = program.attach_to_if_index(index, mode).map_err(|error| {
+        let too_old = OpenError::KernelTooOld { release: release(), feature: "bpf_link for XDP programs" };
+        // Without such links (Linux 5.9) aya attaches by netlink, and that would outlive a killed process.
+        if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
+            return Err(AttachError::Open(too_old));
+        }
+        let mut loaded = Loaded::load(config, name).map_err(AttachError::Open)?;
+        let xdp = loaded.xdp(name).map_err(AttachError::Open)?;
+        let id = xdp.attach_to_if_index(index, mode).map_err(|error| {
             AttachError::Refused(os_error(&error).unwrap_or_else(|| io::Error::other(chain(&error))))
         })?;
-        let link: XdpLink = program.take_link(id).map_err(|error| AttachError::Open(program_error(name, error)))?;
-        // Where the kernel has no such link aya attaches by netlink, which would outlive a killed process. Dropping
-        // that kind of link detaches it.
-        let link = FdLink::try_from(link).map_err(|_| {
-            AttachError::Open(OpenError::KernelTooOld { release: release(), feature: "bpf_link for XDP programs" })
-        })?;
+        let link = xdp.take_link(id).map_err(|error| AttachError::Open(program_error(name, error)))?;
+        let link = FdLink::try_from(link).map_err(|_| AttachError::Open(too_old))?;
+        let Loaded { ebpf, sockets, counters } = loaded;
         Ok(Self { sockets: Mutex::new(sockets), counters, _link: link, _ebpf: ebpf })
     }
 
@@ -197,9 +185,41 @@ impl Program {
     }
 
     pub(crate) fn counters(&self) -> ProgramCounters {
-        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
-        ProgramCounters { passed: sum(0), redirected: sum(1), no_socket: sum(2) }
+        read_counters(&self.counters)
     }
+}
+
+/// The program in the kernel, with its configuration, on no interface yet.
+struct Loaded {
+    ebpf: Ebpf,
+    sockets: XskMap<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl Loaded {
+    fn load(config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(name, error))?;
+        let map_error = |error: MapError| rejected(chain(&error));
+        let mut take = |map| ebpf.take_map(map).ok_or_else(|| rejected(format!("the object lacks the map {map}")));
+        let mut config_map: Array<MapData, ProgramConfig> = Array::try_from(take("config")?).map_err(map_error)?;
+        config_map.set(0, config, 0).map_err(map_error)?;
+        let sockets = XskMap::try_from(take("sockets")?).map_err(map_error)?;
+        let counters = PerCpuArray::try_from(take("counters")?).map_err(map_error)?;
+        let mut loaded = Self { ebpf, sockets, counters };
+        loaded.xdp(name)?.load().map_err(|error| program_error(name, error))?;
+        Ok(loaded)
+    }
+
+    fn xdp(&mut self, name: &str) -> Result<&mut Xdp, OpenError> {
+        let program = self.ebpf.program_mut("syncline");
+        let program = program.ok_or_else(|| rejected("the object lacks the program".to_owned()))?;
+        program.try_into().map_err(|error: ProgramError| program_error(name, error))
+    }
+}
+
+fn read_counters(counters: &PerCpuArray<MapData, u64>) -> ProgramCounters {
+    let sum = |index| counters.get(&index, 0).map_or(0, |values| values.iter().sum());
+    ProgramCounters { passed: sum(0), redirected: sum(1), no_socket: sum(2) }
 }
 
 /// The running kernel's release.
@@ -214,7 +234,7 @@ fn rejected(reason: String) -> OpenError {
 fn load_error(name: &str, error: EbpfError) -> OpenError {
     match error {
         EbpfError::ProgramError(error) => program_error(name, error),
-        EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
+        EbpfError::MapError(MapError::CreateError { io_error, .. })
             if io_error.kind() == io::ErrorKind::PermissionDenied =>
         {
             no_privilege(name)
@@ -241,54 +261,4 @@ fn no_privilege(name: &str) -> OpenError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn v4(first: &str, last: &str) -> AddressRange {
-        AddressRange::V4(first.parse().unwrap(), last.parse().unwrap())
-    }
-
-    #[test]
-    fn neighbouring_and_overlapping_ranges_become_one() {
-        let claim = Claim::Owned(vec![
-            v4("10.0.1.0", "10.0.1.255"),
-            v4("10.0.0.0", "10.0.0.255"),
-            v4("10.0.1.128", "10.1.255.255"),
-            v4("192.0.2.1", "192.0.2.1"),
-        ]);
-        let config = ProgramConfig::new(&claim, Some(7)).unwrap();
-        assert_eq!((config.range4_count, config.range6_count, config.vlan_id, config.shared), (2, 0, 7, 0));
-        assert_eq!((config.range4[0].first, config.range4[0].last), (0x0a00_0000, 0x0a01_ffff));
-    }
-
-    #[test]
-    fn the_whole_of_ipv6_is_one_range() {
-        let all = AddressRange::V6(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
-        let config = ProgramConfig::new(&Claim::Owned(vec![all, all]), None).unwrap();
-        assert_eq!(config.range6_count, 1);
-        assert_eq!((config.range6[0].last_high, config.range6[0].last_low), (u64::MAX, u64::MAX));
-    }
-
-    #[test]
-    fn more_ranges_than_the_program_holds_are_refused() {
-        let every_other = |count: u32| {
-            Claim::Owned((0..count).map(|i| std::net::IpAddr::V4(Ipv4Addr::from_bits(i * 2)).into()).collect())
-        };
-        assert!(ProgramConfig::new(&every_other(RANGES_MAX as u32), None).is_ok());
-        let error = ProgramConfig::new(&every_other(RANGES_MAX as u32 + 1), None).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-    }
-
-    #[test]
-    fn nonsense_is_refused_as_usage() {
-        let shared = |port_first, port_last| Claim::Shared { addresses: Vec::new(), port_first, port_last };
-        for error in [
-            ProgramConfig::new(&shared(2, 1), None),
-            ProgramConfig::new(&shared(1, 2), Some(0)),
-            ProgramConfig::new(&shared(1, 2), Some(4095)),
-            ProgramConfig::new(&Claim::Owned(vec![v4("10.0.0.2", "10.0.0.1")]), None),
-        ] {
-            assert_eq!(error.unwrap_err().exit_code(), 2);
-        }
-    }
-}
+mod tests;

@@ -397,3 +397,31 @@ fn the_bare_path_counts_what_arrives() {
         }
     }
 }
+
+#[test]
+fn a_kernel_peer_sends_no_frame_too_large_in_native_mode() {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    if !privileged() {
+        return;
+    }
+    // The kernel's own TCP in both namespaces, the program between them: all of it passes.
+    let bed = Bed::new();
+    let (interface, device) = bed.open(Bed::options(0), 0).unwrap();
+    assert_eq!(interface.mode(), Mode::Native, "automatic towards a kernel");
+    let listener = bed.within(0, || std::net::TcpListener::bind("10.77.1.1:9000").unwrap());
+    let mut sender = bed.within(1, || TcpStream::connect("10.77.1.1:9000").unwrap());
+    let receiver = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
+    });
+    let before = interface.program_counters().passed;
+    sender.write_all(&[7; 1 << 20]).unwrap();
+    drop(sender);
+    assert_eq!(receiver.join().unwrap(), 1 << 20);
+    // With segmentation left to the receiver a megabyte would be some twenty frames of up to 64 KiB.
+    let frames = interface.program_counters().passed - before;
+    assert!(frames >= (1 << 20) / 1460, "{frames} frames: larger than the MTU");
+    drop(device);
+}
