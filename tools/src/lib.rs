@@ -17,6 +17,7 @@ pub mod measure;
 pub mod net;
 pub mod netns;
 pub mod report;
+pub mod run;
 pub mod signals;
 pub mod units;
 

@@ -4,16 +4,19 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use syncline::cli::Cli;
 use syncline::{Exit, commands};
+
+const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Asking for help or the version is no error.
-        Err(error) if !error.use_stderr() => {
+        // Asking for help or the version is no error; a command without its subcommand gets help, too.
+        Err(error) if !error.use_stderr() || error.kind() == HELP_INSTEAD => {
             let _ = error.print();
-            return Exit::Success.into();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
         Err(error) => {
             eprintln!("syncline: {}", one_line(&error.to_string()));

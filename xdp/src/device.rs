@@ -14,7 +14,7 @@
 //! nor `Clone`, so what has been handed to a ring cannot be written to any more.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -358,6 +358,14 @@ impl Device for XdpDevice {
             ))),
             None => Ok(()),
         }
+    }
+}
+
+/// The socket, to wait on: readable when frames have arrived.
+impl AsFd for XdpDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket stays open as long as the rings do, and these as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.rings.rx.fd().as_raw_fd()) }
     }
 }
 

@@ -1,0 +1,227 @@
+//! The thread of a worker: poll, look around now and then, sleep when there is nothing to do.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use core_affinity::CoreId;
+use syncline_engine::app::{App, Net};
+use syncline_engine::page::PageSource;
+use syncline_engine::stats::Stats;
+use syncline_engine::time::{Clock as _, Instant};
+use syncline_engine::worker::Worker;
+
+use super::{Gauges, MonotonicClock, Waitable};
+use crate::error::{Error, Result};
+use crate::signals::{Stop, StopFlag};
+
+/// An application that can be brought to an end.
+pub trait Lane: App {
+    /// Called about once a millisecond. `stop` is what the user wants. True when there is nothing left to do; an
+    /// application that was told to [`Drain`](Stop::Drain) closes what is open first.
+    fn look_around(&mut self, net: &mut Net<'_>, stop: Stop) -> bool;
+}
+
+/// How often the driver looks beyond the loop: stop flag, application's end.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// How often it asks for the device's health and publishes its counters, which are system calls.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a worker with nothing to do goes on polling before it sleeps. Traffic at more than a few thousand frames a
+/// second never lets it sleep; below that a wake-up costs less than the core.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// A deadline nearer than this is waited for by polling: the kernel's wake-up takes about as long.
+const WAKE_UP: Duration = Duration::from_micros(60);
+
+/// The longest sleep: what a stop may wait.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+
+/// A worker ready to run: its parts go to its thread.
+struct Driver<D: Waitable, A: Lane, P: PageSource> {
+    worker: Worker<D, A, P>,
+    clock: MonotonicClock,
+    gauges: Arc<Gauges>,
+    stop: StopFlag,
+}
+
+impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
+    fn run(mut self) -> Result<Worker<D, A, P>> {
+        let mut began = self.clock.now();
+        let (mut look_at, mut check_at, mut spin_until) = (began, began, began + SPIN);
+        loop {
+            let activity = self.worker.poll(&self.clock);
+            let now = self.clock.now();
+            if !activity.is_idle() {
+                self.gauges.busy(now.since(began));
+                spin_until = now + SPIN;
+            }
+            began = now;
+            if now >= look_at {
+                look_at = now + LOOK_EVERY;
+                if now >= check_at {
+                    check_at = now + CHECK_EVERY;
+                    self.check()?;
+                }
+                if self.is_over() {
+                    self.check()?;
+                    return Ok(self.worker);
+                }
+            }
+            if now >= spin_until {
+                self.sleep(now);
+                began = self.clock.now();
+            }
+        }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        let health = self.worker.device_mut().health();
+        self.gauges.publish(&self.worker.device().counters());
+        health.map_err(|error| Error::environment("the device failed", error, ""))
+    }
+
+    fn is_over(&mut self) -> bool {
+        let stop = self.stop.get();
+        let (app, mut net) = self.worker.app_and_net();
+        app.look_around(&mut net, stop) || stop == Stop::Now
+    }
+
+    fn sleep(&mut self, now: Instant) {
+        let until_deadline = self.worker.next_deadline().map_or(SLEEP_MAX, |deadline| deadline.since(now));
+        let Some(timeout) = until_deadline.checked_sub(WAKE_UP).filter(|timeout| !timeout.is_zero()) else { return };
+        self.worker.device().wait(timeout.min(SLEEP_MAX));
+    }
+}
+
+/// What can be read of a worker from outside.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its core, if it is bound to one.
+    pub core: Option<usize>,
+    /// What the engine counts.
+    pub stats: Arc<Stats>,
+    /// What the driver counts.
+    pub gauges: Arc<Gauges>,
+}
+
+/// Running workers of one kind, each on its thread.
+pub struct Crew<D: Waitable, A: Lane, P: PageSource> {
+    members: Vec<Member>,
+    threads: Vec<JoinHandle<Option<Worker<D, A, P>>>>,
+    ended: Receiver<Result<()>>,
+    running: usize,
+    stop: StopFlag,
+    failure: Option<Error>,
+}
+
+/// The workers after their end, in the order they were started in; `None` for one that failed.
+pub type Outcome<D, A, P> = Vec<Option<Worker<D, A, P>>>;
+
+impl<D, A, P> Crew<D, A, P>
+where
+    D: Waitable + Send + 'static,
+    A: Lane + Send + 'static,
+    P: PageSource + Send + 'static,
+    Worker<D, A, P>: Send,
+{
+    /// Starts a thread for each worker and binds it to its core, if one is named.
+    ///
+    /// # Errors
+    /// Exit 1 if no thread can be started, 2 if a core does not exist.
+    pub fn start(
+        workers: Vec<(Worker<D, A, P>, Option<usize>)>,
+        clock: MonotonicClock,
+        stop: &StopFlag,
+    ) -> Result<Self> {
+        check_cores(workers.iter().filter_map(|(_, core)| *core))?;
+        let (report, ended) = mpsc::channel();
+        let running = workers.len();
+        let mut crew =
+            Self { members: Vec::new(), threads: Vec::new(), ended, running, stop: stop.clone(), failure: None };
+        for (index, (worker, core)) in workers.into_iter().enumerate() {
+            let gauges = Arc::new(Gauges::default());
+            crew.members.push(Member { core, stats: Arc::clone(worker.stats()), gauges: Arc::clone(&gauges) });
+            let driver = Driver { worker, clock, gauges, stop: stop.clone() };
+            let report = report.clone();
+            let body = move || {
+                if let Some(id) = core {
+                    core_affinity::set_for_current(CoreId { id });
+                }
+                // A sleep is to end when its deadline comes, not 50 µs later; where that is refused, it does.
+                let _ = nix::sys::prctl::set_timerslack(1);
+                let (worker, end) = match driver.run() {
+                    Ok(worker) => (Some(worker), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                // Nobody listens any more only if the crew was given up.
+                let _ = report.send(end);
+                worker
+            };
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(body);
+            match thread {
+                Ok(thread) => crew.threads.push(thread),
+                Err(error) => {
+                    crew.stop.raise(Stop::Now);
+                    return Err(Error::unexpected("cannot start a worker's thread", error));
+                }
+            }
+        }
+        Ok(crew)
+    }
+
+    /// What can be read of the workers while they run.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Waits at most `timeout` for the end of all workers. True when it has come. If one fails, the others are
+    /// stopped at once.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let deadline = std::time::Instant::now() + timeout;
+        while self.running > 0 {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            match self.ended.recv_timeout(left) {
+                Ok(end) => {
+                    self.running -= 1;
+                    if let Err(error) = end {
+                        self.failure.get_or_insert(error);
+                        self.stop.raise(Stop::Now);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => return false,
+                // A worker's thread panicked: `finish` will say so.
+                Err(mpsc::RecvTimeoutError::Disconnected) => self.running = 0,
+            }
+        }
+        true
+    }
+
+    /// Waits for the end of all workers and returns them.
+    ///
+    /// # Errors
+    /// The first failure: exit 3 of a device, 1 of a panic.
+    pub fn finish(mut self) -> Result<Outcome<D, A, P>> {
+        while !self.wait(Duration::from_secs(1)) {}
+        let joined: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        let joined: std::result::Result<Vec<_>, _> = joined.into_iter().collect();
+        joined.map_err(|_| Error::unexpected("a worker", "panicked"))
+    }
+}
+
+fn check_cores(mut cores: impl Iterator<Item = usize>) -> Result<()> {
+    let available: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    match cores.find(|core| !available.is_empty() && !available.contains(core)) {
+        None => Ok(()),
+        Some(core) => {
+            let list: Vec<_> = available.iter().map(usize::to_string).collect();
+            let mend = format!("use some of {}", list.join(","));
+            Err(Error::usage(format!("--cores {core}"), "this process may not run there", mend))
+        }
+    }
+}
