@@ -129,6 +129,10 @@ impl Tcp {
     /// entries are on their way while the next record is read.
     pub(crate) fn expire_time_waits(&mut self) -> usize {
         let patience = self.config.time_wait.as_millis() as u32;
+        match self.time_waits.front() {
+            Some((_, record)) if self.now_ms.wrapping_sub(record.since_ms) >= patience => {}
+            _ => return 0,
+        }
         let mut batch = [(0u64, 0u32, TimeWait::default()); EXPIRE_MAX];
         let mut count = 0;
         while count < EXPIRE_MAX {
