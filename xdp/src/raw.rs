@@ -11,6 +11,8 @@ use syncline_engine::device::{Device, DeviceCounters, DeviceError, Frame};
 
 /// Frames put on the device per loop.
 const BURST_FRAMES: usize = 64;
+/// Bursts taken in per loop at most: a receiver that only keeps pace with its own sending loses what came meanwhile.
+const RECEIVE_BURSTS_MAX: usize = 4;
 /// Ethernet and IPv4 headers.
 const HEADERS_BYTES: usize = 34;
 /// How long frames of a former run may take to arrive.
@@ -140,8 +142,13 @@ fn drive<D: Device>(device: &mut D, template: Option<&[u8]>, duration: Duration,
     let mut burst = Vec::with_capacity(BURST_FRAMES);
     loop {
         device.reap();
-        device.receive(&mut burst);
-        burst.drain(..).for_each(|frame| device.release(frame));
+        for _ in 0..RECEIVE_BURSTS_MAX {
+            let count = device.receive(&mut burst);
+            burst.drain(..).for_each(|frame| device.release(frame));
+            if count < BURST_FRAMES {
+                break;
+            }
+        }
         if let Some(template) = template {
             send_burst(device, template);
         }

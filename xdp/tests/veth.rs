@@ -425,3 +425,73 @@ fn a_kernel_peer_sends_no_frame_too_large_in_native_mode() {
     assert!(frames >= (1 << 20) / 1460, "{frames} frames: larger than the MTU");
     drop(device);
 }
+
+#[test]
+fn lacking_privilege_and_memory_are_named() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    // Capabilities are the thread's, and `open` works on a thread of its own.
+    let without = |dropped: CapabilitySet| {
+        bed.within(0, || {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(dropped);
+            set_capabilities(None, sets).unwrap();
+            let mut interface = syncline_xdp::Interface::open(Bed::options(0))?;
+            interface.queue(0).map(drop)
+        })
+        .unwrap_err()
+    };
+    let error = without(CapabilitySet::NET_RAW | CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+    assert!(error.to_string().contains("missing CAP_NET_RAW, CAP_BPF;"), "{error}");
+    assert_eq!(error.exit_code(), 3);
+
+    // The limit holds for the whole process, but only for threads without CAP_IPC_LOCK.
+    let limit = Some(1 << 20);
+    setrlimit(Resource::Memlock, Rlimit { current: limit, maximum: limit }).unwrap();
+    let error = without(CapabilitySet::IPC_LOCK | CapabilitySet::SYS_RESOURCE);
+    assert!(matches!(error, OpenError::MemoryLock { need_bytes: 33_554_432, limit_bytes: 1_048_576 }), "{error}");
+    assert!(error.to_string().contains("ulimit -l") && error.exit_code() == 3, "{error}");
+    assert!(!bed.attached(0));
+}
+
+#[test]
+fn the_kernels_neighbours_and_routes_can_be_asked_for() {
+    use std::net::IpAddr;
+    use syncline_xdp::netlink;
+
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    bed.run(0, "ip route add default via 10.77.1.2");
+    bed.run(0, "ip route add 198.51.100.0/24 via 10.77.1.3 dev a0");
+    bed.run(0, "ip neigh replace 10.77.1.2 lladdr 02:00:00:00:00:09 dev a0");
+    bed.run(0, "ip addr add 2001:db8::1/64 dev a0 nodad");
+    bed.within(0, || {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let link = netlink::links().unwrap().into_iter().find(|link| link.name == "a0").unwrap();
+        assert!(link.up && link.mtu == 1500 && link.kind.as_deref() == Some("veth"), "{link:?}");
+        assert_eq!(netlink::default_route_devices().unwrap(), [link.index]);
+        for (destination, expected) in [
+            ("10.77.1.9", Some("10.77.1.9")),
+            ("198.51.100.7", Some("10.77.1.3")),
+            ("203.0.113.1", Some("10.77.1.2")),
+            ("2001:db8::7", Some("2001:db8::7")),
+            ("2001:db8:1::1", None),
+        ] {
+            assert_eq!(netlink::next_hop(link.index, ip(destination)).unwrap(), expected.map(ip), "{destination}");
+        }
+        let neighbor = |address| netlink::kernel_neighbor(link.index, ip(address)).unwrap();
+        assert_eq!(neighbor("10.77.1.2"), Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!(neighbor("10.77.1.3"), None);
+        let addresses = netlink::interface_addresses(link.index).unwrap();
+        for (address, prefix_len) in [("10.77.1.1", 24), ("2001:db8::1", 64)] {
+            assert!(addresses.iter().any(|own| own.address == ip(address) && own.prefix_len == prefix_len));
+        }
+    });
+}
