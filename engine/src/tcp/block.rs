@@ -197,6 +197,10 @@ pub(crate) mod busy {
     pub(crate) const OVERRIDE: u32 = 1 << 19;
     /// A zero-window probe is due.
     pub(crate) const PROBE_WINDOW: u32 = 1 << 20;
+    /// A tail loss probe is due.
+    pub(crate) const PROBE_TAIL: u32 = 1 << 21;
+    /// The tail loss probe that is out is a retransmission (TLP.is_retrans, RFC 8985 §7.1).
+    pub(crate) const PROBE_RESENT: u32 = 1 << 22;
 }
 
 /// What a connection needs only while it is busy.
@@ -287,7 +291,7 @@ pub(crate) struct Busy {
     pub(crate) cubic_k_ms: u32,
     /// The window Reno would have, octets.
     pub(crate) cubic_w_est: u32,
-    /// Recovery ends when this is acknowledged (RFC 6582, RFC 6675).
+    /// Recovery ends when this is acknowledged (RFC 6582, RFC 6675); a probe's episode, too (TLP.end_seq, RFC 8985).
     pub(crate) recover: Seq,
     /// PRR (RFC 6937): flight at its start, delivered and sent since.
     pub(crate) prr_flight: u32,
@@ -302,8 +306,12 @@ pub(crate) struct Busy {
     pub(crate) dup_acks: u16,
     /// Reordering window, quarters of the smallest RTT (RFC 8985 §6.2).
     pub(crate) reo_quarters: u8,
+    /// Recoveries for which a widened reordering window persists (RFC 8985 §6.2).
+    pub(crate) reo_persist: u8,
     /// Zero-window probes in a row without an answer.
     pub(crate) probes: u8,
+    /// The reordering window may widen again when this is acknowledged (RACK.dsack_round).
+    pub(crate) dsack_round: Seq,
     /// When the oldest octet in flight was first sent, milliseconds: the user timeout's clock.
     pub(crate) oldest_ms: u32,
 }

@@ -74,6 +74,13 @@ impl Flights {
         (busy.flight_head != NONE).then(|| Cursor { node: busy.flight_head, slot: self.nodes[busy.flight_head].first })
     }
 
+    /// The newest segment.
+    #[inline]
+    pub(crate) fn back(&self, busy: &Busy) -> Option<Cursor> {
+        (busy.flight_tail != NONE)
+            .then(|| Cursor { node: busy.flight_tail, slot: self.nodes[busy.flight_tail].end - 1 })
+    }
+
     /// The segment after `cursor`.
     #[inline]
     pub(crate) fn next(&self, cursor: Cursor) -> Option<Cursor> {

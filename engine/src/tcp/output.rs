@@ -188,7 +188,8 @@ impl Tcp {
                 blocked = !self.send_ack(tx, id, slot, mac);
             }
         }
-        blocked = blocked || !self.retransmit(app, tx, id, slot, mac) || !self.send_new(app, tx, id, slot, mac);
+        blocked = blocked || !self.retransmit(app, tx, id, slot, mac);
+        blocked = blocked || !self.probe_tail(app, tx, id, slot, mac) || !self.send_new(app, tx, id, slot, mac);
         if !blocked && self.busies[slot].flags & busy::PROBE_WINDOW != 0 {
             blocked = !self.send_probe(tx, id, slot, mac);
         }
@@ -327,6 +328,37 @@ impl Tcp {
         true
     }
 
+    /// Sends a tail loss probe if one is due (TLP_send_probe(), RFC 8985 §7.3): new data if there is any and the peer's
+    /// window takes it, or else the newest segment again. False if the device has no room.
+    fn probe_tail<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
+        let b = &mut self.busies[slot];
+        if b.flags & busy::PROBE_TAIL == 0 {
+            return true;
+        }
+        b.flags &= !busy::PROBE_TAIL;
+        let Some(newest) = self.flights.back(b).filter(|_| b.phase == Phase::Open && b.flags & busy::PROBE_OUT == 0)
+        else {
+            return true;
+        };
+        // The congestion window does not hold a probe back
+        let window = core::mem::replace(&mut b.cwnd, u32::MAX);
+        let new = self.next_new(id, slot);
+        self.busies[slot].cwnd = window;
+        let sent = match new {
+            Some((payload, fin)) => self.send_one(app, tx, id, slot, mac, payload, fin),
+            None => self.resend(app, tx, id, slot, mac, newest),
+        };
+        let b = &mut self.busies[slot];
+        if !sent {
+            b.flags |= busy::PROBE_TAIL;
+            return false;
+        }
+        b.flags |= busy::PROBE_OUT | if new.is_none() { busy::PROBE_RESENT } else { 0 };
+        b.recover = self.conns[id].snd_nxt;
+        self.stats.tail_loss_probes.increment();
+        true
+    }
+
     fn segment_flags(&self, id: u32, record: &Sent, push: bool) -> Flags {
         let mut flags = if record.has(sent::SYN) { Flags::SYN } else { Flags::ACK };
         if record.has(sent::SYN) && self.conns[id].state != State::SynSent {
@@ -353,45 +385,64 @@ impl Tcp {
         }
         for _ in 0..SEGMENTS_MAX {
             let Some((payload, fin)) = self.next_new(id, slot) else { return true };
-            let (c, b) = (&self.conns[id], &self.busies[slot]);
-            let seq = c.snd_nxt;
-            let mut flags = Flags::ACK;
-            if fin {
-                flags |= Flags::FIN;
-            }
-            if payload > 0 && (fin || seq + payload == b.snd_end) {
-                flags |= Flags::PSH;
-            }
-            if b.flags & busy::CWR != 0 && payload > 0 {
-                flags |= Flags::CWR;
-            }
-            let len = payload + u32::from(fin);
-            let record = Sent {
-                start: seq,
-                len: len as u16,
-                flags: if fin { sent::FIN } else { 0 },
-                resent: 0,
-                sent_us: self.now_us,
-            };
-            if !self.flights.push(&mut self.busies[slot], record) {
+            if !self.send_one(app, tx, id, slot, mac, payload, fin) {
                 return false;
             }
-            if !self.build(app, tx, id, slot, mac, Next { seq, payload, flags, data: true }) {
-                self.flights.pop_back(&mut self.busies[slot]);
-                return false;
-            }
-            let b = &mut self.busies[slot];
-            b.pipe += len;
-            b.prr_out = b.prr_out.saturating_add(len);
-            b.flags &= !(busy::CWR | busy::OVERRIDE);
-            if b.timers & 1 == 0 {
-                b.oldest_ms = self.now_ms;
-            }
-            self.conns[id].snd_nxt += len;
-            self.stats.payload_sent.add(u64::from(payload));
         }
         // more to send than one pass allows: go on in the next
         self.mark_dirty(id);
+        true
+    }
+
+    /// Sends one segment of new data, FIN or both. False if the device has no room.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn send_one<A: App, D: Device>(
+        &mut self,
+        app: &A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        slot: u32,
+        mac: MacAddr,
+        payload: u32,
+        fin: bool,
+    ) -> bool {
+        let (c, b) = (&self.conns[id], &self.busies[slot]);
+        let seq = c.snd_nxt;
+        let mut flags = Flags::ACK;
+        if fin {
+            flags |= Flags::FIN;
+        }
+        if payload > 0 && (fin || seq + payload == b.snd_end) {
+            flags |= Flags::PSH;
+        }
+        if b.flags & busy::CWR != 0 && payload > 0 {
+            flags |= Flags::CWR;
+        }
+        let len = payload + u32::from(fin);
+        let record = Sent {
+            start: seq,
+            len: len as u16,
+            flags: if fin { sent::FIN } else { 0 },
+            resent: 0,
+            sent_us: self.now_us,
+        };
+        if !self.flights.push(&mut self.busies[slot], record) {
+            return false;
+        }
+        if !self.build(app, tx, id, slot, mac, Next { seq, payload, flags, data: true }) {
+            self.flights.pop_back(&mut self.busies[slot]);
+            return false;
+        }
+        let b = &mut self.busies[slot];
+        b.pipe += len;
+        b.prr_out = b.prr_out.saturating_add(len);
+        b.flags &= !(busy::CWR | busy::OVERRIDE);
+        if b.timers & 1 == 0 {
+            b.oldest_ms = self.now_ms;
+        }
+        self.conns[id].snd_nxt += len;
+        self.stats.payload_sent.add(u64::from(payload));
         true
     }
 
@@ -653,7 +704,14 @@ impl Tcp {
         if b.flight_head != NONE || c.state == State::SynSent {
             if b.timers & 1 == 0 {
                 b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
-                b.rtx_at = self.now_ms.wrapping_add(rtt::rto_ms(b, &self.config).max(1));
+                let timeout = match recovery::probe_timeout_ms(&self.flights, c, b, &self.config) {
+                    Some(timeout) => {
+                        b.flags |= busy::PROBE_TIMER;
+                        timeout
+                    }
+                    None => rtt::rto_ms(b, &self.config),
+                };
+                b.rtx_at = self.now_ms.wrapping_add(timeout.max(1));
                 b.timers |= 1;
             }
         } else {
@@ -712,7 +770,7 @@ impl Tcp {
             && b.ahead_head == NONE
             && b.unacked_segments == 0
             && b.phase == Phase::Open
-            && b.flags & !(busy::REORDERING | busy::UNDO) == 0;
+            && b.flags & !(busy::REORDERING | busy::UNDO | busy::PROBE_OUT | busy::PROBE_RESENT) == 0;
         if !quiet {
             return;
         }

@@ -12,9 +12,13 @@ use super::block::{Busy, Connection, Phase, busy, flag, sent};
 use super::congestion;
 use super::flight::Flights;
 use super::rtt;
+use super::state::State;
 
 /// Duplicate ACKs, or segments selectively acknowledged above a hole, that mean loss (RFC 5681 §3.2, RFC 6675 §2).
 pub(crate) const DUP_THRESH: u16 = 3;
+
+/// What a probe waits beyond two round trips if a prompt acknowledgement is due, microseconds: the ticks of both clocks.
+const PROBE_SLACK_US: u32 = 2_000;
 
 /// What recovery needs besides the connection: the time of the burst and the tunables.
 pub(crate) struct Env<'a> {
@@ -60,6 +64,10 @@ pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env
             out.delivered += len;
             leave_pipe(b, record.flags, len);
             delivered(b, &record, env, out);
+            if b.sacked > 0 && !record.has(sent::RESENT) {
+                // what was sent after it had arrived before it
+                b.flags |= busy::REORDERING;
+            }
         }
         flights.pop(b);
     }
@@ -135,7 +143,9 @@ pub(crate) fn take_sack(
         if i == 0 && left.before(right) && (right.at_or_before(una) || inside_other) {
             out.dsack = true;
         }
-        if left.before(right) && left.at_or_after(una) && right.at_or_before(nxt) && count < valid.len() {
+        // a block that begins below the ACK is older than it, and still true above
+        let left = left.latest(una);
+        if left.before(right) && right.at_or_before(nxt) && count < valid.len() {
             valid[count] = (left, right);
             count += 1;
         }
@@ -143,34 +153,29 @@ pub(crate) fn take_sack(
     let valid = &valid[..count];
     let Some(highest) = valid.iter().map(|v| v.1).reduce(Seq::latest) else { return };
     let mut cursor = flights.front(b);
+    // Octets that earlier ACKs reported and that lie above the segment looked at
+    let mut reported_above = b.sacked;
     while let Some(at) = cursor {
         let record = *flights.get(at);
         if !record.start.before(highest) {
             break;
         }
-        if !record.has(sent::SACKED)
-            && valid.iter().any(|v| record.start.at_or_after(v.0) && record.end().at_or_before(v.1))
-        {
+        if record.has(sent::SACKED) {
+            reported_above -= u32::from(record.len);
+        } else if valid.iter().any(|v| record.start.at_or_after(v.0) && record.end().at_or_before(v.1)) {
             let len = u32::from(record.len);
             leave_pipe(b, record.flags, len);
             b.sacked += len;
             out.delivered += len;
             delivered(b, &record, env, out);
-            let later = sacked_above(flights, at);
             let record = flights.get_mut(at);
             record.flags = record.flags & !sent::LOST | sent::SACKED;
-            if later && !record.has(sent::RESENT) {
+            if reported_above > 0 && !record.has(sent::RESENT) {
                 b.flags |= busy::REORDERING;
             }
         }
         cursor = flights.next(at);
     }
-}
-
-/// Whether a segment above was selectively acknowledged before this one: reordering if this one was sent once.
-fn sacked_above(flights: &Flights, at: super::flight::Cursor) -> bool {
-    // The next segment suffices: blocks are reported as they grow, and a longer look would cost more than it tells.
-    flights.next(at).is_some_and(|next| flights.get(next).has(sent::SACKED))
 }
 
 /// Marks lost what RACK (RFC 8985 §6.2 step 5) or the duplicate ACKs give up. Returns when to look again, in
@@ -206,15 +211,29 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
     wait
 }
 
-/// RACK_update_reo_wnd() of RFC 8985 §6.2 step 4, without the DSACK adaptation: a quarter of the smallest RTT, and
-/// nothing as long as no reordering has been seen and the classic threshold is met.
+/// The reordering window of RFC 8985 §6.2 step 4: quarters of the smallest RTT, one more for each round trip in which
+/// a DSACK told of a needless retransmission; nothing as long as no reordering has been seen and the classic threshold
+/// is met.
 fn reordering_window(b: &Busy, c: &Connection) -> u32 {
     if b.flags & busy::REORDERING == 0
         && (b.phase != Phase::Open || b.sacked >= u32::from(DUP_THRESH) * c.payload_max())
     {
         return 0;
     }
-    (b.rtt_min / 4 * u32::from(b.reo_quarters.max(1))).min(b.srtt)
+    (b.rtt_min / 4).saturating_mul(u32::from(b.reo_quarters.max(1))).min(b.srtt)
+}
+
+/// Recoveries for which a reordering window that a DSACK widened stays wide (RFC 8985 §6.2 step 4).
+const REO_PERSIST: u8 = 16;
+
+/// RACK_update_reo_wnd() of RFC 8985 §6.2 step 4: a DSACK widens the window, once in a round trip.
+fn widen_reordering_window(c: &Connection, b: &mut Busy) {
+    if b.reo_persist == REO_PERSIST && c.snd_una.before(b.dsack_round) {
+        return;
+    }
+    b.dsack_round = c.snd_nxt;
+    b.reo_quarters = b.reo_quarters.max(1).saturating_add(1);
+    b.reo_persist = REO_PERSIST;
 }
 
 fn mark_lost(flights: &mut Flights, b: &mut Busy, at: super::flight::Cursor) {
@@ -260,7 +279,11 @@ fn enter_recovery(c: &Connection, b: &mut Busy, env: &Env<'_>) {
     b.recover = c.snd_nxt;
     b.prr_flight = flight.max(1);
     (b.prr_delivered, b.prr_out) = (0, 0);
-    b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT);
+    if b.flags & busy::PROBE_TIMER != 0 {
+        // the retransmission timer takes its place, from now on
+        b.timers &= !1;
+    }
+    b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT | busy::PROBE_RESENT);
     env.stats.fast_retransmits.increment();
 }
 
@@ -284,6 +307,10 @@ pub(crate) fn after_ack(
     if let Some(rtt_us) = acked.rtt_us {
         rtt::sample(b, rtt_us);
     }
+    if acked.dsack {
+        widen_reordering_window(c, b);
+    }
+    end_probe(c, b, acked, env);
     if acked.octets > 0 {
         b.backoff = 0;
         if b.phase != Phase::Open && c.snd_una.at_or_after(b.recover) {
@@ -323,6 +350,44 @@ fn leave(b: &mut Busy, mss: u32) {
     b.phase = Phase::Open;
     b.dup_acks = 0;
     b.flags &= !busy::UNDO;
+    b.reo_persist = b.reo_persist.saturating_sub(1);
+    if b.reo_persist == 0 {
+        b.reo_quarters = 1;
+    }
+}
+
+/// The end of a tail loss probe's episode (RFC 8985 §7.4): all that was out with it is acknowledged. If the probe was a
+/// retransmission and no duplicate is reported, it repaired a loss, and the window answers for it.
+fn end_probe(c: &Connection, b: &mut Busy, acked: &Acked, env: &Env<'_>) {
+    if b.flags & busy::PROBE_OUT == 0 || b.phase != Phase::Open || c.snd_una.before(b.recover) {
+        return;
+    }
+    if b.flags & busy::PROBE_RESENT != 0 && !acked.dsack {
+        if c.snd_una.after(b.recover) {
+            let window = b.cwnd;
+            congestion::on_loss(b, c.payload_max(), window, env.config);
+            b.cwnd = b.ssthresh;
+        } else if acked.octets > 0 {
+            // a duplicate may yet be reported
+            return;
+        }
+    }
+    b.flags &= !(busy::PROBE_OUT | busy::PROBE_RESENT);
+}
+
+/// TLP_calc_PTO() of RFC 8985 §7.2, milliseconds; `None` if no probe may be scheduled: without SACK, during recovery,
+/// while another is out, or where RACK's own timer serves.
+pub(crate) fn probe_timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &TcpConfig) -> Option<u32> {
+    let opening = matches!(c.state, State::SynSent | State::SynReceived);
+    let busy = b.flags & busy::PROBE_OUT != 0 || b.phase != Phase::Open || b.sacked > 0 || b.backoff > 0;
+    if opening || busy || !c.has(flag::SACK) || b.srtt == 0 {
+        return None;
+    }
+    let alone = flights.front(b) == flights.back(b);
+    // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
+    let patience = if alone { rtt::micros(config.rto_min) } else { PROBE_SLACK_US };
+    let timeout = b.srtt.saturating_mul(2).saturating_add(patience).min(rtt::rto_us(b, config));
+    Some(timeout.div_ceil(1000))
 }
 
 /// Proportional rate reduction with slow start reduction bound (RFC 6937 §3.1).
@@ -341,37 +406,50 @@ fn prr(c: &Connection, b: &mut Busy, delivered: u32, mss: u32) {
     b.cwnd = pipe + send;
 }
 
-/// The retransmission timer fired: all that is out is taken for lost (RFC 6298 §5.4, RFC 5681 §3.1).
+/// The retransmission timer fired (RFC 6298 §5.4, RFC 5681 §3.1). Lost is the oldest segment, and each that has been
+/// out for longer than a round trip and the reordering window (RFC 8985 §6.3); without SACK, all.
 pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) {
     let mss = c.payload_max();
-    let reneged = flights.front(b).is_some_and(|at| flights.get(at).has(sent::SACKED));
+    if flights.front(b).is_some_and(|at| flights.get(at).has(sent::SACKED)) {
+        forget_sacked(flights, b);
+    }
+    let (again, flight) = (b.phase == Phase::Loss, c.snd_nxt - c.snd_una);
+    if !again {
+        save_for_undo(b, env);
+        congestion::on_loss(b, mss, flight, env.config);
+    }
+    b.phase = Phase::Loss;
+    let patience = if c.has(flag::SACK) { b.rack_rtt.saturating_add(reordering_window(b, c)) } else { 0 };
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
-        let record = flights.get_mut(at);
-        let len = u32::from(record.len);
-        if record.has(sent::SACKED) && reneged {
-            // the peer dropped what it had reported (RFC 2018 §8)
-            record.flags &= !sent::SACKED;
-            b.sacked -= len;
-            b.pipe += len;
-        }
-        let record = *flights.get(at);
-        if !record.has(sent::SACKED | sent::LOST) {
+        let record = flights.get(at);
+        let old = Some(at) == flights.front(b) || env.now_us.wrapping_sub(record.sent_us) >= patience;
+        if old && !record.has(sent::SACKED | sent::LOST) {
             mark_lost(flights, b, at);
         }
         cursor = flights.next(at);
     }
-    if b.phase != Phase::Loss {
-        save_for_undo(b, env);
-        congestion::on_loss(b, mss, c.snd_nxt - c.snd_una, env.config);
-    }
-    b.phase = Phase::Loss;
     b.recover = c.snd_nxt;
-    b.cwnd = mss;
+    // room for one segment beside those that may still arrive
+    b.cwnd = b.pipe + mss;
     b.dup_acks = 0;
     b.backoff = b.backoff.saturating_add(1);
-    b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT);
+    b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT | busy::PROBE_RESENT);
     env.stats.retransmission_timeouts.increment();
+}
+
+/// The peer dropped what it had reported (RFC 2018 §8): it is out again.
+fn forget_sacked(flights: &mut Flights, b: &mut Busy) {
+    let mut cursor = flights.front(b);
+    while let Some(at) = cursor {
+        let record = flights.get_mut(at);
+        if record.has(sent::SACKED) {
+            record.flags &= !sent::SACKED;
+            b.sacked -= u32::from(record.len);
+            b.pipe += u32::from(record.len);
+        }
+        cursor = flights.next(at);
+    }
 }
 
 /// The first acknowledgement after a retransmission echoes a timestamp older than it: the original had arrived
@@ -399,5 +477,8 @@ pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, e
     b.cwnd = b.cwnd.max(b.undo_cwnd);
     b.ssthresh = b.undo_ssthresh;
     b.backoff = 0;
+    if b.flags & busy::REORDERING == 0 && b.sacked > 0 {
+        b.flags |= busy::REORDERING;
+    }
     env.stats.spurious_recoveries.increment();
 }

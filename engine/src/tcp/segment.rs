@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::flow::Kind;
 use crate::wire::{DropReason, Seq, TcpSegment};
 
-use super::block::{Busy, Connection, NONE, Phase, busy, flag};
+use super::block::{Busy, Connection, NONE, busy, flag};
 use super::buffer::Chain;
 use super::conn::Conn;
 use super::output::Tx;
@@ -264,11 +264,10 @@ impl Tcp {
             b.timers &= !1;
             b.backoff = 0;
         }
-        if acked.octets > 0 {
-            if let Some(ts) = seg.options.timestamps.filter(|_| c.has(flag::TIMESTAMPS)) {
-                recovery::undo_if_spurious(&mut self.flights, b, ts.echo.wrapping_sub(offset), &env);
-            }
-            end_probe(c, b);
+        if acked.octets > 0
+            && let Some(ts) = seg.options.timestamps.filter(|_| c.has(flag::TIMESTAMPS))
+        {
+            recovery::undo_if_spurious(&mut self.flights, b, ts.echo.wrapping_sub(offset), &env);
         }
         let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe_before, &env);
         if acked.fin {
@@ -361,16 +360,8 @@ fn update_window(c: &mut Connection, seg: &TcpSegment) {
     }
 }
 
-/// The tail loss probe's episode ends when all that was out with it is acknowledged (RFC 8985 §7.4).
-fn end_probe(c: &Connection, b: &mut Busy) {
-    if b.flags & busy::PROBE_OUT == 0 || c.snd_una.before(b.recover) || b.phase != Phase::Open {
-        return;
-    }
-    b.flags &= !busy::PROBE_OUT;
-}
-
 /// RACK's reordering timer (RFC 8985 §6.3) shares its place with others that cannot run at the same time.
-fn set_reordering_timer(c: &Connection, b: &mut Busy, wait_us: Option<u32>, now_ms: u32) {
+pub(crate) fn set_reordering_timer(c: &Connection, b: &mut Busy, wait_us: Option<u32>, now_ms: u32) {
     match wait_us {
         Some(wait) => {
             b.misc_at = now_ms.wrapping_add(wait.div_ceil(1000).max(1));

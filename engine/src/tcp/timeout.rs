@@ -2,6 +2,7 @@
 //! (RFC 9293 §3.10.8, §3.8.3, RFC 6298 §5).
 
 use super::block::{NONE, busy};
+use super::segment::set_reordering_timer;
 use super::state::{Event, State};
 use super::{Tcp, recovery, rtt};
 use crate::app::{App, End};
@@ -66,7 +67,8 @@ impl Tcp {
         if b.flight_head != NONE {
             let acked = recovery::Acked::default();
             let pipe = recovery::pipe(c, b);
-            recovery::after_ack(&mut self.flights, c, b, &acked, pipe, &env);
+            let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe, &env);
+            set_reordering_timer(c, b, wait, self.now_ms);
         } else if b.cwnd > 0 {
             // RFC 5681 §4.1: after one RTO of silence the window is the initial one again
             super::congestion::restart(
@@ -97,6 +99,10 @@ impl Tcp {
             self.probe_window(id, slot);
             return false;
         }
+        if b.flags & busy::PROBE_TIMER != 0 {
+            self.tail_probe_timer(id, slot);
+            return false;
+        }
         if b.backoff >= limit || patience {
             self.remove(app, id, if opening { End::SynTimeout } else { End::Timeout });
             return true;
@@ -111,6 +117,24 @@ impl Tcp {
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
         false
+    }
+
+    /// The tail loss probe's timer (RFC 8985 §7.3), which may have been set before the newest segment was sent.
+    fn tail_probe_timer(&mut self, id: u32, slot: u32) {
+        let (c, b) = (&self.conns[id], &mut self.busies[slot]);
+        b.flags &= !busy::PROBE_TIMER;
+        let newest = self.flights.back(b).map(|at| self.now_us.wrapping_sub(self.flights.get(at).sent_us) / 1000);
+        match (recovery::probe_timeout_ms(&self.flights, c, b, &self.config), newest) {
+            (Some(timeout), Some(age)) if age + 1 < timeout => {
+                b.flags |= busy::PROBE_TIMER;
+                b.rtx_at = self.now_ms.wrapping_add(timeout - age);
+                b.timers |= 1;
+                return;
+            }
+            (Some(_), Some(_)) => b.flags |= busy::PROBE_TAIL,
+            _ => {}
+        }
+        self.mark_dirty(id);
     }
 
     /// A zero-window probe (RFC 9293 §3.8.6.1): an old sequence number draws an ACK, with the window as it is now. A
