@@ -6,11 +6,16 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
 /// Where the files are; the second if the first cannot be written.
 const DIRECTORIES: [&str; 2] = ["/run/syncline", "/tmp/syncline"];
+
+/// How often, and how far apart, a held lock is tried again.
+const ATTEMPTS_MAX: u32 = 5;
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a queue could not be locked.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ impl QueueLock {
         let path = directory.join(format!("{netns}-{interface}-{queue}.lock"));
         let io_error = |error| LockError::Io(path.clone(), error);
         DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(io_error)?;
+        sweep(directory);
+        let mut attempts = 0;
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -57,6 +64,12 @@ impl QueueLock {
                 .map_err(io_error)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Perhaps only by somebody's sweep.
+                Err(rustix::io::Errno::WOULDBLOCK) if attempts < ATTEMPTS_MAX => {
+                    attempts += 1;
+                    std::thread::sleep(ATTEMPT_INTERVAL);
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let mut holder = String::new();
                     file.read_to_string(&mut holder).map_err(io_error)?;
@@ -85,6 +98,25 @@ impl Drop for QueueLock {
     }
 }
 
+/// Removes the files of processes that were killed before they could.
+fn sweep(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        // Locked and still the file of that name: it is nobody's, and whoever opened it meanwhile will look again.
+        let locked = file.metadata().map(|metadata| metadata.ino()).ok();
+        if locked.is_some() && std::fs::metadata(&path).map(|metadata| metadata.ino()).ok() == locked {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
 /// This process's command line, on one line.
 fn command() -> String {
     let octets = std::fs::read("/proc/self/cmdline").unwrap_or_default();
@@ -104,7 +136,10 @@ mod tests {
     #[test]
     fn a_second_taker_is_told_the_holder() {
         let directory = directory("second");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("7-7-7.lock"), "pid 1 (killed)").unwrap();
         let first = QueueLock::take_in(&directory, 1, 2, "veth9", 3).unwrap();
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "the file of a killed process was left");
         let Err(LockError::Held(holder)) = QueueLock::take_in(&directory, 1, 2, "veth9", 3) else {
             panic!("taken twice")
         };
