@@ -3,8 +3,10 @@
 //! A SYN becomes a record of 32 octets, not a block: a block is made when the handshake is complete. The records lie
 //! in one log for each time the SYN-ACK has been sent again, so that each log expires in order without a timer.
 
+use std::net::IpAddr;
+
 use crate::app::App;
-use crate::config::Ecn;
+use crate::config::{Ecn, SynCookies};
 use crate::device::Device;
 use crate::flow::Kind;
 use crate::wire::{DropReason, Flags, MacAddr, Seq, TcpOptions, TcpSegment, Timestamps};
@@ -12,7 +14,7 @@ use crate::wire::{DropReason, Flags, MacAddr, Seq, TcpOptions, TcpSegment, Times
 use super::block::{Connection, NONE, SynReceived, flag};
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
-use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt};
+use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt, syn_cookie};
 
 /// Smallest MSS believed: a peer that announces less makes us send more headers than data.
 const MSS_MIN: u16 = 64;
@@ -20,6 +22,7 @@ const MSS_MIN: u16 = 64;
 const EXPIRE_MAX: usize = 64;
 
 /// What a SYN says about its sender.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
     pub(crate) mss: u16,
     pub(crate) flags: u8,
@@ -70,24 +73,38 @@ impl Tcp {
         self.config.receive_window.min(65_535) as u16
     }
 
-    /// A segment for which there is no flow: RFC 9293 §3.10.7.1 (CLOSED) or §3.10.7.2 (LISTEN).
-    pub(crate) fn no_flow<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment, flow: &FlowId, hash: u64) {
+    /// A segment for which there is no flow: RFC 9293 §3.10.7.1 (CLOSED) or §3.10.7.2 (LISTEN). Returns the connection
+    /// that it opens, if it brings a SYN cookie back; it is then to be worked on as a segment of that.
+    pub(crate) fn no_flow<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        flow: &FlowId,
+        hash: u64,
+    ) -> Option<u32> {
         let Some(listener) = self.listener(flow.local_port) else {
             self.stats.dropped.count(DropReason::NoListener);
-            return self.reset(tx, seg);
+            self.reset(tx, seg);
+            return None;
         };
         if seg.flags.rst() {
-            return;
+            return None;
         }
         if seg.flags.ack() {
-            self.stats.dropped.count(DropReason::NoFlow);
-            return self.reset(tx, seg);
+            let opened = self.take_cookie(app, seg, flow, hash, listener);
+            if opened.is_none() {
+                self.stats.dropped.count(DropReason::NoFlow);
+                self.reset(tx, seg);
+            }
+            return opened;
         }
         if seg.flags.syn() && !seg.flags.fin() {
             self.syn(tx, seg, flow, hash, listener, None);
         } else {
             self.stats.dropped.count(DropReason::NoFlow);
         }
+        None
     }
 
     /// A SYN for a listener. `after`: the sequence number that the new connection must begin above.
@@ -100,60 +117,124 @@ impl Tcp {
         listener: u8,
         after: Option<Seq>,
     ) {
-        let held: u32 = self.syns.iter().map(crate::flow::Log::len).sum();
-        if held >= self.max_syn_received {
-            self.stats.refused_table_full.increment();
-            return self.stats.dropped.count(DropReason::TableFull);
-        }
-        let Some((remote, family)) = self.intern(flow.remote) else {
-            return self.stats.dropped.count(DropReason::TableFull);
-        };
+        let mode = self.listeners[usize::from(listener)].syn_cookies;
         let mut offer = self.agree(seg);
         if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
             offer.flags |= flag::ECN;
         }
         let local = self.locals.address(flow.local);
-        let mut iss = self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, self.now.micros());
-        if let Some(floor) = after
-            && !iss.after(floor)
-        {
-            iss = floor;
+        // In `auto` every ISN is a cookie, so that a half-open connection that finds no room, or loses it, completes
+        // all the same
+        let iss = match mode {
+            SynCookies::Never => {
+                self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, self.now.micros())
+            }
+            SynCookies::Auto | SynCookies::Always => self.cookies.bake(local, flow, seg.seq, &offer, self.now).iss,
+        };
+        let record = SynReceived {
+            remote: 0,
+            remote_port: flow.remote_port,
+            local_port: flow.local_port,
+            local: flow.local,
+            mss: offer.mss,
+            flags: offer.flags | if flow.remote.is_ipv6() { flag::IPV6 } else { 0 },
+            scales: offer.snd_scale,
+            listener,
+            resent: 0,
+            iss: after.filter(|&floor| !iss.after(floor)).unwrap_or(iss),
+            irs: seg.seq,
+            ts_recent: offer.ts_recent,
+            sent_us: self.now_us,
+        };
+        if !(mode == SynCookies::Always && after.is_none()) && self.keep_syn(flow, hash, &record) {
+            self.stats.passive_opens.increment();
+        } else if mode == SynCookies::Never {
+            self.stats.refused_table_full.increment();
+            return self.stats.dropped.count(DropReason::TableFull);
+        } else {
+            self.stats.syn_cookies_sent.increment();
         }
+        self.syn_ack(tx, &record, flow.remote, Some(seg.source_mac));
+    }
+
+    /// Keeps a half-open connection, if there are not too many. Above three quarters of the limit none is kept until
+    /// half of it is reached again: a flood then costs no memory and no table.
+    fn keep_syn(&mut self, flow: &FlowId, hash: u64, record: &SynReceived) -> bool {
+        let held: u32 = self.syns.iter().map(crate::flow::Log::len).sum();
+        let mark = if self.shedding { self.max_syn_received / 2 } else { self.max_syn_received / 4 * 3 };
+        self.shedding = held >= mark.max(1);
+        if self.shedding {
+            return false;
+        }
+        let Some((remote, family)) = self.intern(flow.remote) else { return false };
+        let Some(handle) = self.syns[0].push(SynReceived { remote, ..*record }) else {
+            self.forget_remote(remote, family);
+            return false;
+        };
+        if self.table.insert(hash, Kind::SynReceived, handle).is_err() {
+            self.syns[0].kill(handle);
+            self.forget_remote(remote, family);
+            return false;
+        }
+        true
+    }
+
+    /// An ACK at a listener without a half-open connection: a SYN cookie that comes back, or nothing.
+    fn take_cookie<A: App>(
+        &mut self,
+        app: &mut A,
+        seg: &TcpSegment,
+        flow: &FlowId,
+        hash: u64,
+        listener: u8,
+    ) -> Option<u32> {
+        let mode = self.listeners[usize::from(listener)].syn_cookies;
+        if mode == SynCookies::Never || seg.flags.syn() || !self.cookies.outstanding(self.now) {
+            return None;
+        }
+        let local = self.locals.address(flow.local);
+        let (irs, iss) = (seg.seq - 1, seg.ack - 1);
+        let echo = seg.options.timestamps.filter(|_| self.config.timestamps).map(|ts| ts.echo);
+        let echo = echo.map(|echo| echo.wrapping_sub(self.timestamp_offset(flow.local, flow.remote)));
+        let Some(offer) = self.cookies.open(local, flow, (irs, iss), echo, self.now) else {
+            self.stats.syn_cookies_rejected.increment();
+            return None;
+        };
+        let (remote, family) = self.intern(flow.remote)?;
         let record = SynReceived {
             remote,
             remote_port: flow.remote_port,
             local_port: flow.local_port,
             local: flow.local,
-            mss: offer.mss,
+            mss: offer.mss.min(self.mss_of_link(flow.remote.is_ipv6())),
             flags: offer.flags | family,
             scales: offer.snd_scale,
             listener,
             resent: 0,
             iss,
-            irs: seg.seq,
-            ts_recent: offer.ts_recent,
+            irs,
+            ts_recent: seg.options.timestamps.map_or(0, |ts| ts.value),
             sent_us: self.now_us,
         };
-        let Some(handle) = self.syns[0].push(record) else {
-            self.forget_remote(remote, family);
-            self.stats.refused_table_full.increment();
-            return self.stats.dropped.count(DropReason::TableFull);
-        };
-        if self.table.insert(hash, Kind::SynReceived, handle).is_err() {
-            self.syns[0].kill(handle);
-            self.forget_remote(remote, family);
-            self.stats.refused_table_full.increment();
-            return self.stats.dropped.count(DropReason::TableFull);
+        let opened = self.complete(app, seg, hash, None, &record);
+        match opened {
+            Some(_) => self.stats.syn_cookies_accepted.increment(),
+            None => self.forget_remote(remote, family),
         }
-        self.stats.passive_opens.increment();
-        self.syn_ack(tx, &record, Some(seg.source_mac));
+        opened
     }
 
     /// Sends a SYN-ACK: to the station the SYN came from, or else to the next hop.
-    fn syn_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, mac: Option<MacAddr>) {
-        let remote = self.remote(record.remote, record.flags);
-        let timestamps = (record.flags & flag::TIMESTAMPS != 0)
-            .then(|| Timestamps { value: self.timestamp(record.local, remote), echo: record.ts_recent });
+    fn syn_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, remote: IpAddr, mac: Option<MacAddr>) {
+        let cookie = self.listeners[usize::from(record.listener)].syn_cookies != SynCookies::Never;
+        let timestamps = (record.flags & flag::TIMESTAMPS != 0).then(|| {
+            let offset = self.timestamp_offset(record.local, remote);
+            let clock = match cookie {
+                true => syn_cookie::timestamp_with(syn_cookie::pack_wide(&record.offer()), self.now_ms),
+                false => self.now_ms,
+            };
+            Timestamps { value: clock.wrapping_add(offset), echo: record.ts_recent }
+        });
         let mut flags = Flags::SYN_ACK;
         if record.flags & flag::ECN != 0 {
             flags |= Flags::ECE;
@@ -225,7 +306,7 @@ impl Tcp {
         if seg.flags.syn() {
             if seg.seq == record.irs && !seg.flags.ack() {
                 self.stats.duplicates.increment();
-                self.syn_ack(tx, &record, Some(seg.source_mac));
+                self.syn_ack(tx, &record, seg.source, Some(seg.source_mac));
             } else {
                 self.syn_received_ack(tx, &record, seg.source_mac);
             }
@@ -246,16 +327,16 @@ impl Tcp {
             self.reset(tx, seg);
             return None;
         }
-        self.complete(app, seg, hash, handle, &record)
+        self.complete(app, seg, hash, Some(handle), &record)
     }
 
-    /// Makes a connection of a half-open one whose SYN-ACK was acknowledged.
+    /// Makes a connection of a half-open one whose SYN-ACK was acknowledged: of the one at `handle`, or of a cookie.
     fn complete<A: App>(
         &mut self,
         app: &mut A,
         seg: &TcpSegment,
         hash: u64,
-        handle: u32,
+        handle: Option<u32>,
         record: &SynReceived,
     ) -> Option<u32> {
         if self.conns.len() >= self.max_connections {
@@ -294,13 +375,25 @@ impl Tcp {
             self.stats.dropped.count(DropReason::TableFull);
             return None;
         };
-        self.table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
-        let (class, position) = split(handle);
-        self.syns[class].kill(position);
+        match handle {
+            Some(handle) => {
+                self.table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
+                let (class, position) = split(handle);
+                self.syns[class].kill(position);
+            }
+            None if self.table.insert(hash, Kind::Connection, id).is_err() => {
+                self.conns.free(id);
+                self.stats.refused_table_full.increment();
+                return None;
+            }
+            None => {}
+        }
         self.stats.established.increment();
         if let Some(slot) = self.attach(id) {
             let b = &mut self.busies[slot];
-            if record.resent == 0 {
+            if handle.is_none() {
+                // a cookie does not tell when it was sent
+            } else if record.resent == 0 {
                 rtt::sample(b, self.now_us.wrapping_sub(record.sent_us));
             } else {
                 // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
@@ -361,7 +454,7 @@ impl Tcp {
                         self.syns[class].kill(position);
                         self.stats.syn_ack_retransmitted.increment();
                         self.stats.segments_retransmitted.increment();
-                        self.syn_ack(tx, &again, None);
+                        self.syn_ack(tx, &again, flow.remote, None);
                     }
                     None => self.forget_syn(hash, handle),
                 }
@@ -387,4 +480,11 @@ fn split(handle: u32) -> (usize, u32) {
 
 fn join(class: usize, position: u32) -> u32 {
     (class as u32) << SYN_CLASS_SHIFT | position
+}
+
+impl SynReceived {
+    /// What its SYN had offered.
+    fn offer(&self) -> Offer {
+        Offer { mss: self.mss, flags: self.flags, snd_scale: self.scales, ts_recent: self.ts_recent }
+    }
 }

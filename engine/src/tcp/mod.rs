@@ -21,6 +21,7 @@ mod recovery;
 mod rtt;
 mod segment;
 mod state;
+mod syn_cookie;
 mod syn_sent;
 mod time_wait;
 mod timeout;
@@ -137,6 +138,9 @@ pub struct Tcp {
     pub(crate) now_ms: u32,
     max_connections: u32,
     max_syn_received: u32,
+    /// Too many half-open connections: none is kept for now.
+    shedding: bool,
+    cookies: syn_cookie::CookieJar,
 }
 
 impl Tcp {
@@ -202,6 +206,8 @@ impl Tcp {
             now_ms: 0,
             max_connections: connections,
             max_syn_received: config.max_syn_received,
+            shedding: false,
+            cookies: syn_cookie::CookieJar::new([secrets.isn[1].rotate_left(17), secrets.isn[0].rotate_left(41)]),
         })
     }
 
@@ -505,6 +511,11 @@ impl Tcp {
     /// addresses alone, so that it goes on over incarnations.
     #[inline]
     pub(crate) fn timestamp(&self, local: u16, remote: IpAddr) -> u32 {
-        self.now_ms.wrapping_add(self.isn_key.timestamp_offset(self.locals.address(local), remote))
+        self.now_ms.wrapping_add(self.timestamp_offset(local, remote))
+    }
+
+    #[inline]
+    pub(crate) fn timestamp_offset(&self, local: u16, remote: IpAddr) -> u32 {
+        self.isn_key.timestamp_offset(self.locals.address(local), remote)
     }
 }

@@ -45,7 +45,11 @@ impl Tcp {
                 }
             }
             Some((Kind::TimeWait, handle)) => self.time_wait_segment(tx, seg, &flow, hash, handle),
-            None => self.no_flow(tx, seg, &flow, hash),
+            None => {
+                if let Some(id) = self.no_flow(app, tx, seg, &flow, hash) {
+                    self.connection_segment(app, tx, id, seg, payload);
+                }
+            }
         }
     }
 
