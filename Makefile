@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all set-up by themselves on a Debian or Ubuntu machine with Rust.
+
+CARGO ?= cargo
+SYNCLINE = target/release/syncline
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help setup build demo test bench lint doc clean
+
+help:
+	@echo 'make demo    what this machine can do: two engines over a veth pair'
+	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
+	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
+	@echo 'make lint    formatting and clippy, as CI wants them'
+	@echo 'make setup   install what is missing (apt-get)'
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(CARGO) build --release --bin syncline
+
+demo: build
+	$(SUDO) $(SYNCLINE) demo
+
+# Root is needed to make namespaces. Without it the tests that need them say SKIPPED; with CI=true they fail.
+test: setup
+	$(CARGO) test --workspace
+
+bench: build
+	$(SUDO) bench/run
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+
+clean:
+	$(CARGO) clean
