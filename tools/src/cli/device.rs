@@ -46,6 +46,9 @@ pub struct DeviceArgs {
     /// Network interface
     #[arg(long, value_name = "IF")]
     pub dev: IfName,
+    /// Take the device even if this host's own traffic leaves by it
+    #[arg(long)]
+    pub allow_default_route: bool,
     /// Addresses the engine owns: 10.0.0.1/24 or 10.0.0.1-10.0.0.99/24 (repeatable)
     #[arg(long, value_name = "CIDR|FIRST-LAST/LEN")]
     pub addr: Vec<OwnedAddrs>,

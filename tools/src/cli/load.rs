@@ -158,12 +158,12 @@ pub struct LoadArgs {
     #[arg(long, value_name = "S")]
     #[serde(rename = "ramp_s")]
     pub ramp: Option<Span>,
-    /// Octets of a request
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub request_bytes: Octets,
-    /// Octets of a response, or `eof`: up to the peer's FIN
-    #[arg(long, value_name = "N|eof", default_value = "1")]
-    pub response_bytes: ResponseLength,
+    /// Octets of a request [default: 64; http: no body; bulk: without end, unless --response-bytes is given]
+    #[arg(long, value_name = "N")]
+    pub request_bytes: Option<Octets>,
+    /// Octets of a response, or `eof`: up to the peer's FIN [default: 64; bulk: none]
+    #[arg(long, value_name = "N|eof")]
+    pub response_bytes: Option<ResponseLength>,
     /// Requests on each connection (rr, http)
     #[arg(long, value_name = "N")]
     pub requests_per_connection: Option<Count>,
@@ -289,7 +289,7 @@ mod tests {
             load("--target 10.0.0.2:80 --profile crr --rate 200k --duration 30s --response-bytes eof --piggyback");
         assert_eq!(args.check(), Ok(()));
         assert_eq!(args.rate, Some("200k".parse().unwrap()));
-        assert_eq!(args.response_bytes, ResponseLength::UntilFin);
+        assert_eq!(args.response_bytes, Some(ResponseLength::UntilFin));
         let config = serde_json::to_value(&args).unwrap();
         assert_eq!(config["rate"], 200_000.0);
         assert_eq!(config["duration_s"], 30.0);

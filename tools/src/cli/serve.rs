@@ -57,10 +57,10 @@ pub struct ServeArgs {
     #[arg(long, value_enum, required = true)]
     pub app: Vec<ServerApp>,
     /// Octets of a request (respond)
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "64")]
     pub request_bytes: Octets,
     /// Octets of a response (respond, http)
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "64")]
     pub response_bytes: Octets,
     /// When SYNs are answered with cookies
     #[arg(long, value_enum, default_value_t)]

@@ -166,6 +166,16 @@ impl Client {
         self.phase
     }
 
+    /// Whether this worker is through and its last snapshot is on its way.
+    pub fn is_done(&self) -> bool {
+        self.recorder.current.last
+    }
+
+    /// What this worker has in common with the others.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
     /// Connections of this worker that are not over.
     pub fn in_flight(&self) -> u32 {
         self.population.iter().sum()

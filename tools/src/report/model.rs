@@ -209,7 +209,7 @@ pub struct Failures {
 pub struct Rates {
     /// Connections per second that were asked for.
     pub offered_cps: Option<f64>,
-    /// Connections completed per second; of `hold`, established per second.
+    /// Connections completed per second.
     pub achieved_cps: Option<f64>,
     /// Requests answered per second.
     pub requests_per_s: Option<f64>,

@@ -12,6 +12,7 @@ use syncline_engine::stats::Stats;
 use syncline_engine::time::{Clock as _, Instant};
 use syncline_engine::worker::Worker;
 
+use super::lanes::DrainWalk;
 use super::{Gauges, MonotonicClock, Waitable};
 use crate::error::{Error, Result};
 use crate::signals::{Stop, StopFlag};
@@ -20,14 +21,14 @@ use crate::signals::{Stop, StopFlag};
 pub trait Lane: App {
     /// Called about once a millisecond. `stop` is what the user wants. True when there is nothing left to do; an
     /// application that was told to [`Drain`](Stop::Drain) closes what is open first.
-    fn look_around(&mut self, net: &mut Net<'_>, stop: Stop) -> bool;
+    fn look_around(&mut self, net: &mut Net<'_>, stop: Stop, drain: &mut DrainWalk) -> bool;
 }
 
 /// How often the driver looks beyond the loop: stop flag, application's end.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// How often it asks for the device's health and publishes its counters, which are system calls.
-const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How often it asks for the device's health and publishes its counters: system calls, if short ones.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long a worker with nothing to do goes on polling before it sleeps. Traffic at more than a few thousand frames a
 /// second never lets it sleep; below that a wake-up costs less than the core.
@@ -45,6 +46,7 @@ struct Driver<D: Waitable, A: Lane, P: PageSource> {
     clock: MonotonicClock,
     gauges: Arc<Gauges>,
     stop: StopFlag,
+    drain: DrainWalk,
 }
 
 impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
@@ -86,7 +88,7 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
     fn is_over(&mut self) -> bool {
         let stop = self.stop.get();
         let (app, mut net) = self.worker.app_and_net();
-        app.look_around(&mut net, stop) || stop == Stop::Now
+        app.look_around(&mut net, stop, &mut self.drain) || stop == Stop::Now
     }
 
     fn sleep(&mut self, now: Instant) {
@@ -144,7 +146,7 @@ where
         for (index, (worker, core)) in workers.into_iter().enumerate() {
             let gauges = Arc::new(Gauges::default());
             crew.members.push(Member { core, stats: Arc::clone(worker.stats()), gauges: Arc::clone(&gauges) });
-            let driver = Driver { worker, clock, gauges, stop: stop.clone() };
+            let driver = Driver { worker, clock, gauges, stop: stop.clone(), drain: DrainWalk::default() };
             let report = report.clone();
             let body = move || {
                 if let Some(id) = core {
