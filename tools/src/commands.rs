@@ -1,6 +1,8 @@
 //! The commands: what each does with its arguments.
 
 mod output;
+mod progress;
+mod serve;
 
 use std::fs;
 use std::io;
@@ -23,6 +25,7 @@ pub use output::{print, write_json};
 pub fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Veth(args) => veth(args.action),
+        Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => run_doctor(&args),
         Command::Report(args) => match args.action {
             ReportAction::Render { file } => render(&file),

@@ -18,6 +18,7 @@ pub mod net;
 pub mod netns;
 pub mod report;
 pub mod run;
+pub mod setup;
 pub mod signals;
 pub mod units;
 

@@ -73,6 +73,11 @@ fn worker_report(member: &Member, from: &Mark, to: &Mark, length: Duration) -> W
     }
 }
 
+/// The figures of a worker that has run for `length`.
+pub fn worker_report_since_start(member: &Member, length: Duration) -> WorkerReport {
+    worker_report(member, &Mark::default(), &Mark::of(member), length)
+}
+
 /// One worker as the collector follows it.
 struct Followed {
     member: Member,

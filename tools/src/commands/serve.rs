@@ -1,0 +1,217 @@
+//! `syncline serve`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as SystemInstant, SystemTime};
+
+use syncline_engine::config::{Config, Listener, SynCookies as CookieMode};
+use syncline_engine::page::HeapPages;
+use syncline_engine::stats::Stats;
+use syncline_engine::worker::Worker;
+
+use super::{print, write_json};
+use crate::apps::{ServeApp, Server, ServerCounters};
+use crate::cli::ServeArgs;
+use crate::cli::serve::{ServerApp, SynCookieMode};
+use crate::error::{Error, Exit, Result};
+use crate::report::blocks::{Detail, Levels, Span, Traffic};
+use crate::report::model::{Report, SynCache, SynCookies, Verdict};
+use crate::report::text;
+use crate::run::collect::{traffic, worker_report_since_start};
+use crate::run::{Crew, Member, MonotonicClock, Waitable};
+use crate::signals::{Stop, StopFlag};
+use crate::{host, setup};
+
+/// What a server needs to know beside its device.
+pub(super) struct ServerPlan {
+    /// The engine's configuration, listeners included.
+    pub(super) config: Config,
+    /// What answers on each listener.
+    pub(super) apps: Vec<ServeApp>,
+    /// Seed of the keys.
+    pub(super) seed: u64,
+}
+
+/// Serves until interrupted, or for `--duration`.
+///
+/// # Errors
+/// Exit 2 or 3 before the start, 3 if the device fails.
+pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
+    args.check()?;
+    let stop = StopFlag::on_signals()?;
+    let clock = MonotonicClock::start();
+    let cores = setup::cores(&args.device);
+    let plan = plan(args, cores.len())?;
+    let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
+    let facts = setup::host_facts(Some(&interface), interface.name(), &cores);
+
+    let mut report = match &args.device.pcap {
+        Some(file) => serve(setup::tap(devices, file, clock)?, &plan, &cores, clock, &stop, args)?,
+        None => serve(devices, &plan, &cores, clock, &stop, args)?,
+    };
+    report.host = facts;
+    report.seed = Some(plan.seed);
+    report.config = serde_json::to_value(args).unwrap_or_default();
+    if let Some(file) = &args.output.json {
+        write_json(file, &report)?;
+    }
+    if !args.output.json_on_stdout() {
+        print(&text::render(&report))?;
+    }
+    Ok(report.exit())
+}
+
+fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
+    let listeners = args.listeners()?;
+    let syn_cookies = match args.syn_cookies {
+        SynCookieMode::Auto => CookieMode::Auto,
+        SynCookieMode::Always => CookieMode::Always,
+        SynCookieMode::Never => CookieMode::Never,
+    };
+    let mut config = setup::engine_config(&args.device);
+    config.listeners = listeners
+        .iter()
+        .map(|(ports, _)| Listener { first_port: ports.first(), last_port: ports.last(), syn_cookies })
+        .collect();
+    if let Some(limit) = args.max_connections {
+        let each = limit.0.div_ceil(workers as u64);
+        config.max_connections = u32::try_from(each).unwrap_or(u32::MAX).min(1 << 28);
+    }
+    let app = |app: ServerApp| match app {
+        ServerApp::Echo => ServeApp::Echo,
+        ServerApp::Discard => ServeApp::Discard,
+        ServerApp::Daytime => ServeApp::Daytime,
+        ServerApp::Chargen => ServeApp::Chargen,
+        ServerApp::Respond => {
+            ServeApp::Respond { request_bytes: args.request_bytes.0, response_bytes: args.response_bytes.0 }
+        }
+        ServerApp::Http => ServeApp::Http { response_bytes: args.response_bytes.0 },
+    };
+    let apps = listeners.into_iter().map(|(_, name)| app(name)).collect();
+    Ok(ServerPlan { config, apps, seed: setup::seed(args.device.seed) })
+}
+
+/// Running servers.
+pub(super) struct Serving<D: Waitable> {
+    crew: Crew<D, Server, HeapPages>,
+    members: Vec<Member>,
+    counters: Vec<Arc<ServerCounters>>,
+    since: SystemInstant,
+    started_at: SystemTime,
+}
+
+impl<D: Waitable + Send + 'static> Serving<D>
+where
+    Worker<D, Server, HeapPages>: Send,
+{
+    /// Starts a server on each device.
+    ///
+    /// # Errors
+    /// Exit 2 if the configuration cannot be.
+    pub(super) fn start(
+        devices: Vec<D>,
+        plan: &ServerPlan,
+        cores: &[Option<usize>],
+        clock: MonotonicClock,
+        stop: &StopFlag,
+    ) -> Result<Self> {
+        let secrets = setup::secrets(plan.seed);
+        let (mut workers, mut counters) = (Vec::new(), Vec::new());
+        for (device, core) in devices.into_iter().zip(cores) {
+            let refused = |error: &dyn std::fmt::Display| Error::usage("cannot serve", error, "");
+            let server = Server::new(&plan.apps, clock.wall_at_origin()).map_err(|error| refused(&error))?;
+            counters.push(server.counters());
+            let worker = Worker::new(&plan.config, &secrets, device, server, HeapPages::new());
+            workers.push((worker.map_err(|error| refused(&error))?, *core));
+        }
+        let crew = Crew::start(workers, clock, stop)?;
+        let members = crew.members().to_vec();
+        Ok(Self { crew, members, counters, since: SystemInstant::now(), started_at: SystemTime::now() })
+    }
+
+    /// Waits at most `timeout` for the servers' end. True when it has come.
+    pub(super) fn wait(&mut self, timeout: Duration) -> bool {
+        self.crew.wait(timeout)
+    }
+
+    /// Waits for the end, and reports.
+    ///
+    /// # Errors
+    /// Those of the workers.
+    pub(super) fn finish(self, command: &str) -> Result<Report> {
+        let Self { crew, members, counters, since, started_at } = self;
+        let rss = host::rss_bytes();
+        let levels_before = levels(&members, rss);
+        crew.finish()?;
+        let mut report = Report::new(command);
+        report.started_at = Some(humantime::format_rfc3339_seconds(started_at).to_string());
+        let span = span(&members, &counters, since.elapsed(), levels_before);
+        report.blocks = span.blocks(Detail::Full);
+        report.verdict = Verdict::Valid;
+        let sum = |count: fn(&Stats) -> u64| Some(members.iter().map(|member| count(&member.stats)).sum());
+        report.syn_cookies = Some(SynCookies {
+            sent: sum(|stats| stats.syn_cookies_sent.get()),
+            accepted: sum(|stats| stats.syn_cookies_accepted.get()),
+            rejected: sum(|stats| stats.syn_cookies_rejected.get()),
+        });
+        report.syn_cache = Some(SynCache { entries: sum(|stats| stats.syn_received_now.get()), ..SynCache::default() });
+        Ok(report)
+    }
+}
+
+fn levels(members: &[Member], rss_bytes: Option<u64>) -> Levels {
+    let sum = |count: fn(&Stats) -> u64| members.iter().map(|member| count(&member.stats)).sum();
+    Levels {
+        open: sum(|stats| stats.connections.get()),
+        time_wait: sum(|stats| stats.time_wait_now.get()),
+        flow_table_bytes: sum(|stats| stats.table_bytes.get()),
+        rss_bytes,
+        ..Levels::default()
+    }
+}
+
+fn span(members: &[Member], counters: &[Arc<ServerCounters>], length: Duration, before: Levels) -> Span {
+    let mut span = Span { length, ..Span::default() };
+    for member in members {
+        let moved: Traffic = traffic(&member.stats, &member.gauges.read());
+        span.traffic.add(&moved);
+        span.measures.tally.attempted += member.stats.passive_opens.get();
+        span.measures.tally.established += member.stats.established.get();
+        span.workers.push(worker_report_since_start(member, length));
+    }
+    for counters in counters {
+        span.measures.tally.completed += counters.completed.get();
+        span.measures.tally.requests += counters.requests.get();
+    }
+    let now = levels(members, before.rss_bytes);
+    span.levels = Levels { flow_table_bytes: before.flow_table_bytes, ..now };
+    span
+}
+
+fn serve<D: Waitable + Send + 'static>(
+    devices: Vec<D>,
+    plan: &ServerPlan,
+    cores: &[Option<usize>],
+    clock: MonotonicClock,
+    stop: &StopFlag,
+    args: &ServeArgs,
+) -> Result<Report>
+where
+    Worker<D, Server, HeapPages>: Send,
+{
+    let mut serving = Serving::start(devices, plan, cores, clock, stop)?;
+    if args.output.json_on_stdout() {
+        eprintln!("ready");
+    } else {
+        print("ready\n")?;
+    }
+    // Without a duration it is the user who ends the server: then nothing was cut short.
+    let end = args.device.duration.map(|span| SystemInstant::now() + span.0);
+    let mut partial = end.is_some();
+    while !serving.wait(Duration::from_millis(100)) {
+        if stop.get() == Stop::No && end.is_some_and(|end| SystemInstant::now() >= end) {
+            partial = false;
+            stop.raise(Stop::Drain);
+        }
+    }
+    Ok(Report { partial, ..serving.finish("serve")? })
+}

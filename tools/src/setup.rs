@@ -1,0 +1,192 @@
+//! From the arguments of `serve` and `load` to an engine's configuration and an open device.
+
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use syncline_engine::config::{AddressRange, Config, PortRange, TcpConfig};
+use syncline_engine::device::pcap::{PcapConfig, PcapTap, PcapWriter};
+use syncline_engine::tcp::Secrets;
+use syncline_engine::wire::MacAddr;
+use syncline_xdp::{Claim, Interface, ModeChoice, OpenError, Options, XdpDevice, ZerocopyChoice, netlink};
+
+use crate::cli::DeviceArgs;
+use crate::cli::device::{Mode, Zerocopy};
+use crate::error::{Error, Result};
+use crate::host;
+use crate::net::OwnedAddrs;
+use crate::report::model::Host;
+use crate::run::{MonotonicClock, Waitable};
+
+/// Connections that a worker's table may grow to. Growth is by need.
+const CONNECTIONS_MAX: u32 = 1 << 24;
+
+/// A device that captures what passes it.
+pub type Tapped = PcapTap<XdpDevice, MonotonicClock, std::fs::File>;
+
+impl Waitable for Tapped {
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.device().as_fd())
+    }
+}
+
+/// The cores of the workers, `None` for one that is bound to none.
+pub fn cores(args: &DeviceArgs) -> Vec<Option<usize>> {
+    args.cores.as_ref().map_or_else(|| vec![None], |cores| cores.as_slice().iter().map(|core| Some(*core)).collect())
+}
+
+/// The configuration of one worker's engine that the device's arguments ask for.
+pub fn engine_config(args: &DeviceArgs) -> Config {
+    let range =
+        |addrs: &OwnedAddrs| AddressRange { first: addrs.first(), last: addrs.last(), prefix_len: addrs.prefix_len() };
+    let own = args.addr.iter().copied().chain(args.shared_addr.map(OwnedAddrs::from));
+    let ports = args.local_ports.map(|ports| PortRange { first: ports.first(), last: ports.last() });
+    let gateway = |v4: bool| args.gateway.iter().copied().find(|gateway| gateway.is_ipv4() == v4);
+    let tcp = TcpConfig { time_wait: args.time_wait.0, ..TcpConfig::default() };
+    let local_ports = ports.unwrap_or(tcp.local_ports);
+    Config {
+        addresses: own.map(|addrs| range(&addrs)).collect(),
+        gateway_v4: gateway(true),
+        gateway_v6: gateway(false),
+        vlan: args.vlan,
+        shared: args.shared_addr.and(ports),
+        tcp: TcpConfig { local_ports, ..tcp },
+        max_connections: CONNECTIONS_MAX,
+        ..Config::default()
+    }
+}
+
+/// Opens the interface, entering its network namespace first.
+///
+/// # Errors
+/// Exit 2 or 3, as the device says.
+pub fn open(args: &DeviceArgs, queues: usize, peer_is_engine: bool) -> Result<(Interface, Vec<XdpDevice>)> {
+    if let Some(netns) = &args.netns {
+        crate::netns::enter(netns)?;
+    }
+    let range = |addrs: &OwnedAddrs| match (addrs.first(), addrs.last()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => syncline_xdp::AddressRange::V4(first, last),
+        (IpAddr::V6(first), IpAddr::V6(last)) => syncline_xdp::AddressRange::V6(first, last),
+        (first, _) => syncline_xdp::AddressRange::from(first),
+    };
+    let claim = match args.shared_addr.zip(args.local_ports) {
+        Some((shared, ports)) => {
+            Claim::Shared { addresses: vec![shared.addr()], port_first: ports.first(), port_last: ports.last() }
+        }
+        None => Claim::Owned(args.addr.iter().map(range).collect()),
+    };
+    let options = Options {
+        vlan_id: args.vlan,
+        mode: match args.mode {
+            Mode::Auto => ModeChoice::Auto,
+            Mode::Native => ModeChoice::Native,
+            Mode::Skb => ModeChoice::Skb,
+        },
+        peer_is_engine,
+        zerocopy: match args.zerocopy {
+            Zerocopy::Auto => ZerocopyChoice::Auto,
+            Zerocopy::On => ZerocopyChoice::On,
+            Zerocopy::Off => ZerocopyChoice::Off,
+        },
+        queues: u32::try_from(queues).unwrap_or(u32::MAX),
+        allow_default_route: args.allow_default_route,
+        ..Options::new(args.dev.as_str(), claim)
+    };
+    let mut interface = Interface::open(options)?;
+    let devices = (0..queues).map(|queue| interface.queue(queue as u32)).collect::<std::result::Result<_, _>>()?;
+    Ok((interface, devices))
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error.exit_code() {
+            2 => Self::usage("cannot open the device", error, ""),
+            _ => Self::environment("cannot open the device", error, ""),
+        }
+    }
+}
+
+/// The next hops to `remotes` that the kernel knows: on a shared address it is the kernel that resolves.
+///
+/// # Errors
+/// Exit 3 if the kernel does not know one.
+pub fn kernel_neighbors(interface: &Interface, remotes: &[IpAddr]) -> Result<Vec<(IpAddr, MacAddr)>> {
+    let mut neighbors = Vec::new();
+    for &remote in remotes {
+        let what = || format!("no way to {remote} by {}", interface.name());
+        let index = interface.index();
+        let mend = "check `ip route get` and `ip neigh`; a ping makes the kernel look";
+        let hop = netlink::next_hop(index, remote).map_err(|error| Error::environment(what(), error, mend))?;
+        let hop = hop.unwrap_or(remote);
+        let mac = netlink::kernel_neighbor(index, hop).map_err(|error| Error::environment(what(), error, mend))?;
+        let mac = mac.ok_or_else(|| Error::environment(what(), format!("the kernel does not know {hop}"), mend))?;
+        if !neighbors.contains(&(hop, MacAddr(mac))) {
+            neighbors.push((hop, MacAddr(mac)));
+        }
+    }
+    Ok(neighbors)
+}
+
+/// Puts a capture around each device, all into one file.
+///
+/// # Errors
+/// Exit 3 if the file cannot be written.
+pub fn tap(devices: Vec<XdpDevice>, file: &Path, clock: MonotonicClock) -> Result<Vec<Tapped>> {
+    let failed = |error| Error::environment(format!("cannot capture to {}", file.display()), error, "check --pcap");
+    // Each writer appends whole records with one system call, so that several may share the file.
+    let sink = OpenOptions::new().create(true).append(true).open(file).map_err(failed)?;
+    sink.set_len(0).map_err(failed)?;
+    PcapWriter::new(sink.try_clone().map_err(failed)?, PcapConfig::default()).flush();
+    let origin = clock.wall_at_origin().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let config = PcapConfig { origin, file_header: false, ..PcapConfig::default() };
+    devices
+        .into_iter()
+        .map(|device| Ok(PcapTap::new(device, clock, sink.try_clone().map_err(failed)?, config)))
+        .collect()
+}
+
+/// The seed that was given, or one from the operating system.
+pub fn seed(given: Option<u64>) -> u64 {
+    // A new hasher's keys come from the operating system's random source.
+    given.unwrap_or_else(|| RandomState::new().hash_one(0u8))
+}
+
+/// The keys of a run's workers. All workers of a run share them: a frame may reach any of them first.
+pub fn secrets(seed: u64) -> Secrets {
+    let mut state = seed;
+    // SplitMix64 (Steele, Lea, Flood 2014): what a seed is spread out with.
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = state;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ word >> 31
+    };
+    let mut pair = || [next(), next()];
+    Secrets { table: pair(), isn: pair(), ports: pair() }
+}
+
+/// What the report says of the host and the device.
+pub fn host_facts(interface: Option<&Interface>, device: &str, cores: &[Option<usize>]) -> Host {
+    let placement: Vec<_> = cores
+        .iter()
+        .enumerate()
+        .map(|(worker, core)| match core {
+            Some(core) => format!("worker {worker} on core {core}"),
+            None => format!("worker {worker} on any core"),
+        })
+        .collect();
+    Host {
+        kernel: host::kernel_release(),
+        cpu_model: host::cpu_model(),
+        cores: host::cores(),
+        device: Some(device.to_owned()),
+        driver: interface.map(|interface| interface.driver().to_owned()),
+        xdp_mode: interface.map(|interface| interface.mode().name().to_owned()),
+        zerocopy: interface.and_then(Interface::zerocopy),
+        placement: Some(placement.join(", ")),
+    }
+}
