@@ -40,6 +40,8 @@ Exit codes: 0 valid or done, 1 fault of ours, 2 usage, 3 host lacks something,
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "one value per process")]
 pub enum Command {
+    /// Load targets: connections, requests, held connections, bulk data, HTTP
+    Load(LoadArgs),
     /// Serve TCP on the engine: echo, discard, daytime, chargen, respond, http
     Serve(ServeArgs),
     /// Make, remove or show a test bed of network namespaces

@@ -1,5 +1,6 @@
 //! The commands: what each does with its arguments.
 
+mod load;
 mod output;
 mod progress;
 mod serve;
@@ -25,6 +26,7 @@ pub use output::{print, write_json};
 pub fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Veth(args) => veth(args.action),
+        Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => run_doctor(&args),
         Command::Report(args) => match args.action {

@@ -28,8 +28,6 @@ pub enum Profile {
     Bulk,
     /// HTTP/1.1
     Http,
-    /// SYNs that are never followed up
-    SynFlood,
 }
 
 impl Profile {
@@ -42,7 +40,6 @@ impl Profile {
             Self::Hold => "hold",
             Self::Bulk => "bulk",
             Self::Http => "http",
-            Self::SynFlood => "syn-flood",
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::latency::LatencySummary;
-use super::model::{Blocks, Connections, Failures, Latencies, Memory, Packets, Rates, Syscalls, WorkerReport};
+use super::model::{
+    Blocks, Connections, Failures, Latencies, Memory, Packets, Rates, Syscalls, TargetReport, WorkerReport,
+};
 use crate::measure::{Failure, Latency, Measures, Stage, Tally};
 
 /// What the engine and its devices counted within a span, all workers together.
@@ -143,6 +145,15 @@ impl Span {
 /// `part / whole`, or `None` of nothing.
 pub fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+impl TargetReport {
+    /// What was counted of connections to `target`.
+    pub fn new(target: String, tally: &Tally) -> Self {
+        let connections = connections(tally, &Levels::default());
+        let unknown = Connections { open_at_end: None, held_max: None, time_wait_at_end: None, ..connections };
+        Self { target, connections: unknown }
+    }
 }
 
 fn connections(tally: &Tally, levels: &Levels) -> Connections {

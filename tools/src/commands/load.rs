@@ -1,0 +1,326 @@
+//! `syncline load`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use syncline_engine::config::Config;
+use syncline_engine::page::HeapPages;
+use syncline_engine::worker::Worker;
+
+use super::progress::Progress;
+use super::{print, write_json};
+use crate::cli::load::{CloseMode, FirstClose, Profile as ProfileName, ResponseLength};
+use crate::cli::{LoadArgs, OutputArgs};
+use crate::error::{Error, Exit, Result};
+use crate::load::{self, Client, Control, Exchange, FirstCloser, Load, Plan, Profile, Response};
+use crate::report::blocks::Detail;
+use crate::report::model::{Report, TargetReport};
+use crate::report::verdict::{self, Context};
+use crate::report::{Threshold, text};
+use crate::run::collect::Collected;
+use crate::run::{Collector, Crew, MonotonicClock, Waitable};
+use crate::setup;
+use crate::signals::{Stop, StopFlag};
+use crate::units::{Octets, OfferedRate};
+
+/// Connections of a closed loop that was given no size.
+const CONCURRENCY_DEFAULT: u64 = 64;
+
+/// Connections in flight on each worker when as many as possible are asked for.
+const IN_FLIGHT_AT_MAX: u64 = 1_024;
+
+/// What a load generator needs to know beside its devices.
+#[derive(Clone, Debug)]
+pub(super) struct LoadPlan {
+    /// The engine's configuration.
+    pub(super) config: Config,
+    /// What to do.
+    pub(super) plan: Plan,
+    /// Conditions on the report.
+    pub(super) thresholds: Vec<Threshold>,
+    /// Whether as much as possible is asked for.
+    pub(super) maximum_asked: bool,
+    /// Seed of the keys.
+    pub(super) seed: u64,
+    /// The command, as the report names it.
+    pub(super) command: &'static str,
+}
+
+/// Loads the targets and says what came of it.
+///
+/// # Errors
+/// Exit 2 or 3 before the start, 3 if the device fails.
+pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
+    args.check()?;
+    let stop = StopFlag::on_signals()?;
+    let clock = MonotonicClock::start();
+    let cores = setup::cores(&args.device);
+    let mut plan = plan(args, cores.len() as u64)?;
+    check_tuples(args, &plan)?;
+    let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
+    if args.device.shared_addr.is_some() {
+        let remotes: HashSet<_> = args.target.iter().map(|target| target.0.ip()).collect();
+        plan.config.neighbors = setup::kernel_neighbors(&interface, &Vec::from_iter(remotes))?;
+    }
+    let progress = Progress::new(&args.output);
+    let mut report = match &args.device.pcap {
+        Some(file) => generate(setup::tap(devices, file, clock)?, &plan, &cores, clock, &stop, progress)?,
+        None => generate(devices, &plan, &cores, clock, &stop, progress)?,
+    };
+    report.host = setup::host_facts(Some(&interface), interface.name(), &cores);
+    report.config = serde_json::to_value(args).unwrap_or_default();
+    publish(&report, &args.output)
+}
+
+/// Writes the report where it belongs, and returns what the process ends with.
+///
+/// # Errors
+/// Exit 3 if it cannot be written.
+pub(super) fn publish(report: &Report, output: &OutputArgs) -> Result<Exit> {
+    if let Some(file) = &output.json {
+        write_json(file, report)?;
+    }
+    if !output.json_on_stdout() {
+        print(&text::render(report))?;
+    }
+    Ok(report.exit())
+}
+
+fn plan(args: &LoadArgs, workers: u64) -> Result<LoadPlan> {
+    let profile = match args.profile {
+        ProfileName::Connect => Profile::Connect,
+        ProfileName::Crr => Profile::Crr,
+        ProfileName::Rr => Profile::Rr,
+        ProfileName::Hold => Profile::Hold,
+        ProfileName::Bulk => Profile::Bulk,
+        ProfileName::Http => Profile::Http,
+    };
+    let mut plan = Plan::new(profile, args.target.iter().map(|target| target.0).collect());
+    plan.load = shape(args, &plan, workers);
+    plan.count = args.count.map(|count| count.0);
+    plan.ramp = args.ramp.unwrap_or_default().0;
+    plan.duration = args.device.duration.map(|span| span.0);
+    plan.hold = args.hold.map(|span| span.0).or(plan.hold);
+    plan.exchange = exchange(args, plan.exchange);
+    if let Some(requests) = args.requests_per_connection {
+        plan.requests = Some(u32::try_from(requests.0).unwrap_or(u32::MAX));
+    } else if args.profile == ProfileName::Bulk && args.request_bytes.is_some() | args.response_bytes.is_some() {
+        plan.requests = Some(1);
+    }
+    plan.request_rate = args.request_rate.map(|rate| rate.as_f64());
+    plan.bitrate = args.bitrate.map(|rate| rate.0);
+    plan.close = match args.close {
+        CloseMode::Fin => load::Close::Fin,
+        CloseMode::Rst => load::Close::Rst,
+    };
+    plan.first_closer = match args.first_close {
+        Some(FirstClose::Server) => FirstCloser::Server,
+        Some(FirstClose::Client) | None => FirstCloser::Client,
+    };
+    plan.connect_timeout = args.connect_timeout.0;
+    if args.profile != ProfileName::Bulk {
+        plan.timeout = Some(args.timeout.0);
+    }
+    plan.check(workers as u32).map_err(|error| Error::usage("cannot generate this load", error, ""))?;
+
+    let mut config = setup::engine_config(&args.device);
+    config.tcp.piggyback = args.piggyback;
+    let expected = args.connections.map_or(0, |held| held.0.div_ceil(workers));
+    config.expected_connections = u32::try_from(expected).unwrap_or(u32::MAX).min(config.max_connections);
+    Ok(LoadPlan {
+        config,
+        plan,
+        thresholds: args.threshold.clone(),
+        maximum_asked: args.rate == Some(OfferedRate::Max),
+        seed: setup::seed(args.device.seed),
+        command: "load",
+    })
+}
+
+fn shape(args: &LoadArgs, plan: &Plan, workers: u64) -> Load {
+    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let per_second = match args.rate {
+        Some(OfferedRate::PerSecond(rate)) => Some(rate.as_f64()),
+        Some(OfferedRate::Max) | None => None,
+    };
+    let in_flight_max = args.max_in_flight.map(|limit| small(limit.0));
+    let stays = plan.keeps() && args.requests_per_connection.is_none();
+    if stays && !(args.profile == ProfileName::Bulk && args.count.is_some()) {
+        let connections = args.connections.or(args.concurrency).map_or(1, |count| count.0);
+        return Load::Held { connections, per_second };
+    }
+    match (args.rate, per_second) {
+        (_, Some(per_second)) => Load::Rate { per_second, in_flight_max },
+        (Some(OfferedRate::Max), _) => {
+            Load::Concurrency(in_flight_max.unwrap_or_else(|| small(IN_FLIGHT_AT_MAX * workers)))
+        }
+        _ => {
+            let at_once = args.concurrency.map_or(CONCURRENCY_DEFAULT.max(workers), |count| count.0);
+            Load::Concurrency(small(at_once.min(args.count.map_or(u64::MAX, |count| count.0.max(workers)))))
+        }
+    }
+}
+
+fn exchange(args: &LoadArgs, default: Exchange) -> Exchange {
+    let response = args.response_bytes.map(|length| match length {
+        ResponseLength::Octets(0) => Response::None,
+        ResponseLength::Octets(octets) => Response::Octets(octets),
+        ResponseLength::UntilFin => Response::UntilFin,
+    });
+    let request = args.request_bytes.map(|Octets(octets)| octets);
+    match default {
+        Exchange::Http(mut http) => {
+            http.path.clone_from(&args.path);
+            if let Some(body) = request.filter(|octets| *octets > 0) {
+                (http.method, http.body) = ("POST".into(), body);
+            }
+            Exchange::Http(http)
+        }
+        Exchange::Octets { .. } if args.profile == ProfileName::Bulk => match (request, response) {
+            (None, None) => Exchange::Octets { request: u64::MAX, response: Response::None },
+            (request, response) => {
+                Exchange::Octets { request: request.unwrap_or(0), response: response.unwrap_or(Response::None) }
+            }
+        },
+        Exchange::Octets { request: octets, response: length } => {
+            Exchange::Octets { request: request.unwrap_or(octets), response: response.unwrap_or(length) }
+        }
+    }
+}
+
+/// Checks that there are enough addresses and ports for what is to be open at once.
+fn check_tuples(args: &LoadArgs, plan: &LoadPlan) -> Result<()> {
+    let ports = &plan.config.tcp.local_ports;
+    let ports = u64::from(ports.last) - u64::from(ports.first) + 1;
+    let own = args.device.addr.iter().map(|addrs| (addrs.first(), addrs.count()));
+    let own: Vec<_> = own.chain(args.device.shared_addr.map(|cidr| (cidr.addr(), 1))).collect();
+    let usable = |target: std::net::IpAddr| {
+        own.iter().filter(|(addr, _)| addr.is_ipv4() == target.is_ipv4()).map(|(_, count)| count).sum::<u64>()
+    };
+    let sources: u64 = args.target.iter().map(|target| usable(target.0.ip())).sum();
+    let tuples = sources.saturating_mul(ports);
+    let wanted = match plan.plan.load {
+        Load::Held { connections, .. } => connections,
+        Load::Concurrency(at_once) => at_once.into(),
+        Load::Rate { .. } => return Ok(()),
+    };
+    if wanted <= tuples {
+        return Ok(());
+    }
+    let addresses = wanted.div_ceil(ports * args.target.len() as u64);
+    let why = format!("the addresses and ports given make {tuples}");
+    let mend = format!("give {addresses} addresses of the target's family, or more targets");
+    Err(Error::usage(format!("cannot have {wanted} connections at once"), why, mend))
+}
+
+/// A running load generator.
+pub(super) struct Generating<D: Waitable> {
+    crew: Crew<D, Client, HeapPages>,
+    collector: Collector,
+    control: Arc<Control>,
+    started_at: SystemTime,
+}
+
+impl<D: Waitable + Send + 'static> Generating<D>
+where
+    Worker<D, Client, HeapPages>: Send,
+{
+    /// Starts a client on each device.
+    ///
+    /// # Errors
+    /// Exit 2 if the plan or the configuration cannot be.
+    pub(super) fn start(
+        devices: Vec<D>,
+        plan: &LoadPlan,
+        cores: &[Option<usize>],
+        clock: MonotonicClock,
+        stop: &StopFlag,
+    ) -> Result<Self> {
+        let refused = |error: &dyn std::fmt::Display| Error::usage("cannot generate this load", error, "");
+        let secrets = setup::secrets(plan.seed);
+        let control = Arc::new(Control::new(devices.len() as u32));
+        let (mut workers, mut mailboxes) = (Vec::new(), Vec::new());
+        for (index, (device, core)) in devices.into_iter().zip(cores).enumerate() {
+            let client = Client::new(plan.plan.clone(), index as u32, Arc::clone(&control));
+            let client = client.map_err(|error| refused(&error))?;
+            mailboxes.push(client.mailbox());
+            let worker = Worker::new(&plan.config, &secrets, device, client, HeapPages::new());
+            workers.push((worker.map_err(|error| refused(&error))?, *core));
+        }
+        let offered = match plan.plan.load {
+            Load::Rate { per_second, .. } => Some(per_second),
+            Load::Held { .. } | Load::Concurrency(_) => None,
+        };
+        let started_at = SystemTime::now();
+        let crew = Crew::start(workers, clock, stop)?;
+        let collector = Collector::new(crew.members(), mailboxes, offered);
+        Ok(Self { crew, collector, control, started_at })
+    }
+
+    /// Follows the run to its end, and reports.
+    ///
+    /// # Errors
+    /// Exit 3 if a device fails or a target's neighbour does not answer.
+    pub(super) fn finish(mut self, plan: &LoadPlan, stop: &StopFlag, progress: Progress) -> Result<Report> {
+        while !self.crew.wait(Duration::from_millis(50)) {
+            self.collector.gather().iter().for_each(|interval| progress.interval(interval));
+        }
+        let partial = stop.get() != Stop::No;
+        self.crew.finish()?;
+        if let Some(remote) = self.control.unreachable() {
+            let mend = "check that it is up and on this link, and --gateway";
+            return Err(Error::environment(format!("cannot reach {remote}"), "no neighbour answered for it", mend));
+        }
+        Ok(report(self.collector.finish(), plan, partial, self.started_at))
+    }
+}
+
+fn report(collected: Collected, plan: &LoadPlan, partial: bool, started_at: SystemTime) -> Report {
+    let sustain = &collected.sustain;
+    let mut report = Report::new(plan.command);
+    report.started_at = Some(humantime::format_rfc3339_seconds(started_at).to_string());
+    report.seed = Some(plan.seed);
+    report.blocks = sustain.blocks(Detail::Full);
+    report.targets = targets(plan, &collected);
+    let context = Context {
+        maximum_asked: plan.maximum_asked,
+        partial,
+        traffic: sustain.traffic.clone(),
+        sustain_seconds: sustain.length.as_secs_f64(),
+        ..Context::default()
+    };
+    report.phases = collected.phases;
+    report.intervals = collected.intervals;
+    if collected.held_back > 0 {
+        report
+            .reasons
+            .push(format!("{} launches or requests were held back by a limit in flight", collected.held_back));
+    }
+    if collected.left_open > 0 {
+        report.reasons.push(format!("{} connections did not close in time and were given up", collected.left_open));
+    }
+    verdict::judge(&mut report, &plan.thresholds, &context);
+    report
+}
+
+fn targets(plan: &LoadPlan, collected: &Collected) -> Vec<TargetReport> {
+    let whole = [collected.sustain.measures.tally];
+    let tallies = if collected.targets.is_empty() { &whole[..] } else { &collected.targets };
+    let report = |(target, tally): (&std::net::SocketAddr, _)| TargetReport::new(target.to_string(), tally);
+    plan.plan.targets.iter().zip(tallies).map(report).collect()
+}
+
+fn generate<D: Waitable + Send + 'static>(
+    devices: Vec<D>,
+    plan: &LoadPlan,
+    cores: &[Option<usize>],
+    clock: MonotonicClock,
+    stop: &StopFlag,
+    progress: Progress,
+) -> Result<Report>
+where
+    Worker<D, Client, HeapPages>: Send,
+{
+    Generating::start(devices, plan, cores, clock, stop)?.finish(plan, stop, progress)
+}
