@@ -1,40 +1,32 @@
-# `make demo` and `make test` do all set-up by themselves on a Debian or Ubuntu machine with Rust.
-
+# make setup | demo | test | bench | lint
 CARGO ?= cargo
-SYNCLINE = target/release/syncline
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+JOBS ?= $(shell nproc)
 
-.PHONY: help setup build demo test bench lint doc clean
+.PHONY: all setup build demo test bench lint clean
 
-help:
-	@echo 'make demo    what this machine can do: two engines over a veth pair'
-	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
-	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
-	@echo 'make lint    formatting and clippy, as CI wants them'
-	@echo 'make setup   install what is missing (apt-get)'
+all: build
 
+# Installs the Debian packages that are missing; nothing to do, nothing done.
 setup:
-	@scripts/setup
+	@scripts/setup.sh
 
 build: setup
-	$(CARGO) build --release --bin syncline
+	$(CARGO) build --release --package syncline --jobs $(JOBS)
 
+# A veth pair in two fresh namespaces, the server on one end and the load on the other. Needs root.
 demo: build
-	$(SUDO) $(SYNCLINE) demo
+	@scripts/as-root.sh target/release/syncline demo
 
-# Root is needed to make namespaces. Without it the tests that need them say SKIPPED; with CI=true they fail.
+# The tests on real veth pairs need root, and skip themselves without it.
 test: setup
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --jobs $(JOBS)
 
-bench: build
-	$(SUDO) bench/run
+bench: setup
+	$(CARGO) bench --package syncline-bench --jobs $(JOBS)
 
-lint:
+lint: setup
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-
-doc:
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+	$(CARGO) clippy --workspace --all-targets --jobs $(JOBS) -- -D warnings
 
 clean:
 	$(CARGO) clean
