@@ -1,32 +1,40 @@
-# make setup | demo | test | bench | lint
+# `make demo` and `make test` do all set-up by themselves on a Debian or Ubuntu machine with Rust.
+
 CARGO ?= cargo
-JOBS ?= $(shell nproc)
+SYNCLINE = target/release/syncline
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: all setup build demo test bench lint clean
+.PHONY: help setup build demo test bench lint doc clean
 
-all: build
+help:
+	@echo 'make demo    what this machine can do: two engines over a veth pair'
+	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
+	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
+	@echo 'make lint    formatting and clippy, as CI wants them'
+	@echo 'make setup   install what is missing (apt-get)'
 
-# Installs the Debian packages that are missing; nothing to do, nothing done.
 setup:
-	@scripts/setup.sh
+	@scripts/setup
 
 build: setup
-	$(CARGO) build --release --package syncline --jobs $(JOBS)
+	$(CARGO) build --release --bin syncline
 
-# A veth pair in two fresh namespaces, the server on one end and the load on the other. Needs root.
 demo: build
-	@scripts/as-root.sh target/release/syncline demo
+	$(SUDO) $(SYNCLINE) demo
 
-# The tests on real veth pairs need root, and skip themselves without it.
+# Root is needed to make namespaces. Without it the tests that need them say SKIPPED; with CI=true they fail.
 test: setup
-	$(CARGO) test --workspace --jobs $(JOBS)
+	$(CARGO) test --workspace
 
-bench: setup
-	$(CARGO) bench --package syncline-bench --jobs $(JOBS)
+bench: build
+	$(SUDO) bench/run
 
-lint: setup
+lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --jobs $(JOBS) -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
 clean:
 	$(CARGO) clean
