@@ -12,7 +12,7 @@ use syncline_engine::tcp::NextHop;
 use syncline_engine::time::Instant;
 
 use super::deadlines::Deadlines;
-use super::exchange::Template;
+use super::exchange::{CHUNK, Template};
 use super::plan::{Exchange, Load, Plan, PlanError, Response};
 use super::schedule::Schedule;
 use super::session::{ALL_SENT, Session, Sessions, Stage, UNLIMITED, UNSCHEDULED};
@@ -33,6 +33,9 @@ const WALK_WINDOW: u32 = 4_096;
 
 /// Side records at most on a worker: 64 Mi connections with many requests each.
 const SIDES_MAX: u32 = 1 << 26;
+
+/// Octets of one message of a request that goes on until the end: what is queued then is still sent before the FIN.
+const CHUNK_ENDLESS: u64 = 128 << 10;
 
 /// How long launches wait after one found no free port or no memory, when no schedule says when the next is due.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
@@ -96,6 +99,13 @@ fn share(total: u64, worker: u32, workers: u32) -> u64 {
     total / workers + u64::from(worker < total % workers)
 }
 
+fn endless(plan: &Plan) -> bool {
+    matches!(
+        plan.exchange,
+        Exchange::Octets { request: u64::MAX, .. } | Exchange::Octets { response: Response::Octets(u64::MAX), .. }
+    )
+}
+
 impl Client {
     /// Worker `worker`'s part in `plan`, agreed on through `control`.
     ///
@@ -118,7 +128,11 @@ impl Client {
             }
         };
         let quota = held.into_iter().chain(plan.count).min().map_or(u64::MAX, split);
-        let chunk = plan.bitrate.map_or(super::exchange::CHUNK, |bits| (bits / 8 / 1_000).clamp(1_448, 65_536));
+        let chunk = match plan.bitrate {
+            Some(bits) => (bits / 8 / 1_000).clamp(1_448, 65_536),
+            None if endless(&plan) => CHUNK_ENDLESS,
+            None => CHUNK,
+        };
         let paced = plan.bitrate.map(|bits| bits as f64 / 8.0 / chunk as f64).or(plan.request_rate);
         let queue = if paced.is_some() { quota.min(u64::from(in_flight_max)).min(1 << 20) } else { 0 };
         Ok(Self {
@@ -562,9 +576,6 @@ impl Client {
 
     /// Whether a request goes on until the run ends.
     pub(super) fn endless(&self) -> bool {
-        matches!(
-            self.plan.exchange,
-            Exchange::Octets { request: u64::MAX, .. } | Exchange::Octets { response: Response::Octets(u64::MAX), .. }
-        )
+        endless(&self.plan)
     }
 }

@@ -1,0 +1,441 @@
+//! The load generator against the servers, each on an engine, over a link in virtual time.
+
+use core::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use syncline::apps::{ServeApp, Server, payload};
+use syncline::load::{
+    Client, Close, Control, Exchange, FirstCloser, HttpRequest, Load, Phase, Plan, Profile, Response,
+};
+use syncline::load::{Snapshot, Transfer};
+use syncline::measure::{Failure, Measures, Stage, Tally};
+use syncline_engine::device::link::{Link, LinkConfig, LinkDevice};
+use syncline_engine::device::path::PathConfig;
+use syncline_engine::page::HeapPages;
+use syncline_engine::time::Instant;
+use syncline_tests::host::{Host, config, secrets};
+use syncline_tests::sim::{Sim, Stuck};
+
+const SERVER: &str = "10.0.0.2";
+
+/// What a run came to.
+#[derive(Default)]
+struct Outcome {
+    ramp: Measures,
+    sustain: Measures,
+    held_back: u64,
+    open_max: u32,
+    left_open: u64,
+    burst_max: u32,
+    phases: Vec<Phase>,
+    transfers: Vec<Transfer>,
+    targets: Vec<Tally>,
+    last: bool,
+}
+
+impl Outcome {
+    fn add(&mut self, snapshot: &Snapshot) {
+        self.ramp.add(&snapshot.ramp);
+        self.sustain.add(&snapshot.sustain);
+        self.held_back += snapshot.held_back;
+        self.burst_max = self.burst_max.max(snapshot.burst_max);
+        (self.open_max, self.left_open) = (snapshot.open_max, snapshot.left_open);
+        self.transfers.extend(&snapshot.transfers);
+        self.targets.clone_from(&snapshot.targets);
+        if self.phases.last() != Some(&snapshot.phase) {
+            self.phases.push(snapshot.phase);
+        }
+        self.last |= snapshot.last;
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = self.ramp.tally;
+        tally.add(&self.sustain.tally);
+        tally
+    }
+
+    fn count(&self, stage: Stage) -> u64 {
+        self.ramp.stage(stage).histogram().len() + self.sustain.stage(stage).histogram().len()
+    }
+
+    fn failed(&self, cause: Failure) -> u64 {
+        self.tally().failed[cause as usize]
+    }
+}
+
+/// A run in the making, and its two ends when it is over.
+struct Bed {
+    link: LinkConfig,
+    piggyback: bool,
+    /// What happens between two steps.
+    meddle: fn(Instant, &Control),
+    client: Option<Host<LinkDevice, Client>>,
+    server: Option<Host<LinkDevice, Server>>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let path = PathConfig { delay: Duration::from_micros(20), ..PathConfig::default() };
+        Self {
+            link: LinkConfig { frames: 65_536, ..LinkConfig::symmetric(path) },
+            piggyback: false,
+            meddle: |_, _| {},
+            client: None,
+            server: None,
+        }
+    }
+
+    fn run(&mut self, apps: &[ServeApp], plan: Plan) -> Outcome {
+        let (link, device_a, device_b) = Link::pair(self.link.clone(), 7);
+        let control = Arc::new(Control::new(1));
+        let client = Client::new(plan, 0, Arc::clone(&control)).unwrap();
+        let mailbox = client.mailbox();
+        let ports: Vec<u16> = (0..apps.len() as u16).map(|index| 100 + index).collect();
+        let mut client_config = config("10.0.0.1", &[]);
+        client_config.tcp.piggyback = self.piggyback;
+        let server = Server::new(apps, SystemTime::UNIX_EPOCH).unwrap();
+        let mut a = Host::new(&client_config, &secrets(1), device_a, client, HeapPages::new()).unwrap();
+        let mut b = Host::new(&config(SERVER, &ports), &secrets(2), device_b, server, HeapPages::new()).unwrap();
+        let mut outcome = Outcome::default();
+        let mut sim = Sim::new(link, 20_000_000, Duration::from_secs(600));
+        let ended: Result<(), Stuck> = sim.run(&mut a, &mut b, |a, _| {
+            (self.meddle)(a.net().now(), &control);
+            while mailbox.read(|snapshot| outcome.add(snapshot)) {}
+            control.is_done()
+        });
+        ended.unwrap_or_else(|stuck| panic!("{stuck}: {:?} with {} in flight", a.app().phase(), a.app().in_flight()));
+        while mailbox.read(|snapshot| outcome.add(snapshot)) {}
+        // What is still on its way to the server: the last acknowledgement.
+        let until = sim.now() + Duration::from_millis(100);
+        let _ = sim.run(&mut a, &mut b, |a, _| a.net().now() >= until);
+        assert!(outcome.last);
+        let tally = outcome.tally();
+        assert_eq!(tally.attempted, tally.completed + tally.failed_total() + outcome.left_open, "{tally:?}");
+        (self.client, self.server) = (Some(a), Some(b));
+        outcome
+    }
+
+    fn client(&self) -> &Host<LinkDevice, Client> {
+        self.client.as_ref().unwrap()
+    }
+
+    fn server(&self) -> &Host<LinkDevice, Server> {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Segments sent and received by the client.
+    fn segments(&self) -> (u64, u64) {
+        let stats = self.client().stats();
+        (stats.segments_sent.get(), stats.segments_received.get())
+    }
+}
+
+fn target(port: u16) -> SocketAddr {
+    SocketAddr::new(SERVER.parse().unwrap(), port)
+}
+
+fn plan(profile: Profile) -> Plan {
+    Plan::new(profile, vec![target(100)])
+}
+
+fn octets(request: u64, response: Response) -> Exchange {
+    Exchange::Octets { request, response }
+}
+
+fn http(method: &str, path: &str, body: u64) -> Exchange {
+    Exchange::Http(HttpRequest { method: method.into(), path: path.into(), host: None, fields: Vec::new(), body })
+}
+
+fn sha256_of_payload(len: usize) -> [u8; 32] {
+    let mut octets = vec![0; len];
+    payload::fill(0, &mut octets);
+    Sha256::digest(&octets).into()
+}
+
+const RESPOND: ServeApp = ServeApp::Respond { request_bytes: 64, response_bytes: 64 };
+
+fn clean(outcome: &Outcome, connections: u64) {
+    let tally = outcome.tally();
+    assert_eq!((tally.attempted, tally.established, tally.completed), (connections, connections, connections));
+    assert_eq!(tally.failed_total() + outcome.left_open, 0);
+}
+
+#[test]
+fn a_piggybacked_transaction_takes_three_packets_each_way() {
+    let mut bed = Bed { piggyback: true, ..Bed::new() };
+    let load = Load::Rate { per_second: 10_000.0, in_flight_max: None };
+    let outcome = bed.run(&[RESPOND], Plan { load, count: Some(5_000), ..plan(Profile::Crr) });
+    clean(&outcome, 5_000);
+    assert_eq!(bed.segments(), (3 * 5_000, 3 * 5_000));
+    for stage in Stage::ALL {
+        assert_eq!(outcome.count(stage), 5_000, "{stage:?}");
+    }
+    assert_eq!(outcome.burst_max, 1, "10,000 a second are spread out");
+    let connect = outcome.sustain.stage(Stage::Connect).histogram();
+    assert!(connect.min() >= 40 && connect.max() < 60, "{} {}", connect.min(), connect.max());
+    assert_eq!(bed.server().stats().time_wait_now.get(), 5_000, "the server closes first");
+}
+
+#[test]
+fn a_plain_transaction_takes_four_and_three() {
+    let mut bed = Bed::new();
+    let outcome = bed.run(&[RESPOND], Plan { load: Load::Concurrency(50), count: Some(5_000), ..plan(Profile::Crr) });
+    clean(&outcome, 5_000);
+    assert_eq!(bed.segments(), (4 * 5_000, 3 * 5_000));
+    assert_eq!(outcome.count(Stage::ScheduleDelay), 0, "a closed loop has no schedule");
+    assert_eq!(outcome.open_max, 50);
+}
+
+#[test]
+fn connect_opens_and_closes() {
+    let plan = Plan { load: Load::Concurrency(10), count: Some(1_000), ..plan(Profile::Connect) };
+    let outcome = Bed::new().run(&[ServeApp::Discard], plan);
+    clean(&outcome, 1_000);
+    assert_eq!((outcome.tally().requests, outcome.count(Stage::Close)), (0, 1_000));
+}
+
+#[test]
+fn connections_are_reset_on_demand() {
+    let mut bed = Bed::new();
+    let load = Load::Concurrency(10);
+    let plan = Plan { load, count: Some(500), close: Close::Rst, ..plan(Profile::Crr) };
+    clean(&bed.run(&[ServeApp::Echo], plan), 500);
+    assert_eq!(bed.server().stats().resets_received.get(), 500);
+}
+
+#[test]
+fn requests_go_on_until_the_end_of_the_run() {
+    let load = Load::Held { connections: 20, per_second: None };
+    let plan = Plan { load, duration: Some(Duration::from_secs(1)), ..plan(Profile::Rr) };
+    let outcome = Bed::new().run(&[ServeApp::Echo], plan);
+    clean(&outcome, 20);
+    // A round trip is 40 µs.
+    let requests = outcome.tally().requests;
+    assert!((450_000..=500_020).contains(&requests), "{requests}");
+}
+
+#[test]
+fn a_request_rate_is_kept_and_timed_from_its_schedule() {
+    let load = Load::Held { connections: 10, per_second: Some(1_000.0) };
+    let duration = Some(Duration::from_secs(4));
+    let plan = Plan { load, duration, request_rate: Some(5_000.0), ..plan(Profile::Rr) };
+    let outcome = Bed::new().run(&[ServeApp::Echo], plan);
+    clean(&outcome, 10);
+    let requests = outcome.tally().requests;
+    assert!((19_900..=20_001).contains(&requests), "{requests}");
+    assert_eq!(outcome.count(Stage::TransactionFromSchedule), requests);
+    assert_eq!(outcome.held_back, 0);
+}
+
+#[test]
+fn held_connections_make_their_last_request_before_the_end() {
+    let load = Load::Held { connections: 20_000, per_second: None };
+    for requests in [1, 2] {
+        let hold = Some(Duration::from_secs(3));
+        let plan = Plan { load, hold, requests: Some(requests), ..plan(Profile::Hold) };
+        let mut bed = Bed::new();
+        let outcome = bed.run(&[ServeApp::Echo], plan);
+        clean(&outcome, 20_000);
+        assert_eq!((outcome.open_max, outcome.tally().requests), (20_000, 20_000 * u64::from(requests)));
+        assert_eq!(outcome.phases, [Phase::Sustain, Phase::Drain]);
+        assert!(bed.client().app().in_flight() == 0 && bed.server().stats().connections.get() == 0);
+    }
+}
+
+#[test]
+fn a_ramp_is_counted_apart() {
+    let load = Load::Rate { per_second: 2_000.0, in_flight_max: None };
+    let (ramp, duration) = (Duration::from_secs(2), Some(Duration::from_secs(3)));
+    let outcome = Bed::new().run(&[RESPOND], Plan { load, ramp, duration, ..plan(Profile::Crr) });
+    clean(&outcome, 8_000);
+    assert_eq!((outcome.ramp.tally.completed, outcome.sustain.tally.completed), (2_000, 6_000));
+    assert_eq!(outcome.phases, [Phase::Ramp, Phase::Sustain, Phase::Drain]);
+}
+
+#[test]
+fn launches_beyond_the_limit_are_held_back_not_lost() {
+    let load = Load::Rate { per_second: 100_000.0, in_flight_max: Some(1) };
+    let outcome = Bed::new().run(&[RESPOND], Plan { load, count: Some(1_000), ..plan(Profile::Crr) });
+    clean(&outcome, 1_000);
+    assert!(outcome.held_back > 900, "{}", outcome.held_back);
+    let from_schedule = outcome.sustain.stage(Stage::TransactionFromSchedule).histogram();
+    assert!(from_schedule.max() > 10_000, "the wait counts: {}", from_schedule.max());
+}
+
+#[test]
+fn every_server_meets_its_client() {
+    let once = |exchange| Plan { exchange, digest: true, ..plan(Profile::Bulk) };
+
+    let outcome = Bed::new().run(&[ServeApp::Echo], once(octets(3_000_000, Response::Octets(3_000_000))));
+    clean(&outcome, 1);
+    let sha256 = sha256_of_payload(3_000_000);
+    assert_eq!(outcome.transfers, [Transfer { target: 0, octets: 3_000_000, sha256 }]);
+
+    let outcome = Bed::new().run(&[ServeApp::Discard], once(octets(5_000_000, Response::None)));
+    clean(&outcome, 1);
+    assert_eq!(outcome.tally().requests, 1);
+
+    let outcome = Bed::new().run(&[ServeApp::Daytime], once(octets(0, Response::UntilFin)));
+    clean(&outcome, 1);
+    let sha256 = Sha256::digest(b"1970-01-01T00:00:00Z\r\n").into();
+    assert_eq!(outcome.transfers, [Transfer { target: 0, octets: 22, sha256 }]);
+
+    let long = ServeApp::Respond { request_bytes: 3_000, response_bytes: 150_000_000 };
+    let outcome = Bed::new().run(&[long], once(octets(3_000, Response::UntilFin)));
+    clean(&outcome, 1);
+    let sha256 = sha256_of_payload(150_000_000);
+    assert_eq!(outcome.transfers, [Transfer { target: 0, octets: 150_000_000, sha256 }]);
+
+    let mut bed = Bed::new();
+    let exchange = octets(0, Response::Octets(u64::MAX));
+    let plan = Plan { exchange, duration: Some(Duration::from_millis(200)), ..plan(Profile::Bulk) };
+    clean(&bed.run(&[ServeApp::Chargen], plan), 1);
+    let received = bed.client().stats().payload_received.get();
+    assert!(received > 10_000_000, "{received}");
+}
+
+#[test]
+fn a_bit_rate_is_kept() {
+    let mut bed = Bed::new();
+    let plan = Plan {
+        exchange: octets(u64::MAX, Response::None),
+        bitrate: Some(80_000_000),
+        duration: Some(Duration::from_secs(2)),
+        load: Load::Held { connections: 4, per_second: None },
+        ..plan(Profile::Bulk)
+    };
+    clean(&bed.run(&[ServeApp::Discard], plan), 4);
+    let received = bed.server().stats().payload_received.get();
+    assert!((19_900_000..=20_010_000).contains(&received), "{received}");
+}
+
+#[test]
+fn http_in_all_sizes() {
+    let app = ServeApp::Http { response_bytes: 1 };
+    for (path, requests) in [("/", 1), ("/", 40), ("/bytes/0", 3), ("/bytes/100000", 7)] {
+        let plan = Plan {
+            load: Load::Concurrency(20),
+            count: Some(200),
+            requests: Some(requests),
+            exchange: http("GET", path, 0),
+            ..plan(Profile::Http)
+        };
+        let outcome = Bed::new().run(&[app], plan);
+        clean(&outcome, 200);
+        assert_eq!(outcome.tally().requests, 200 * u64::from(requests), "{path}");
+    }
+    let sha256 = sha256_of_payload(150_000_000);
+    let get =
+        Plan { exchange: http("GET", "/bytes/150000000", 0), count: Some(1), digest: true, ..plan(Profile::Http) };
+    let outcome = Bed::new().run(&[app], get.clone());
+    assert_eq!(outcome.transfers, [Transfer { target: 0, octets: 150_000_000, sha256 }]);
+
+    // An upload is answered by its digest.
+    let outcome = Bed::new().run(&[app], Plan { exchange: http("PUT", "/", 150_000_000), ..get });
+    let hex: String = sha256.iter().map(|octet| format!("{octet:02x}")).collect();
+    let text = format!("150000000 {hex}\n");
+    assert_eq!(outcome.transfers[0].sha256, <[u8; 32]>::from(Sha256::digest(text.as_bytes())));
+}
+
+#[test]
+fn who_closes_first_keeps_time_wait() {
+    for (first_closer, ours, theirs) in [(FirstCloser::Client, 100, 0), (FirstCloser::Server, 0, 100)] {
+        let mut bed = Bed::new();
+        let load = Load::Concurrency(10);
+        let plan = Plan { load, count: Some(100), first_closer, requests: Some(2), ..plan(Profile::Http) };
+        clean(&bed.run(&[ServeApp::Http { response_bytes: 100 }], plan), 100);
+        assert_eq!(bed.client().stats().time_wait_now.get(), ours);
+        assert_eq!(bed.server().stats().time_wait_now.get(), theirs);
+    }
+}
+
+#[test]
+fn every_failure_has_its_cause() {
+    let crr = |exchange| Plan { load: Load::Concurrency(10), count: Some(100), exchange, ..plan(Profile::Crr) };
+    let good = || octets(64, Response::Octets(64));
+    let quick = Some(Duration::from_millis(50));
+    let respond = |response_bytes| ServeApp::Respond { request_bytes: 64, response_bytes };
+    let cases = [
+        (Failure::Refused, RESPOND, Plan { targets: vec![target(99)], ..crr(good()) }),
+        (Failure::EarlyFin, respond(63), crr(good())),
+        (Failure::BadResponse, respond(65), crr(good())),
+        (Failure::BadResponse, ServeApp::Echo, crr(http("GET", "/", 0))),
+        (Failure::BadResponse, ServeApp::Http { response_bytes: 1 }, crr(http("GET", "/bytes/x", 0))),
+        (Failure::BadResponse, ServeApp::Http { response_bytes: 1 }, crr(http("DELETE", "/", 0))),
+        (Failure::DataTimeout, ServeApp::Discard, Plan { timeout: quick, ..crr(good()) }),
+    ];
+    for (cause, app, plan) in cases {
+        let outcome = Bed::new().run(&[app], plan);
+        assert_eq!(outcome.failed(cause), 100, "{cause:?}: {:?}", outcome.tally());
+        assert_eq!(outcome.tally().completed, 0);
+    }
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_has_failed() {
+    let path = PathConfig { delay: Duration::from_millis(50), ..PathConfig::default() };
+    let mut bed = Bed { link: LinkConfig { frames: 65_536, ..LinkConfig::symmetric(path) }, ..Bed::new() };
+    let (load, connect_timeout) = (Load::Concurrency(10), Duration::from_millis(70));
+    let outcome = bed.run(&[RESPOND], Plan { load, connect_timeout, count: Some(100), ..plan(Profile::Crr) });
+    assert_eq!(outcome.failed(Failure::SynTimeout), 100, "{:?}", outcome.tally());
+}
+
+#[test]
+fn ports_run_out_and_are_counted() {
+    let load = Load::Held { connections: 70_000, per_second: None };
+    let outcome = Bed::new().run(&[ServeApp::Echo], Plan { load, ..plan(Profile::Hold) });
+    let tally = outcome.tally();
+    assert_eq!(tally.attempted, 70_000);
+    assert_eq!(tally.completed, 64_512, "one address, ports 1024 to 65535");
+    assert_eq!(outcome.failed(Failure::LocalPorts), 70_000 - 64_512);
+}
+
+#[test]
+fn nobody_at_the_target_is_found_out_before_the_start() {
+    let targets = vec![SocketAddr::from(([10, 0, 0, 3], 100))];
+    let mut bed = Bed::new();
+    let outcome = bed.run(&[RESPOND], Plan { targets, ..plan(Profile::Crr) });
+    assert_eq!((outcome.tally().attempted, bed.client().stats().active_opens.get()), (0, 0));
+}
+
+#[test]
+fn an_interrupted_run_closes_what_is_open() {
+    for profile in [Profile::Crr, Profile::Rr, Profile::Hold, Profile::Bulk] {
+        let load = match profile {
+            Profile::Crr => Load::Rate { per_second: 5_000.0, in_flight_max: None },
+            Profile::Bulk => Load::Held { connections: 2, per_second: None },
+            _ => Load::Held { connections: 300, per_second: Some(1_000.0) },
+        };
+        let meddle = |now: Instant, control: &Control| {
+            if now > Instant::from_millis(200) {
+                control.stop();
+            }
+        };
+        let mut bed = Bed { meddle, ..Bed::new() };
+        let minute = Some(Duration::from_secs(60));
+        let mut plan = Plan { load, duration: minute, ..plan(profile) };
+        plan.hold = minute.filter(|_| profile == Profile::Hold);
+        if profile == Profile::Bulk {
+            plan.exchange = octets(u64::MAX, Response::None);
+        }
+        let app = if profile == Profile::Crr { RESPOND } else { ServeApp::Discard };
+        let app = if profile == Profile::Rr { ServeApp::Echo } else { app };
+        let outcome = bed.run(&[app], plan);
+        let tally = outcome.tally();
+        assert!((2..1_100).contains(&tally.attempted), "{profile:?}: {tally:?}");
+        assert_eq!((tally.failed_total(), outcome.left_open), (0, 0), "{profile:?}: {tally:?}");
+    }
+}
+
+#[test]
+fn targets_take_turns_and_are_counted_apart() {
+    let targets = vec![target(100), target(101), target(99)];
+    let plan = Plan { targets, load: Load::Concurrency(9), count: Some(300), ..plan(Profile::Crr) };
+    let outcome = Bed::new().run(&[RESPOND, RESPOND], plan);
+    let completed: Vec<_> = outcome.targets.iter().map(|tally| (tally.attempted, tally.completed)).collect();
+    assert_eq!(completed, [(100, 100), (100, 100), (100, 0)]);
+    assert_eq!(outcome.failed(Failure::Refused), 100);
+}
