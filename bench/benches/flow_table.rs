@@ -12,7 +12,7 @@ use std::time::Instant;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use siphasher::sip::{SipHasher13, SipHasher24};
-use syncline_engine::flow::{FlowKey, FlowTable, HashKey, Kind, Slab};
+use syncline_engine::flow::{Candidate, FlowKey, FlowTable, HashKey, Kind, Slab};
 use syncline_engine::page::HeapPages;
 
 const BURST: usize = 64;
@@ -108,7 +108,7 @@ fn touch(table: &FlowTable, records: &mut Records, secret: &HashKey, keys: &[Flo
         table.prefetch(*hash);
     }
     for (hash, _) in hashes.iter().zip(keys) {
-        if let Some((_, handle)) = table.candidate(*hash) {
+        if let Some(Candidate { handle, .. }) = table.candidate(*hash) {
             records.prefetch(handle);
         }
     }

@@ -1,5 +1,6 @@
 //! Connections per second with no kernel in the way: two workers, one core each, joined by a ring.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,8 @@ impl App for Server {
     }
 }
 
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
+
 struct Client {
     inflight: u32,
     target: u32,
@@ -66,7 +69,7 @@ impl App for Client {
     fn poll(&mut self, net: &mut Net<'_>) {
         let mut n = 64.min(self.target - self.inflight);
         while n > 0 && net.room() > 0 {
-            if net.connect("10.0.0.1:80".parse().unwrap(), 0).is_err() {
+            if net.connect(SERVER, 0).is_err() {
                 break;
             }
             self.inflight += 1;
@@ -99,21 +102,36 @@ fn main() {
         sc.listeners = vec![Listener { first_port: 80, last_port: 80, syn_cookies: SynCookies::Never }];
         let mut server = Worker::new(&sc, &secrets, a, Server, HeapPages::new()).unwrap();
         let mut client = Worker::new(
-            &config([10, 1, 0, 1], [10, 1, 8, 255]), &secrets, b,
-            Client { inflight: 0, target, done: 0, failed: 0 }, HeapPages::new()).unwrap();
+            &config([10, 1, 0, 1], [10, 1, 8, 255]),
+            &secrets,
+            b,
+            Client { inflight: 0, target, done: 0, failed: 0 },
+            HeapPages::new(),
+        )
+        .unwrap();
         let clock = Mono(start);
-        let cpu = || { let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 }; unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) }; t.tv_sec as f64 + t.tv_nsec as f64 / 1e9 };
+        let cpu = || {
+            let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
+            t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
+        };
         let (mut at, mut done) = (cpu(), 0);
         let n: u64 = seconds * std::env::var("UNIT").ok().and_then(|s| s.parse().ok()).unwrap_or(1_000_000);
         while client.app().done < n {
-            for _ in 0..100 { client.poll(&clock); server.poll(&clock); }
+            for _ in 0..100 {
+                client.poll(&clock);
+                server.poll(&clock);
+            }
             if client.app().done - done >= 500_000 {
-                let d = client.app().done - done; let t = cpu();
+                let d = client.app().done - done;
+                let t = cpu();
                 println!("{:.0} ns of CPU per connection, both sides", (t - at) * 1e9 / d as f64);
-                at = t; done = client.app().done;
+                at = t;
+                done = client.app().done;
             }
         }
-        report("client", client.stats()); report("server", server.stats());
+        report("client", client.stats());
+        report("server", server.stats());
         return;
     }
     let server = {

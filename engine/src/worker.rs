@@ -24,7 +24,7 @@ use crate::device::{Device, Frame};
 use crate::flow::FlowKey;
 use crate::page::PageSource;
 use crate::stats::Stats;
-use crate::tcp::{Net, Secrets, Tcp, Tx};
+use crate::tcp::{Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
 use crate::wire::{MacAddr, ParseRules, Parsed, VlanId, parse};
 
@@ -63,7 +63,7 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     mac: MacAddr,
     vlan: Option<VlanId>,
     burst: Vec<D::Frame>,
-    parsed: Vec<Option<(Parsed, u64)>>,
+    parsed: Vec<Option<(Parsed, Lookup)>>,
 }
 
 impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
@@ -121,11 +121,11 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         self.parse_and_prefetch(&burst);
         let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
         for (frame, parsed) in burst.drain(..).zip(self.parsed.drain(..)) {
-            let Some((parsed, hash)) = parsed else {
+            let Some((parsed, lookup)) = parsed else {
                 tx.device.release(frame);
                 continue;
             };
-            dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, &parsed, hash);
+            dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, &parsed, lookup);
         }
         self.app.poll(&mut Net { tcp: &mut self.tcp });
         let timers = self.tcp.expire(&mut self.app) + self.tcp.expire_syns(&mut tx) + self.tcp.expire_time_waits();
@@ -159,9 +159,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
                         remote_port: segment.source_port,
                     });
                     self.tcp.table.prefetch(hash);
-                    Some((Parsed::Tcp(segment), hash))
+                    Some((Parsed::Tcp(segment), Lookup { hash, candidate: None }))
                 }
-                Ok(other) => Some((other, 0)),
+                Ok(other) => Some((other, Lookup::default())),
                 Err(reason) => {
                     self.stats.dropped.count(reason);
                     None
@@ -169,9 +169,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             };
             self.parsed.push(parsed);
         }
-        for parsed in &self.parsed {
-            if let Some((Parsed::Tcp(_), hash)) = parsed {
-                self.tcp.prefetch(*hash);
+        for parsed in &mut self.parsed {
+            if let Some((Parsed::Tcp(_), lookup)) = parsed {
+                lookup.candidate = self.tcp.prefetch(lookup.hash);
             }
         }
         self.stats.rx_frames.add(burst.len() as u64);
@@ -242,18 +242,18 @@ fn dispatch<D: Device, A: App>(
     tx: &mut Tx<'_, D>,
     frame: D::Frame,
     parsed: &Parsed,
-    hash: u64,
+    lookup: Lookup,
 ) {
     match parsed {
         Parsed::Tcp(segment) if segment.payload_len == 0 => {
             tx.spare = Some(frame);
-            tcp.segment_arrives(app, tx, segment, hash, &[]);
+            tcp.segment_arrives(app, tx, segment, lookup, &[]);
             if let Some(frame) = tx.spare.take() {
                 tx.device.release(frame);
             }
             return;
         }
-        Parsed::Tcp(segment) => tcp.segment_arrives(app, tx, segment, hash, segment.payload(frame.bytes())),
+        Parsed::Tcp(segment) => tcp.segment_arrives(app, tx, segment, lookup, segment.payload(frame.bytes())),
         Parsed::Arp(packet) => tcp.arp(tx, packet),
         Parsed::Echo(request) => tcp.echo(tx, request, frame.bytes()),
         Parsed::IcmpError(error) => tcp.icmp_error(app, error),

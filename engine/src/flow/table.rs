@@ -113,6 +113,20 @@ struct Bucket([u64; SLOTS]);
 
 type Page = [Bucket; BUCKETS];
 
+/// An entry that a hash led to, and where it lies: see [`FlowTable::candidate`]. Good until the next
+/// [`maintain`](FlowTable::maintain).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the entry refers to.
+    pub kind: Kind,
+    /// Which one.
+    pub handle: u32,
+    /// `segment << 11 | bucket << 3 | slot`.
+    place: u32,
+}
+
+const _: () = assert!(DIRECTORY_MAX * SEGMENT_ENTRIES <= 1 << 29 && SEGMENT_ENTRIES == 1 << 11);
+
 /// The flow table of one worker: see the [module](self).
 #[derive(Debug)]
 pub struct FlowTable {
@@ -218,9 +232,10 @@ impl FlowTable {
     /// The first flow in the home bucket with the tag of `hash`: very likely the one, so that its record can be asked
     /// for early. If there is none and entries went past, asks for the line where they went.
     #[inline]
-    pub fn candidate(&self, hash: u64) -> Option<(Kind, u32)> {
+    pub fn candidate(&self, hash: u64) -> Option<Candidate> {
         let tag = hash >> TAG_SHIFT;
-        let page = self.pages.get(self.segment_of(tag))?.as_deref()?;
+        let segment = self.segment_of(tag);
+        let page = self.pages.get(segment)?.as_deref()?;
         let bucket = &page[home_of(tag)];
         let matches = bucket.matches(tag);
         if matches == 0 {
@@ -229,7 +244,20 @@ impl FlowTable {
             }
             return None;
         }
-        unpack(bucket.0[matches.trailing_zeros() as usize % SLOTS])
+        let slot = matches.trailing_zeros() as usize % SLOTS;
+        let (kind, handle) = unpack(bucket.0[slot])?;
+        Some(Candidate { kind, handle, place: (segment * SEGMENT_ENTRIES + home_of(tag) * SLOTS + slot) as u32 })
+    }
+
+    /// Whether a candidate for `hash` is still in the table: other segments of its burst may have removed or replaced
+    /// it. Spares the search; that it is the right flow is for the caller to see by its record.
+    #[inline]
+    pub fn still_holds(&self, hash: u64, candidate: &Candidate) -> bool {
+        let (place, packed) = (candidate.place as usize, pack(hash >> TAG_SHIFT, candidate.kind, candidate.handle));
+        match self.pages.get(place / SEGMENT_ENTRIES) {
+            Some(Some(page)) => page[place / SLOTS % BUCKETS].0[place % SLOTS] & !PASSED == packed,
+            _ => false,
+        }
     }
 
     /// The flow with `hash` whose record `is_it` recognises by its key.
@@ -550,10 +578,13 @@ impl Segment {
 }
 
 impl Bucket {
-    /// A bit for each slot whose tag is `tag`. Empty slots have tag 0.
+    /// A bit for each slot whose tag agrees with `tag` in its high 32 bits; the record's key decides. Empty slots have
+    /// tag 0. No bit is assembled at position 0, which compilers treat apart: alike, they become vector lanes.
     #[inline(always)]
     fn matches(&self, tag: u64) -> u32 {
-        (0..SLOTS).fold(0, |bits, slot| bits | u32::from(self.0[slot] >> TAG_SHIFT == tag) << slot)
+        let high = (tag >> 1) as u32;
+        let bit = |slot: usize| if (self.0[slot] >> 32) as u32 == high { 1 << (slot + SLOTS) } else { 0 };
+        (0..SLOTS).fold(0, |bits, slot| bits | bit(slot)) >> SLOTS
     }
 
     /// Whether any entry went past this bucket.

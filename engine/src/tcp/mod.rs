@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::app::{App, ConnId, End, Endpoints};
 use crate::config::{Config, ConfigError, Listener, TcpConfig};
-use crate::flow::{FlowKey, FlowTable, HashKey, Kind, Log, Slab};
+use crate::flow::{Candidate, FlowKey, FlowTable, HashKey, Kind, Log, Slab};
 use crate::neighbor::{NeighborConfig, NeighborTable};
 use crate::page::{OutOfMemory, PageSource};
 use crate::stats::Stats;
@@ -100,6 +100,14 @@ pub(crate) struct FlowId {
     pub(crate) local: u16,
     pub(crate) remote_port: u16,
     pub(crate) local_port: u16,
+}
+
+/// What is known of a segment's flow before the segment is worked on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lookup {
+    pub(crate) hash: u64,
+    /// What the index held for it when the burst arrived.
+    pub(crate) candidate: Option<Candidate>,
 }
 
 /// Everything a worker knows of its connections.
@@ -326,7 +334,24 @@ impl Tcp {
     /// Finds a flow.
     #[inline]
     pub(crate) fn find(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
-        self.table.find(hash, |kind, handle| match kind {
+        self.table.find(hash, |kind, handle| self.is_flow(kind, handle, id))
+    }
+
+    /// Finds a flow that a prefetch has looked for: `candidate` is what that came upon.
+    #[inline]
+    pub(crate) fn find_from(&self, candidate: Option<Candidate>, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
+        match candidate {
+            Some(c) if self.table.still_holds(hash, &c) && self.is_flow(c.kind, c.handle, id) => {
+                Some((c.kind, c.handle))
+            }
+            _ => self.find(hash, id),
+        }
+    }
+
+    /// Whether a record is that of a flow.
+    #[inline]
+    fn is_flow(&self, kind: Kind, handle: u32, id: &FlowId) -> bool {
+        match kind {
             Kind::Connection => self.conns.get(handle).is_some_and(|c| {
                 c.remote_port == id.remote_port
                     && c.local_port == id.local_port
@@ -345,7 +370,7 @@ impl Tcp {
                     && w.local == id.local
                     && self.same_remote(w.remote, w.flags, id.remote)
             }),
-        })
+        }
     }
 
     #[inline]
@@ -405,17 +430,19 @@ impl Tcp {
         }
     }
 
-    /// Brings what the next steps will touch into the cache: the block of the likely match.
+    /// Brings what the next steps will touch into the cache: the block of the likely match, which is returned.
     #[inline]
-    pub(crate) fn prefetch(&self, hash: u64) {
-        match self.table.candidate(hash) {
-            Some((Kind::Connection, handle)) => self.conns.prefetch(handle),
-            Some((Kind::SynReceived, handle)) => {
+    pub(crate) fn prefetch(&self, hash: u64) -> Option<Candidate> {
+        let candidate = self.table.candidate(hash)?;
+        let handle = candidate.handle;
+        match candidate.kind {
+            Kind::Connection => self.conns.prefetch(handle),
+            Kind::SynReceived => {
                 self.syns[(handle >> SYN_CLASS_SHIFT) as usize].prefetch(handle & ((1 << SYN_CLASS_SHIFT) - 1))
             }
-            Some((Kind::TimeWait, handle)) => self.time_waits.prefetch(handle),
-            None => {}
+            Kind::TimeWait => self.time_waits.prefetch(handle),
         }
+        Some(candidate)
     }
 
     // ---- busy blocks

@@ -11,19 +11,19 @@ use super::conn::Conn;
 use super::output::Tx;
 use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
-use super::{FlowId, Tcp};
+use super::{FlowId, Lookup, Tcp};
 
 /// TS.Recent older than this is no longer believed (RFC 7323 §5.5): 24 days, milliseconds.
 const TS_RECENT_MS_MAX: u32 = 24 * 24 * 3600 * 1000;
 
 impl Tcp {
-    /// Works on one TCP segment. `hash` is that of its flow, `payload` what the frame holds of it.
+    /// Works on one TCP segment. `lookup` is what is known of its flow, `payload` what the frame holds of it.
     pub(crate) fn segment_arrives<A: App, D: Device>(
         &mut self,
         app: &mut A,
         tx: &mut Tx<'_, D>,
         seg: &TcpSegment,
-        hash: u64,
+        lookup: Lookup,
         payload: &[u8],
     ) {
         let Some(local) = self.locals.number(seg.destination) else {
@@ -37,7 +37,8 @@ impl Tcp {
             self.stats.partial_checksum.increment();
         }
         let flow = FlowId { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port };
-        match self.find(hash, &flow) {
+        let hash = lookup.hash;
+        match self.find_from(lookup.candidate, hash, &flow) {
             Some((Kind::Connection, id)) => self.connection_segment(app, tx, id, seg, payload),
             Some((Kind::SynReceived, handle)) => {
                 if let Some(id) = self.syn_received_segment(app, tx, seg, hash, handle) {
