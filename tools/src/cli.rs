@@ -3,6 +3,7 @@
 //! Every argument is parsed into the type that carries its meaning; what follows from several together is checked
 //! before anything is opened. The argument structures are the settings of a run, and go into its report as `config`.
 
+pub mod bench;
 pub mod device;
 pub mod load;
 pub mod serve;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench::{BenchArgs, DemoArgs};
 pub use device::DeviceArgs;
 pub use load::LoadArgs;
 pub use serve::ServeArgs;
@@ -30,6 +32,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   syncline doctor                           what this host can do
+  syncline demo                             server and load on a bed of their own
   syncline veth up --kernel-b 10.9.0.2/24   a test bed; its end b is a Linux host
   syncline veth down                        remove it
 
@@ -40,6 +43,10 @@ Exit codes: 0 valid or done, 1 fault of ours, 2 usage, 3 host lacks something,
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "one value per process")]
 pub enum Command {
+    /// Show what this machine can do: server and load on a veth pair of their own
+    Demo(DemoArgs),
+    /// Measure the engine and the path below it
+    Bench(BenchArgs),
     /// Load targets: connections, requests, held connections, bulk data, HTTP
     Load(LoadArgs),
     /// Serve TCP on the engine: echo, discard, daytime, chargen, respond, http

@@ -1,7 +1,10 @@
 //! The commands: what each does with its arguments.
 
+mod bench;
+mod demo;
 mod load;
 mod output;
+mod pair;
 mod progress;
 mod serve;
 
@@ -26,6 +29,8 @@ pub use output::{print, write_json};
 pub fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Veth(args) => veth(args.action),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args.what),
         Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => run_doctor(&args),

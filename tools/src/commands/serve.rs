@@ -163,7 +163,7 @@ fn levels(members: &[Member], rss_bytes: Option<u64>) -> Levels {
     Levels {
         open: sum(|stats| stats.connections.get()),
         time_wait: sum(|stats| stats.time_wait_now.get()),
-        flow_table_bytes: sum(|stats| stats.table_bytes.get()),
+        flow_table_bytes: members.iter().map(|member| member.gauges.table_bytes()).sum(),
         rss_bytes,
         ..Levels::default()
     }

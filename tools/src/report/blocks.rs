@@ -100,6 +100,8 @@ pub struct Span {
     pub measures: Measures,
     /// Frames.
     pub traffic: Traffic,
+    /// Frames after the span of connections that were launched within it: they count as packets, not towards rates.
+    pub after: Traffic,
     /// Levels at its end.
     pub levels: Levels,
     /// Each worker for itself.
@@ -120,6 +122,8 @@ impl Span {
     pub fn blocks(&self, detail: Detail) -> Blocks {
         let tally = &self.measures.tally;
         let seconds = self.length.as_secs_f64();
+        let mut moved = self.traffic.clone();
+        moved.add(&self.after);
         let per_second = |count: u64| (seconds > 0.0).then(|| count as f64 / seconds);
         Blocks {
             connections: connections(tally, &self.levels),
@@ -131,10 +135,10 @@ impl Span {
                 rx_bits_per_s: per_second(self.traffic.rx_bytes * 8),
             },
             latency_us: latencies(&self.measures, detail),
-            packets: packets(&self.traffic, tally.completed),
+            packets: packets(&moved, tally.completed),
             syscalls: Syscalls {
-                doorbells: Some(self.traffic.doorbells),
-                per_packet: ratio(self.traffic.doorbells, self.traffic.tx_frames + self.traffic.rx_frames),
+                doorbells: Some(moved.doorbells),
+                per_packet: ratio(moved.doorbells, moved.tx_frames + moved.rx_frames),
             },
             memory: memory(&self.levels),
             workers: self.workers.clone(),

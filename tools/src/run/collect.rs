@@ -93,12 +93,17 @@ struct Followed {
     targets: Vec<Tally>,
 }
 
+/// With fewer connections than this, what a table has at least outweighs what a connection takes.
+const HELD_TO_JUDGE: u64 = 10_000;
+
 /// Adds up what the workers of a load generator report.
 pub struct Collector {
     workers: Vec<Followed>,
     offered_cps: Option<f64>,
     rss_bytes_before: Option<u64>,
+    /// Of the moment when most were open.
     bytes_per_idle_connection: Option<f64>,
+    held_max: u64,
     start: Option<Instant>,
     phases: BTreeMap<Phase, Span>,
     pending: BTreeMap<(u64, Phase), Span>,
@@ -127,6 +132,7 @@ impl Collector {
             offered_cps,
             rss_bytes_before: host::rss_bytes(),
             bytes_per_idle_connection: None,
+            held_max: 0,
             start: None,
             phases: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -134,11 +140,6 @@ impl Collector {
             held_back: 0,
             burst_max: 0,
         }
-    }
-
-    /// States what an idle connection costs, which the workers do not report.
-    pub fn set_bytes_per_idle_connection(&mut self, octets: f64) {
-        self.bytes_per_idle_connection = Some(octets);
     }
 
     /// Reads what has arrived, and returns the intervals that are complete since the last time.
@@ -185,6 +186,10 @@ impl Collector {
         let report = worker_report(&worker.member, &before, &mark, length);
 
         let levels = self.levels();
+        if levels.open >= HELD_TO_JUDGE && levels.open >= self.held_max {
+            self.held_max = levels.open;
+            self.bytes_per_idle_connection = Some(levels.flow_table_bytes as f64 / levels.open as f64);
+        }
         let offered = self.offered_cps.filter(|_| snapshot.phase == Phase::Sustain);
         self.phases.entry(Phase::Ramp).or_default().measures.add(&snapshot.ramp);
         self.phases.entry(Phase::Sustain).or_default().measures.add(&snapshot.sustain);
@@ -213,7 +218,7 @@ impl Collector {
             open: self.workers.iter().map(|worker| worker.open).sum(),
             held_max: self.workers.iter().map(|worker| worker.open_max).sum(),
             time_wait: stats().map(|stats| stats.time_wait_now.get()).sum(),
-            flow_table_bytes: stats().map(|stats| stats.table_bytes.get()).sum(),
+            flow_table_bytes: self.workers.iter().map(|worker| worker.member.gauges.table_bytes()).sum(),
             bytes_per_idle_connection: self.bytes_per_idle_connection,
             rss_bytes: host::rss_bytes(),
             rss_bytes_before: self.rss_bytes_before,
@@ -244,6 +249,9 @@ impl Collector {
         });
         let reports = reports.collect();
         let mut sustain = phases.remove(&Phase::Sustain).unwrap_or_default();
+        if let Some(drain) = phases.get(&Phase::Drain).filter(|_| !phases.contains_key(&Phase::Ramp)) {
+            sustain.after.clone_from(&drain.traffic);
+        }
         let held_max = sustain.levels.held_max;
         sustain.levels = Levels { held_max, ..levels };
         let mut targets: Vec<Tally> = Vec::new();

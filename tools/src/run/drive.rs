@@ -81,7 +81,7 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
 
     fn check(&mut self) -> Result<()> {
         let health = self.worker.device_mut().health();
-        self.gauges.publish(&self.worker.device().counters());
+        self.gauges.publish(&self.worker.device().counters(), self.worker.table_bytes());
         health.map_err(|error| Error::environment("the device failed", error, ""))
     }
 

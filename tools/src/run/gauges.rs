@@ -21,6 +21,7 @@ pub struct Gauges {
     loop_max_nanos: Counter,
     loops: Box<[Counter; BUCKETS]>,
     device: [Counter; 8],
+    table_bytes: Counter,
 }
 
 impl Default for Gauges {
@@ -30,6 +31,7 @@ impl Default for Gauges {
             loop_max_nanos: Counter::default(),
             loops: Box::new(std::array::from_fn(|_| Counter::default())),
             device: Default::default(),
+            table_bytes: Counter::default(),
         }
     }
 }
@@ -60,11 +62,17 @@ impl Gauges {
         }
     }
 
-    /// Publishes the device's counters.
-    pub fn publish(&self, counters: &DeviceCounters) {
+    /// Publishes the device's counters and the octets of the worker's tables.
+    pub fn publish(&self, counters: &DeviceCounters, table_bytes: u64) {
+        self.table_bytes.set(table_bytes);
         for (gauge, value) in self.device.iter().zip(to_array(counters)) {
             gauge.set(value);
         }
+    }
+
+    /// Octets of the worker's tables, as last published.
+    pub fn table_bytes(&self) -> u64 {
+        self.table_bytes.get()
     }
 
     /// Everything as it is now.
@@ -161,7 +169,7 @@ mod tests {
     fn device_counters_pass_through() {
         let counters = DeviceCounters { rx_frames: 1, tx_full: 2, doorbells: 3, ..DeviceCounters::default() };
         let gauges = Gauges::default();
-        gauges.publish(&counters);
-        assert_eq!(gauges.read().device, counters);
+        gauges.publish(&counters, 4);
+        assert_eq!((gauges.read().device, gauges.table_bytes()), (counters, 4));
     }
 }

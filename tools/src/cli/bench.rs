@@ -1,0 +1,66 @@
+//! `syncline demo` and `syncline bench`.
+
+use clap::{Args, Subcommand};
+
+use super::OutputArgs;
+use crate::net::Cores;
+use crate::units::Span;
+
+/// `syncline demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// How long
+    #[arg(long, value_name = "S", default_value = "10s")]
+    pub seconds: Span,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `syncline bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: BenchWhat,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchWhat {
+    /// Both ends in one process, joined by a ring: the engine with no kernel in the way
+    Ring(RingArgs),
+}
+
+/// `syncline bench ring`.
+#[derive(Clone, Debug, Args)]
+pub struct RingArgs {
+    /// Cores of the server and of the load
+    #[arg(long, value_name = "A,B")]
+    pub cores: Option<Cores>,
+    /// What each connection does
+    #[arg(long, value_enum, default_value_t)]
+    pub profile: RingProfile,
+    /// How long
+    #[arg(long, value_name = "S", default_value = "10s")]
+    pub duration: Span,
+    /// Connections at a time
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub concurrency: u32,
+    /// Put the request on the handshake's ACK
+    #[arg(long)]
+    pub piggyback: bool,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The profiles that make sense on a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RingProfile {
+    /// Open, close
+    Connect,
+    /// Open, one request, one response, close
+    #[default]
+    Crr,
+}

@@ -1,0 +1,71 @@
+//! `syncline bench`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use syncline_engine::config::{AddressRange, Config};
+use syncline_engine::device::ring;
+
+use super::demo;
+use super::load::publish;
+use super::pair::{self, PORT};
+use super::progress::Progress;
+use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
+use crate::error::{Error, Exit, Result};
+use crate::setup;
+use crate::signals::StopFlag;
+
+/// The server's address.
+const SERVER: [u8; 4] = [10, 0, 0, 1];
+
+/// The load generator's addresses. A ring carries a million connections a second, and TIME-WAIT keeps each for a minute.
+const CLIENTS: ([u8; 4], [u8; 4]) = ([10, 1, 0, 1], [10, 1, 16, 0]);
+
+/// Bits of the prefix that all of them are in.
+const PREFIX_LEN: u8 = 8;
+
+/// Frames of each end.
+const FRAMES: usize = 8_192;
+
+/// Octets of a frame: an Ethernet frame with two tags.
+const FRAME_BYTES: u16 = 1_522;
+
+/// Measures.
+///
+/// # Errors
+/// Exit 2 for arguments that cannot be.
+pub(super) fn run(what: &BenchWhat) -> Result<Exit> {
+    match what {
+        BenchWhat::Ring(args) => ring(args),
+    }
+}
+
+fn ring(args: &RingArgs) -> Result<Exit> {
+    let stop = StopFlag::on_signals()?;
+    let cores = match args.cores.as_ref().map(|cores| cores.as_slice()) {
+        None => demo::cores(),
+        Some(&[server, load]) => [Some(server), Some(load)],
+        Some(_) => return Err(Error::usage("--cores", "a ring has two ends", "name two, as in --cores 0,1")),
+    };
+    let (server, load) = ring::pair(FRAMES, FRAME_BYTES).map_err(|error| Error::unexpected("the ring", error))?;
+    let seed = setup::seed(None);
+    let server_plan = pair::server_plan(config(SERVER.into(), SERVER.into()), seed);
+    let mut client_config = config(CLIENTS.0.into(), CLIENTS.1.into());
+    client_config.tcp.piggyback = args.piggyback;
+    let target = SocketAddr::from((SERVER, PORT));
+    let mut load_plan = pair::load_plan(client_config, target, args.concurrency, args.duration.0, seed);
+    if args.profile == RingProfile::Connect {
+        load_plan.plan.requests = Some(0);
+    }
+    let progress = Progress::new(&args.output);
+    let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, progress)?;
+    report.host = setup::host_facts(None, "ring", &[cores[1]]);
+    publish(&report, &args.output)
+}
+
+fn config(first: IpAddr, last: IpAddr) -> Config {
+    Config {
+        addresses: vec![AddressRange { first, last, prefix_len: PREFIX_LEN }],
+        max_connections: 1 << 20,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,86 @@
+//! Both ends ours, in one process: a server and a load generator that share a bed or a ring.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use syncline_engine::config::{Config, Listener, SynCookies};
+use syncline_engine::page::HeapPages;
+use syncline_engine::worker::Worker;
+
+use super::load::{Generating, LoadPlan};
+use super::progress::Progress;
+use super::serve::{ServerPlan, Serving};
+use crate::apps::{ServeApp, Server};
+use crate::error::{Error, Result};
+use crate::load::{Client, Load, Plan, Profile};
+use crate::report::Report;
+use crate::run::{MonotonicClock, Waitable};
+use crate::signals::{Stop, StopFlag};
+
+/// The port that the server answers on.
+pub(super) const PORT: u16 = 80;
+
+/// Octets each way on a connection: what a short question and its answer take.
+pub(super) const OCTETS: u64 = 64;
+
+/// How long a server may take to end after the load has: its peers have closed by then.
+const SERVER_END: Duration = Duration::from_secs(5);
+
+/// A server's plan: `respond` on [`PORT`].
+pub(super) fn server_plan(config: Config, seed: u64) -> ServerPlan {
+    let listener = Listener { first_port: PORT, last_port: PORT, syn_cookies: SynCookies::Auto };
+    let respond = ServeApp::Respond { request_bytes: OCTETS, response_bytes: OCTETS };
+    ServerPlan { config: Config { listeners: vec![listener], ..config }, apps: vec![respond], seed }
+}
+
+/// A load generator's plan: one request on each connection, as many connections as go through `at_once` at a time.
+pub(super) fn load_plan(config: Config, server: SocketAddr, at_once: u32, duration: Duration, seed: u64) -> LoadPlan {
+    let mut plan = Plan::new(Profile::Crr, vec![server]);
+    plan.load = Load::Concurrency(at_once);
+    plan.duration = Some(duration);
+    LoadPlan { config, plan, thresholds: Vec::new(), maximum_asked: true, seed, command: "bench" }
+}
+
+/// Runs both ends to the end of the load, and reports the load with the server's report inside.
+///
+/// # Errors
+/// Those of either end.
+pub(super) fn run<S, L>(
+    (server_device, server_plan): (S, &ServerPlan),
+    (load_device, load_plan): (L, &LoadPlan),
+    cores: [Option<usize>; 2],
+    stop: &StopFlag,
+    progress: Progress,
+) -> Result<Report>
+where
+    S: Waitable + Send + 'static,
+    L: Waitable + Send + 'static,
+    Worker<S, Server, HeapPages>: Send,
+    Worker<L, Client, HeapPages>: Send,
+{
+    let clock = MonotonicClock::start();
+    // The server outlives the load: it has a flag of its own.
+    let server_stop = StopFlag::new();
+    let mut serving = Serving::start(vec![server_device], server_plan, &cores[..1], clock, &server_stop)?;
+    let generating = Generating::start(vec![load_device], load_plan, &cores[1..], clock, stop)?;
+    let loaded = thread::scope(|scope| {
+        let load = scope.spawn(|| generating.finish(load_plan, stop, progress));
+        while !load.is_finished() {
+            if serving.wait(Duration::from_millis(20)) {
+                // Nobody asked it to: its device failed. What the load says after that is of no interest.
+                stop.raise(Stop::Now);
+                break;
+            }
+        }
+        load.join()
+    });
+    server_stop.raise(Stop::Drain);
+    if !serving.wait(SERVER_END) {
+        server_stop.raise(Stop::Now);
+    }
+    let served = serving.finish("serve")?;
+    let mut report = loaded.map_err(|_| Error::unexpected("the load generator", "panicked"))??;
+    report.server = Some(Box::new(served));
+    Ok(report)
+}
