@@ -229,8 +229,8 @@ pub(crate) struct Busy {
     pub(crate) unacked_segments: u8,
     /// Messages queued.
     pub(crate) spans: u8,
-    /// SACK block to report first, as RFC 2883 and RFC 2018 ask: 0 none, 1 duplicate, 2 newest.
-    pub(crate) sack_first: u8,
+    /// Whether `duplicate_*` is still to be reported (RFC 2883 §4).
+    pub(crate) duplicate: bool,
     /// After the last octet that the application has queued.
     pub(crate) snd_end: Seq,
     /// The last acknowledgement that went out (Last.ACK.sent, RFC 7323).
@@ -255,9 +255,12 @@ pub(crate) struct Busy {
     pub(crate) ahead_bytes: u32,
     /// The peer's FIN, if [`busy::FIN_AHEAD`].
     pub(crate) fin_at: Seq,
-    /// SACK block to report first.
-    pub(crate) sack_start: Seq,
-    pub(crate) sack_end: Seq,
+    /// The duplicate that arrived last.
+    pub(crate) duplicate_start: Seq,
+    pub(crate) duplicate_end: Seq,
+    /// Where the segments that arrived ahead of a hole begin, the latest first: the order that their blocks are
+    /// reported in (RFC 2018 §4).
+    pub(crate) recent: [Seq; 3],
     /// Segments in flight, oldest first: first and last node of the chain.
     pub(crate) flight_head: u32,
     pub(crate) flight_tail: u32,

@@ -633,7 +633,7 @@ impl Tcp {
             options.timestamps = Some(Timestamps { value: self.timestamp(c.local, remote), echo: c.ts_recent });
         }
         let b = &self.busies[slot];
-        if c.has(flag::SACK) && (b.ahead_head != NONE || b.sack_first == 1) && next.payload == 0 {
+        if c.has(flag::SACK) && (b.ahead_head != NONE || b.duplicate) && next.payload == 0 {
             let room = if options.timestamps.is_some() { 3 } else { 4 };
             options.sack = self.sack_blocks(slot, room);
         }

@@ -25,7 +25,7 @@ impl Tcp {
             let old = ((rcv_nxt - seq) as usize).min(payload.len());
             if old > 0 && c.has(flag::SACK) {
                 let b = &mut self.busies[slot];
-                (b.sack_first, b.sack_start, b.sack_end) = (1, seq, seq + old as u32);
+                (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, seq, seq + old as u32);
             }
             payload = &payload[old..];
             seq += old as u32;
@@ -109,9 +109,11 @@ impl Tcp {
         let limit = self.config.receive_buffer;
         let b = &mut self.busies[slot];
         b.flags |= busy::ACK_NOW | busy::ACK_EACH;
-        if b.sack_first != 1 {
-            (b.sack_first, b.sack_start, b.sack_end) = (2, seq, text_end(seq, payload));
+        if b.ahead_head == NONE {
+            b.recent = [seq; 3];
         }
+        b.recent.copy_within(..2, 1);
+        b.recent[0] = seq;
         if b.ahead_bytes.saturating_add(payload.len() as u32) > limit {
             return self.stats.refused_memory.increment();
         }
@@ -248,33 +250,32 @@ impl Tcp {
         edge.after(c.rcv_adv) && edge - c.rcv_adv >= (2 * u32::from(c.mss)).min(self.config.receive_window / 2)
     }
 
-    /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds
-    /// the newest segment, then the others.
+    /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds the
+    /// newest segment, then those reported before it, then the others.
     pub(crate) fn sack_blocks(&mut self, slot: u32, room: usize) -> SackBlocks {
         let mut blocks = SackBlocks::NONE;
         let b = &mut self.busies[slot];
-        let first = core::mem::take(&mut b.sack_first);
-        let newest = (first == 2).then_some(b.sack_start);
-        let mut count = 0;
-        let mut push = |block: SackBlock| {
-            count += 1;
-            count <= room && blocks.push(block)
-        };
-        if first == 1 {
-            push(SackBlock { start: b.sack_start, end: b.sack_end });
+        if core::mem::take(&mut b.duplicate) {
+            blocks.push(SackBlock { start: b.duplicate_start, end: b.duplicate_end });
         }
         let b = &self.busies[slot];
-        if let Some(newest) = newest {
-            for block in ranges(&self.buffers, b.ahead_head) {
-                if newest.at_or_after(block.start) && newest.before(block.end) {
-                    push(block);
-                }
+        let first = blocks.as_slice().len();
+        let known = |blocks: &SackBlocks, block: &SackBlock| blocks.as_slice()[first..].contains(block);
+        for recent in b.recent {
+            let holds = |block: &SackBlock| recent.at_or_after(block.start) && recent.before(block.end);
+            if let Some(block) = ranges(&self.buffers, b.ahead_head).find(holds)
+                && blocks.as_slice().len() < room
+                && !known(&blocks, &block)
+            {
+                blocks.push(block);
             }
         }
         for block in ranges(&self.buffers, b.ahead_head) {
-            let reported = newest.is_some_and(|n| n.at_or_after(block.start) && n.before(block.end));
-            if !reported && !push(block) {
+            if blocks.as_slice().len() >= room {
                 break;
+            }
+            if !known(&blocks, &block) {
+                blocks.push(block);
             }
         }
         blocks

@@ -139,7 +139,7 @@ impl Tcp {
             let (start, end) = (seg.seq, (seg.seq + u32::from(seg.payload_len)).earliest(c.rcv_nxt));
             if let Some(slot) = self.attach(id) {
                 let b = &mut self.busies[slot];
-                (b.sack_first, b.sack_start, b.sack_end) = (1, start, end);
+                (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, start, end);
             }
         }
         self.stats.duplicates.increment();
