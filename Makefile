@@ -14,7 +14,7 @@ help:
 	@echo 'make setup   install what is missing (apt-get)'
 
 setup:
-	@scripts/setup
+	@.ci/setup
 
 build: setup
 	$(CARGO) build --release --bin syncline
