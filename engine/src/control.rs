@@ -10,7 +10,7 @@ use crate::tcp::{FlowId, HOP_LIMIT, Tcp, Tx};
 use crate::wire::arp::{ArpOperation, ArpPacket};
 use crate::wire::icmp::{EchoRequest, IcmpError, IcmpErrorKind};
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
-use crate::wire::{DropReason, MacAddr, emit, ipv6};
+use crate::wire::{DropReason, MacAddr, Parsed, emit, ipv6};
 
 /// Largest ARP or neighbour discovery frame, octets, tag included.
 const FRAME_MAX: usize = 128;
@@ -40,10 +40,45 @@ impl Tcp {
                 self.stats.neighbor_replies.increment();
             }
         }
-        let on_link = packet.sender.is_unspecified() || self.locals.on_link(sender);
+        self.learn_arp(packet);
+    }
+
+    /// Takes in who an ARP packet comes from.
+    pub(crate) fn learn_arp(&mut self, packet: &ArpPacket) {
+        let on_link = packet.sender.is_unspecified() || self.locals.on_link(IpAddr::V4(packet.sender));
         if on_link && self.neighbors.on_arp(packet, self.now).is_some() {
             self.wake_unresolved();
         }
+    }
+
+    /// Hands a frame to the worker that owns its flow. False if that is this one.
+    #[inline]
+    pub(crate) fn hand_over(&mut self, hash: u64, frame: &[u8]) -> bool {
+        let Some(exchange) = &self.exchange else { return false };
+        if exchange.is_mine(hash) {
+            return false;
+        }
+        self.stats.wrong_core.increment();
+        if exchange.hand_over(exchange.owner(hash), frame) {
+            self.stats.handed_over.increment();
+        } else {
+            self.stats.dropped.count(DropReason::HandoverFull);
+        }
+        true
+    }
+
+    /// Shows the other workers what concerns all of them: where a neighbour is, what a router reports.
+    pub(crate) fn tell_others(&mut self, parsed: &Parsed, frame: &[u8]) {
+        let Some(exchange) = &self.exchange else { return };
+        if matches!(parsed, Parsed::Arp(_) | Parsed::NeighborAdvertisement(_) | Parsed::IcmpError(_)) {
+            exchange.hand_to_all(frame);
+        }
+    }
+
+    /// Whether this worker owns a flow.
+    #[inline]
+    pub(crate) fn owns(&self, hash: u64) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.is_mine(hash))
     }
 
     /// A neighbour solicitation for one of our addresses, duplicate address detection included (RFC 4862 §5.4.3).

@@ -12,6 +12,7 @@ pub mod config;
 mod control;
 pub mod device;
 pub mod flow;
+pub mod handover;
 pub mod neighbor;
 pub mod page;
 pub mod prefetch;

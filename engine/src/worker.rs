@@ -22,11 +22,12 @@ use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::device::{Device, Frame};
 use crate::flow::FlowKey;
+use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::stats::Stats;
 use crate::tcp::{Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
-use crate::wire::{MacAddr, ParseRules, Parsed, VlanId, parse};
+use crate::wire::{MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
@@ -64,6 +65,8 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     vlan: Option<VlanId>,
     burst: Vec<D::Frame>,
     parsed: Vec<Option<(Parsed, Lookup)>>,
+    /// Where a frame that another worker handed over is worked on.
+    parcel: Box<[u8]>,
 }
 
 impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
@@ -78,6 +81,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             return Err(ConfigError(format!("MTU {} is below 576: no TCP segment of use fits", capabilities.mtu)));
         }
         let mtu = capabilities.mtu.min(capabilities.frame_bytes_max.saturating_sub(HEADERS_MAX));
+        let frame_bytes = usize::from(capabilities.frame_bytes_max);
         let mac = MacAddr(capabilities.mac);
         let vlan = match config.vlan {
             None => None,
@@ -107,7 +111,14 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             vlan,
             burst: Vec::with_capacity(BURST),
             parsed: Vec::with_capacity(BURST),
+            parcel: vec![0; frame_bytes].into_boxed_slice(),
         })
+    }
+
+    /// Makes this worker one of several that share the device's flows: each flow has one owner among them, and what
+    /// arrives elsewhere is handed over. All of them must have been built with the same secrets.
+    pub fn join(&mut self, exchange: Exchange) {
+        self.tcp.exchange = Some(exchange);
     }
 
     /// One pass of the loop. The clock is read once, after the burst has been received.
@@ -127,6 +138,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             };
             dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, &parsed, lookup);
         }
+        let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
         let timers = self.tcp.expire(&mut self.app) + self.tcp.expire_syns(&mut tx) + self.tcp.expire_time_waits();
         self.tcp.flush(&mut self.app, &mut tx);
@@ -136,7 +148,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         self.burst = burst;
         self.tcp.maintain(&mut self.pages);
         let sent = self.stats.tx_frames.get() - sent_before;
-        let activity = Activity { received, timers, sent };
+        let activity = Activity { received: received + taken, timers, sent };
         self.stats.polls.increment();
         if !activity.is_idle() {
             self.stats.polls_busy.increment();
@@ -152,16 +164,18 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             octets += bytes.len() as u64;
             let parsed = match parse(bytes, &self.rules) {
                 Ok(Parsed::Tcp(segment)) => {
-                    let hash = self.tcp.hash_key(&FlowKey {
-                        local: segment.destination,
-                        remote: segment.source,
-                        local_port: segment.destination_port,
-                        remote_port: segment.source_port,
-                    });
-                    self.tcp.table.prefetch(hash);
-                    Some((Parsed::Tcp(segment), Lookup { hash, candidate: None }))
+                    let hash = self.tcp.hash_key(&flow_key(&segment));
+                    if self.tcp.hand_over(hash, bytes) {
+                        None
+                    } else {
+                        self.tcp.table.prefetch(hash);
+                        Some((Parsed::Tcp(segment), Lookup { hash, candidate: None }))
+                    }
                 }
-                Ok(other) => Some((other, Lookup::default())),
+                Ok(other) => {
+                    self.tcp.tell_others(&other, bytes);
+                    Some((other, Lookup::default()))
+                }
                 Err(reason) => {
                     self.stats.dropped.count(reason);
                     None
@@ -261,4 +275,42 @@ fn dispatch<D: Device, A: App>(
         Parsed::NeighborAdvertisement(told) => tcp.neighbor_advertisement(told),
     }
     tx.device.release(frame);
+}
+
+/// Works on frames that other workers handed over, up to a burst of them.
+fn take_parcels<D: Device, A: App>(
+    tcp: &mut Tcp,
+    app: &mut A,
+    tx: &mut Tx<'_, D>,
+    rules: &ParseRules,
+    parcel: &mut [u8],
+) -> usize {
+    let mut taken = 0;
+    while taken < BURST {
+        let Some(len) = tcp.exchange.as_ref().and_then(|exchange| exchange.take(parcel)) else { break };
+        let frame = &parcel[..len];
+        taken += 1;
+        match parse(frame, rules) {
+            Ok(Parsed::Tcp(segment)) => {
+                let hash = tcp.hash_key(&flow_key(&segment));
+                tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
+            }
+            Ok(Parsed::Arp(packet)) => tcp.learn_arp(&packet),
+            Ok(Parsed::NeighborAdvertisement(told)) => tcp.neighbor_advertisement(&told),
+            Ok(Parsed::IcmpError(error)) => tcp.icmp_error(app, &error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    taken
+}
+
+/// The key of a received segment's flow.
+#[inline]
+fn flow_key(segment: &TcpSegment) -> FlowKey {
+    FlowKey {
+        local: segment.destination,
+        remote: segment.source,
+        local_port: segment.destination_port,
+        remote_port: segment.source_port,
+    }
 }

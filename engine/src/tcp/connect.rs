@@ -154,7 +154,7 @@ impl Tcp {
             let (local, local_port) = self.ports.at(&self.locals, remote, counter + step)?;
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
             let hash = self.hash(&flow);
-            if self.find(hash, &flow).is_none() {
+            if self.owns(hash) && self.find(hash, &flow).is_none() {
                 self.ports.advance(remote, step + 1);
                 return Some((local, local_port, hash));
             }

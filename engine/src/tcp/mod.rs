@@ -33,6 +33,7 @@ use std::sync::Arc;
 use crate::app::{App, ConnId, End, Endpoints};
 use crate::config::{Config, ConfigError, Listener, TcpConfig};
 use crate::flow::{Candidate, FlowKey, FlowTable, HashKey, Kind, Log, Slab};
+use crate::handover::Exchange;
 use crate::neighbor::{NeighborConfig, NeighborTable};
 use crate::page::{OutOfMemory, PageSource};
 use crate::stats::Stats;
@@ -146,6 +147,8 @@ pub struct Tcp {
     pub(crate) now_ms: u32,
     max_connections: u32,
     max_syn_received: u32,
+    /// The other workers, if there are several.
+    pub(crate) exchange: Option<Exchange>,
     /// Too many half-open connections: none is kept for now.
     shedding: bool,
     cookies: syn_cookie::CookieJar,
@@ -214,6 +217,7 @@ impl Tcp {
             now_ms: 0,
             max_connections: connections,
             max_syn_received: config.max_syn_received,
+            exchange: None,
             shedding: false,
             cookies: syn_cookie::CookieJar::new([secrets.isn[1].rotate_left(17), secrets.isn[0].rotate_left(41)]),
         })

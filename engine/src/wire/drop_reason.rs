@@ -91,6 +91,8 @@ drop_reasons! {
     NeighborUnresolved => "neighbor_unresolved",
     /// A frame to send for which the device had no buffer or no room.
     TxFull => "tx_full",
+    /// A frame for another worker, which had no room for it.
+    HandoverFull => "handover_full",
     /// A reset that was not sent because too many were.
     RstRateLimited => "rst_rate_limited",
     /// An ICMP reply that was not sent because too many were.
