@@ -7,10 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use syncline_engine::app::App;
 use syncline_engine::config::{AddressRange, Config, PortRange, TcpConfig};
+use syncline_engine::device::Device;
 use syncline_engine::device::pcap::{PcapConfig, PcapTap, PcapWriter};
+use syncline_engine::handover::Exchange;
 use syncline_engine::tcp::Secrets;
 use syncline_engine::wire::MacAddr;
+use syncline_engine::worker::Worker;
 use syncline_xdp::{Claim, Interface, ModeChoice, OpenError, Options, XdpDevice, ZerocopyChoice, netlink};
 
 use crate::cli::DeviceArgs;
@@ -188,5 +192,23 @@ pub fn host_facts(interface: Option<&Interface>, device: &str, cores: &[Option<u
         xdp_mode: interface.map(|interface| interface.mode().name().to_owned()),
         zerocopy: interface.and_then(Interface::zerocopy),
         placement: Some(placement.join(", ")),
+    }
+}
+
+/// Where workers of this program have their memory from.
+pub type Pages = syncline_xdp::pages::MappedPages;
+
+/// Frames that may be on the way from one worker to another.
+const PARCELS: usize = 4096;
+
+/// Lets several workers of one interface hand each other what arrives on the wrong one.
+pub fn join<D: Device, A: App, T>(workers: &mut [(Worker<D, A, Pages>, T)]) {
+    if workers.len() < 2 {
+        return;
+    }
+    let frame_bytes = usize::from(workers[0].0.device().capabilities().frame_bytes_max);
+    let places = Exchange::among(workers.len(), PARCELS, frame_bytes);
+    for ((worker, _), place) in workers.iter_mut().zip(places) {
+        worker.join(place);
     }
 }

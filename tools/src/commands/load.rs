@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use syncline_engine::config::Config;
-use syncline_engine::page::HeapPages;
 use syncline_engine::worker::Worker;
 
 use super::progress::Progress;
@@ -20,7 +19,7 @@ use crate::report::verdict::{self, Context};
 use crate::report::{Threshold, text};
 use crate::run::collect::Collected;
 use crate::run::{Collector, Crew, MonotonicClock, Waitable};
-use crate::setup;
+use crate::setup::{self, Pages};
 use crate::signals::{Stop, StopFlag};
 use crate::units::{Octets, OfferedRate};
 
@@ -216,7 +215,7 @@ fn check_tuples(args: &LoadArgs, plan: &LoadPlan) -> Result<()> {
 
 /// A running load generator.
 pub(super) struct Generating<D: Waitable> {
-    crew: Crew<D, Client, HeapPages>,
+    crew: Crew<D, Client, Pages>,
     collector: Collector,
     control: Arc<Control>,
     started_at: SystemTime,
@@ -224,7 +223,7 @@ pub(super) struct Generating<D: Waitable> {
 
 impl<D: Waitable + Send + 'static> Generating<D>
 where
-    Worker<D, Client, HeapPages>: Send,
+    Worker<D, Client, Pages>: Send,
 {
     /// Starts a client on each device.
     ///
@@ -245,7 +244,7 @@ where
             let client = Client::new(plan.plan.clone(), index as u32, Arc::clone(&control));
             let client = client.map_err(|error| refused(&error))?;
             mailboxes.push(client.mailbox());
-            let worker = Worker::new(&plan.config, &secrets, device, client, HeapPages::new());
+            let worker = Worker::new(&plan.config, &secrets, device, client, Pages::new());
             workers.push((worker.map_err(|error| refused(&error))?, *core));
         }
         let offered = match plan.plan.load {
@@ -253,6 +252,7 @@ where
             Load::Held { .. } | Load::Concurrency(_) => None,
         };
         let started_at = SystemTime::now();
+        setup::join(&mut workers);
         let crew = Crew::start(workers, clock, stop)?;
         let collector = Collector::new(crew.members(), mailboxes, offered);
         Ok(Self { crew, collector, control, started_at })
@@ -320,7 +320,7 @@ fn generate<D: Waitable + Send + 'static>(
     progress: Progress,
 ) -> Result<Report>
 where
-    Worker<D, Client, HeapPages>: Send,
+    Worker<D, Client, Pages>: Send,
 {
     Generating::start(devices, plan, cores, clock, stop)?.finish(plan, stop, progress)
 }

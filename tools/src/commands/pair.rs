@@ -5,7 +5,6 @@ use std::thread;
 use std::time::Duration;
 
 use syncline_engine::config::{Config, Listener, SynCookies};
-use syncline_engine::page::HeapPages;
 use syncline_engine::worker::Worker;
 
 use super::load::{Generating, LoadPlan};
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::load::{Client, Load, Plan, Profile};
 use crate::report::Report;
 use crate::run::{MonotonicClock, Waitable};
+use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
 
 /// The port that the server answers on.
@@ -56,8 +56,8 @@ pub(super) fn run<S, L>(
 where
     S: Waitable + Send + 'static,
     L: Waitable + Send + 'static,
-    Worker<S, Server, HeapPages>: Send,
-    Worker<L, Client, HeapPages>: Send,
+    Worker<S, Server, Pages>: Send,
+    Worker<L, Client, Pages>: Send,
 {
     let clock = MonotonicClock::start();
     // The server outlives the load: it has a flag of its own.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as SystemInstant, SystemTime};
 
 use syncline_engine::config::{Config, Listener, SynCookies as CookieMode};
-use syncline_engine::page::HeapPages;
 use syncline_engine::stats::Stats;
 use syncline_engine::worker::Worker;
 
@@ -18,6 +17,7 @@ use crate::report::model::{Report, SynCache, SynCookies, Verdict};
 use crate::report::text;
 use crate::run::collect::{traffic, worker_report_since_start};
 use crate::run::{Crew, Member, MonotonicClock, Waitable};
+use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
 use crate::{host, setup};
 
@@ -92,7 +92,7 @@ fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
 
 /// Running servers.
 pub(super) struct Serving<D: Waitable> {
-    crew: Crew<D, Server, HeapPages>,
+    crew: Crew<D, Server, Pages>,
     members: Vec<Member>,
     counters: Vec<Arc<ServerCounters>>,
     since: SystemInstant,
@@ -101,7 +101,7 @@ pub(super) struct Serving<D: Waitable> {
 
 impl<D: Waitable + Send + 'static> Serving<D>
 where
-    Worker<D, Server, HeapPages>: Send,
+    Worker<D, Server, Pages>: Send,
 {
     /// Starts a server on each device.
     ///
@@ -120,9 +120,10 @@ where
             let refused = |error: &dyn std::fmt::Display| Error::usage("cannot serve", error, "");
             let server = Server::new(&plan.apps, clock.wall_at_origin()).map_err(|error| refused(&error))?;
             counters.push(server.counters());
-            let worker = Worker::new(&plan.config, &secrets, device, server, HeapPages::new());
+            let worker = Worker::new(&plan.config, &secrets, device, server, Pages::new());
             workers.push((worker.map_err(|error| refused(&error))?, *core));
         }
+        setup::join(&mut workers);
         let crew = Crew::start(workers, clock, stop)?;
         let members = crew.members().to_vec();
         Ok(Self { crew, members, counters, since: SystemInstant::now(), started_at: SystemTime::now() })
@@ -196,7 +197,7 @@ fn serve<D: Waitable + Send + 'static>(
     args: &ServeArgs,
 ) -> Result<Report>
 where
-    Worker<D, Server, HeapPages>: Send,
+    Worker<D, Server, Pages>: Send,
 {
     let mut serving = Serving::start(devices, plan, cores, clock, stop)?;
     if args.output.json_on_stdout() {
