@@ -25,7 +25,7 @@ use crate::flow::FlowKey;
 use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::stats::Stats;
-use crate::tcp::{Lookup, Net, Secrets, Tcp, Tx};
+use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
 use crate::wire::{MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse};
 
@@ -234,6 +234,20 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     /// The application and the connections at once, between two passes.
     pub fn app_and_net(&mut self) -> (&mut A, Net<'_>) {
         (&mut self.app, Net { tcp: &mut self.tcp })
+    }
+
+    /// Records in use, between two passes.
+    pub fn held(&self) -> Held {
+        self.tcp.held()
+    }
+
+    /// Checks what must hold of every connection between two passes. For simulations: takes time in proportion to what is
+    /// held.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.tcp.check_invariants()
     }
 
     /// Octets of index, blocks, records and buffers now held.

@@ -181,6 +181,12 @@ impl FaultModel {
         }
     }
 
+    /// Replaces the faults; the streams of chance and the counters go on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+        self.bad_spell &= faults.burst_loss.is_some();
+    }
+
     /// What becomes of this frame.
     pub fn judge(&mut self, frame: &[u8]) -> Fate {
         let faults = self.faults;

@@ -273,7 +273,9 @@ impl Link {
         })))
     }
 
-    fn device(&self, end: End, queue: usize) -> LinkDevice {
+    /// A device on a queue: for a host that starts again after the one before it is gone. Two devices on one queue take
+    /// each other's frames.
+    pub fn device(&self, end: End, queue: usize) -> LinkDevice {
         let mtu = self.0.borrow().mtu;
         LinkDevice {
             shared: Rc::clone(&self.0),
@@ -305,6 +307,11 @@ impl Link {
         let shared = self.0.borrow();
         let queues = shared.at_a.queues.iter().chain(&shared.at_b.queues);
         queues.filter_map(|queue| queue.peek()).map(|frame| frame.at).min()
+    }
+
+    /// Changes the path that starts at `from`: for frames sent from now on.
+    pub fn set_path(&self, from: End, config: PathConfig) {
+        self.shared().receiver(from.peer()).path.reconfigure(config);
     }
 
     /// Has every frame shown to `tap` from now on; the last one set is the one that sees them.

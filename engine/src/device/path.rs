@@ -106,6 +106,14 @@ impl Path {
         }
     }
 
+    /// Replaces the configuration. What is on the way arrives as it would have; the streams of chance and the counters
+    /// go on.
+    pub(super) fn reconfigure(&mut self, mut config: PathConfig) {
+        config.delay_changes.sort_by_key(|&(from, _)| from);
+        self.faults.set_faults(config.faults);
+        self.config = config;
+    }
+
     /// Sends `frame` at `now`, marking or corrupting it if that is its lot.
     pub(super) fn send(&mut self, now: Instant, frame: &mut [u8]) -> Passage {
         self.counters.sent += 1;

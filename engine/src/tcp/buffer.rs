@@ -92,6 +92,11 @@ impl Buffers {
         self.chunks.reserve(pages, n)
     }
 
+    /// Chunks in use.
+    pub(crate) fn len(&self) -> u32 {
+        self.chunks.len()
+    }
+
     /// Octets held.
     pub(crate) fn bytes(&self) -> u64 {
         self.chunks.bytes()

@@ -34,6 +34,22 @@ impl Flights {
         self.nodes.reserve(pages, n)
     }
 
+    /// Nodes in use.
+    pub(crate) fn len(&self) -> u32 {
+        self.nodes.len()
+    }
+
+    /// Nodes of one chain.
+    pub(crate) fn nodes_of(&self, busy: &Busy) -> u32 {
+        let mut count = 0;
+        let mut at = busy.flight_head;
+        while at != NONE {
+            count += 1;
+            at = self.nodes[at].next;
+        }
+        count
+    }
+
     /// Octets held.
     pub(crate) fn bytes(&self) -> u64 {
         self.nodes.bytes()

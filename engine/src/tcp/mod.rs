@@ -6,6 +6,7 @@
 
 mod block;
 mod buffer;
+mod check;
 mod congestion;
 mod conn;
 mod connect;
@@ -40,6 +41,7 @@ use crate::stats::Stats;
 use crate::time::Instant;
 use crate::timer_wheel::{Link, Links, TimerWheel};
 
+pub use check::Held;
 pub use conn::Conn;
 pub use connect::{Net, NextHop};
 pub(crate) use output::{HOP_LIMIT, Tx};
