@@ -93,7 +93,7 @@ pub struct TcpConfig {
     pub congestion: CongestionControl,
     /// How long TIME-WAIT lasts (RFC 9293 §3.4.2: 2 MSL). Default 60 s, as Linux; zero skips the state.
     pub time_wait: Duration,
-    /// How long FIN-WAIT-2 waits for the peer's FIN after we closed. Default 60 s.
+    /// How long the peer may stay silent in FIN-WAIT-2, after we closed and before its FIN. Default 60 s.
     pub fin_wait_2: Duration,
     /// Idle time before keep-alive probes (RFC 9293 §3.8.4). Default none.
     pub keepalive: Option<Duration>,

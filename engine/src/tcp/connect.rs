@@ -49,7 +49,7 @@ impl Net<'_> {
     /// An open connection, to act on it. `None` if there is none of that name.
     #[inline]
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
-        if self.tcp.conns.get(id.0)?.state == State::Closed {
+        if self.tcp.conns.get(id.0)?.state == State::Closed && !self.tcp.has_unread(id.0) {
             return None;
         }
         Some(Conn { tcp: self.tcp, id: id.0 })

@@ -759,6 +759,7 @@ impl Tcp {
     fn settle<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &self.busies[slot]);
         match c.state {
+            State::TimeWait | State::Closed if b.read_head != NONE => return,
             State::TimeWait => return self.enter_time_wait(app, id),
             State::Closed => return self.remove(app, id, End::Closed),
             State::Established | State::CloseWait => {}

@@ -171,6 +171,13 @@ impl Tcp {
         }
     }
 
+    /// Whether octets wait for the application. Its connection stays, even when both ends have nothing more to say.
+    #[inline]
+    pub(crate) fn has_unread(&self, id: u32) -> bool {
+        let slot = self.conns[id].busy;
+        slot != NONE && self.busies[slot].read_head != NONE
+    }
+
     /// Offers again what the application had not taken, after it asked.
     pub(crate) fn deliver_unread<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
         self.busies[slot].flags &= !(busy::RESUME | busy::PAUSED);

@@ -225,7 +225,7 @@ impl Tcp {
         }
         let slot = c.busy;
         if slot == NONE {
-            update_window(&mut self.conns[id], seg);
+            update_window(&mut self.conns[id], seg, false);
             return true;
         }
         self.take_ack(app, id, slot, seg)
@@ -260,7 +260,7 @@ impl Tcp {
             let edges = (c.snd_una, c.snd_nxt);
             recovery::take_sack(&mut self.flights, b, edges, seg.options.sack.as_slice(), &env, &mut acked);
         }
-        update_window(c, seg);
+        update_window(c, seg, acked.octets > 0);
         b.snd_wnd_max = b.snd_wnd_max.max(c.send_window());
         b.probes = 0;
         if b.flags & busy::PERSIST != 0 && (c.snd_una + c.send_window()).after(c.snd_nxt) {
@@ -290,7 +290,7 @@ impl Tcp {
         } else if acked.octets > 0 && self.conns[id].state.may_send() {
             app.sent(&mut Conn { tcp: self, id });
         }
-        if self.conns[id].state == State::Closed {
+        if self.conns[id].state == State::Closed && !self.has_unread(id) {
             // LAST-ACK and its ACK: nothing is left to say
             self.remove(app, id, End::Closed);
             return false;
@@ -356,10 +356,11 @@ fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
     seg.seq.in_window(c.rcv_nxt, window) || (seg.seq + (len - 1)).in_window(c.rcv_nxt, window)
 }
 
-/// SND.WND, SND.WL1 (§3.10.7.4, fifth step). Called after SND.UNA has moved.
+/// SND.WND, SND.WL1 (§3.10.7.4, fifth step). Called after SND.UNA has moved. What moves it is newer than what set the
+/// window, whatever its sequence number: a retransmission may carry it, and the old window would reach too far.
 #[inline]
-fn update_window(c: &mut Connection, seg: &TcpSegment) {
-    if seg.ack.at_or_after(c.snd_una) && c.snd_wl1.at_or_before(seg.seq) {
+fn update_window(c: &mut Connection, seg: &TcpSegment, advanced: bool) {
+    if seg.ack.at_or_after(c.snd_una) && (advanced || c.snd_wl1.at_or_before(seg.seq)) {
         c.snd_wnd = seg.window;
         c.snd_wl1 = seg.seq;
     }

@@ -112,7 +112,8 @@ impl Tcp {
             seq: record.snd_nxt,
             ack: record.rcv_nxt,
             flags: Flags::ACK,
-            window: (self.config.receive_window >> (record.scales >> 4)).min(0xffff) as u16,
+            // rounded up, as before: the edge never moves back
+            window: self.config.receive_window.div_ceil(1 << (record.scales >> 4)).min(0xffff) as u16,
             options: TcpOptions { timestamps, ..TcpOptions::NONE },
         };
         self.stats.acks_sent.increment();

@@ -58,6 +58,15 @@ impl Tcp {
     /// FIN-WAIT-2's, RACK's or the idle timer. True if the connection is gone.
     fn misc_timer<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> bool {
         if self.conns[id].state == State::FinWait2 {
+            let silent_ms = self.now_ms.wrapping_sub(self.conns[id].heard_ms);
+            let patience_ms = self.config.fin_wait_2.as_millis() as u32;
+            if silent_ms < patience_ms {
+                // the peer still has something to say
+                let b = &mut self.busies[slot];
+                b.misc_at = self.now_ms.wrapping_add(patience_ms - silent_ms);
+                b.timers |= 4;
+                return false;
+            }
             debug_assert_eq!(self.conns[id].state.after(Event::Expire), State::Closed);
             self.remove(app, id, End::Timeout);
             return true;
