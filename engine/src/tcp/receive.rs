@@ -249,12 +249,15 @@ impl Tcp {
         field as u16
     }
 
-    /// Whether the window has opened by so much that the peer should hear of it without asking (§3.8.6.2.2).
+    /// Whether the window has opened by so much that the peer should hear of it without asking (§3.8.6.2.2). One that has
+    /// sent its FIN has no use for it.
     pub(crate) fn window_opened(&self, id: u32, slot: u32) -> bool {
         let (c, b) = (&self.conns[id], &self.busies[slot]);
         let window = self.config.receive_window.min(0xffff << c.rcv_scale()).saturating_sub(b.read_bytes);
         let edge = c.rcv_nxt + window;
-        edge.after(c.rcv_adv) && edge - c.rcv_adv >= (2 * u32::from(c.mss)).min(self.config.receive_window / 2)
+        c.state.takes_text()
+            && edge.after(c.rcv_adv)
+            && edge - c.rcv_adv >= (2 * u32::from(c.mss)).min(self.config.receive_window / 2)
     }
 
     /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds the
