@@ -90,7 +90,7 @@ impl Plan {
             size,
             v6: chance.percent(40),
             mtu: chance.pick(&[1500, 1500, 1500, 1280, 9000]),
-            frames: chance.pick(&[64, 256, 1024, 1024, 2048]),
+            frames: chance.pick(&[64, 256, 512, 1024]),
             connections: chance.scale(1, u64::from(size.connections)) as u32,
             span,
             phases,

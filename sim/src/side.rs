@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 use core::cmp::Reverse;
+use core::time::Duration;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,6 +17,9 @@ use crate::script::{self, MESSAGE_BITS, Role, Script};
 
 /// The port both hosts listen on.
 pub(crate) const PORT: u16 = 7;
+
+/// When an application tries again for which there was no buffer.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Who opens a connection.
 pub(crate) fn opener(number: u32) -> End {
@@ -217,6 +221,11 @@ impl Side {
                 conn.write(piece) as u32
             };
             if queued == 0 {
+                if conn.queued() == 0 {
+                    // the host's buffers are full, and no callback will say when they are not
+                    live.thinking = true;
+                    think = Some(conn.now() + RETRY);
+                }
                 break;
             }
             live.queued += queued;

@@ -23,6 +23,8 @@ use crate::wire::{Ports, Watch};
 const LOOP_TIME: Duration = Duration::from_micros(1);
 /// How long after the link has calmed down the last connection may end.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// TIME-WAIT that outlasts the retransmissions of a plan's worst moments.
+const TIME_WAIT_ENOUGH: Duration = Duration::from_secs(60);
 /// Steps between two checks of everything the engines hold, if they hold much.
 const CHECK_EVERY: u64 = 64;
 /// Connections up to which everything is checked after every step.
@@ -278,8 +280,8 @@ impl World {
                     Some(_) => outcome.reset += 1,
                     None => {}
                 }
-                // without TIME-WAIT a FIN that comes again finds nobody; a next hop may stay silent through all tries
-                let waits = self.plan.tcp.iter().all(|tcp| !tcp.time_wait.is_zero());
+                // after a short TIME-WAIT a FIN that comes again finds nobody
+                let waits = self.plan.tcp.iter().all(|tcp| tcp.time_wait >= TIME_WAIT_ENOUGH);
                 let clean = self.plan.restarts.is_empty() && !aborted && waits;
                 let odd = matches!(half.ended, Some(Ended::Reset | Ended::Refused | Ended::Aborted | Ended::Memory));
                 if clean && odd {

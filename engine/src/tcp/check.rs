@@ -228,5 +228,5 @@ fn check_idle(c: &Connection) -> Result<(), String> {
 }
 
 fn live(conns: &Connections) -> impl Iterator<Item = u32> + '_ {
-    (0..conns.page_count()).flat_map(|page| conns.live_in_page(page))
+    (0..conns.page_count()).flat_map(|page| conns.live_in_page(page)).take(conns.len() as usize)
 }

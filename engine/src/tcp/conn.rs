@@ -109,7 +109,7 @@ impl Conn<'_> {
 
     /// Queues a copy of `data`. Returns how many octets found room: the connection's send buffer and the worker's
     /// memory are bounded. Zero while messages of [`send`](Conn::send) are unacknowledged, and after
-    /// [`close`](Conn::close).
+    /// [`close`](Conn::close). If the worker's memory is out while nothing is queued, no callback tells when to try again.
     pub fn write(&mut self, data: &[u8]) -> usize {
         let queued = self.queued();
         let room = self.tcp.config.send_buffer.saturating_sub(queued) as usize;

@@ -152,6 +152,7 @@ impl Tcp {
             self.stats.refused_table_full.increment();
             return self.stats.dropped.count(DropReason::TableFull);
         } else {
+            self.cookies.rely(self.now);
             self.stats.syn_cookies_sent.increment();
         }
         self.syn_ack(tx, &record, flow.remote, Some(seg.source_mac));

@@ -51,7 +51,7 @@ pub(crate) struct CookieJar {
     /// Keys of the even and the odd epoch among the present and the last.
     keys: [SipHasher24; 2],
     epoch: u64,
-    /// When a cookie was last sent: until two epochs later an ACK may hold one.
+    /// When a cookie was last all that was left of a SYN: until two epochs later an ACK may hold one.
     sent: Option<Instant>,
 }
 
@@ -96,7 +96,6 @@ impl CookieJar {
     /// The cookie for a SYN with sequence number `irs`, and what it will remember of `offer`.
     pub(crate) fn bake(&mut self, local: IpAddr, flow: &FlowId, irs: Seq, offer: &Offer, now: Instant) -> Cookie {
         self.roll(now);
-        self.sent = Some(now);
         let key_bit = (self.epoch & 1) as u32;
         if offer.flags & flag::TIMESTAMPS != 0 {
             let bits = pack_wide(offer);
@@ -107,6 +106,12 @@ impl CookieJar {
         let mac = self.mac(key_bit, local, flow, irs, bits) & 0x00ff_ffff;
         let masked = (bits ^ self.mask(local, flow, irs)) & 0x7f;
         Cookie { iss: Seq(key_bit << 31 | masked << 24 | mac), ts_bits: None }
+    }
+
+    /// A SYN-ACK left of which nothing is kept. Where all are kept no ACK is taken for a cookie: a segment of a connection
+    /// that has ended would open it a second time.
+    pub(crate) fn rely(&mut self, now: Instant) {
+        self.sent = Some(now);
     }
 
     /// What a peer that acknowledges `iss` had offered, if `iss` is a cookie of ours for this flow and `irs`. `echo` is
@@ -135,7 +140,7 @@ impl CookieJar {
         }
     }
 
-    /// Whether an ACK may hold a cookie: one was sent in this epoch or the last.
+    /// Whether an ACK may hold a cookie: one was relied on in this epoch or the last.
     pub(crate) fn outstanding(&self, now: Instant) -> bool {
         self.sent.is_some_and(|sent| now.since(sent).as_millis() < u128::from(2 * EPOCH_MS))
     }
