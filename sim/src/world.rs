@@ -177,10 +177,11 @@ impl World {
             let next = self.next_event();
             let end = self.plan.calm() + PATIENCE;
             if !done && next.is_none_or(|next| next > end) && !self.last_resort {
-                if self.plan.restarts.is_empty() {
+                if self.plan.restarts.is_empty() && !self.plan.aborts {
                     return Err(self.stuck("nothing more happens, or not for long, and not every connection is over"));
                 }
-                // A host that waits for one that started again, and has nothing to say, cannot know
+                // A RST may be lost, and is not sent again: a host that waits for one that aborted or started again, and
+                // has nothing to say, cannot know
                 self.last_resort = true;
                 for host in &mut self.hosts {
                     host.app_mut().abort_all();
