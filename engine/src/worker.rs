@@ -140,7 +140,10 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         }
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
-        let timers = self.tcp.expire(&mut self.app) + self.tcp.expire_syns(&mut tx) + self.tcp.expire_time_waits();
+        let timers = self.tcp.expire(&mut self.app)
+            + self.tcp.expire_syns(&mut tx)
+            + self.tcp.expire_time_waits()
+            + self.tcp.keep_alive(&mut self.app);
         self.tcp.flush(&mut self.app, &mut tx);
         self.tcp.solicit(&mut tx);
         self.device.doorbell();

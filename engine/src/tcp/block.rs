@@ -201,6 +201,14 @@ pub(crate) mod busy {
     pub(crate) const PROBE_TAIL: u32 = 1 << 21;
     /// The tail loss probe that is out is a retransmission (TLP.is_retrans, RFC 8985 §7.1).
     pub(crate) const PROBE_RESENT: u32 = 1 << 22;
+    /// The window was reduced for an ECN echo, and `ecn_until` is not acknowledged yet.
+    pub(crate) const ECN_REDUCED: u32 = 1 << 23;
+    /// The last recovery can still prove spurious by the duplicates that the peer reports (RFC 3708).
+    pub(crate) const UNDO_DSACK: u32 = 1 << 24;
+    /// A keep-alive probe is due.
+    pub(crate) const KEEP_ALIVE: u32 = 1 << 25;
+    /// Flags that an idle connection may lose with its busy block.
+    pub(crate) const FORGETTABLE: u32 = REORDERING | UNDO | UNDO_DSACK | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR;
 }
 
 /// What a connection needs only while it is busy.
@@ -305,6 +313,10 @@ pub(crate) struct Busy {
     pub(crate) undo_ssthresh: u32,
     /// TSval of the first retransmission of this recovery (RFC 4015).
     pub(crate) undo_ts: u32,
+    /// Segments sent again in the last recovery that were not reported to be duplicates.
+    pub(crate) undo_resent: u16,
+    /// The window is not reduced again for ECN before this is acknowledged.
+    pub(crate) ecn_until: Seq,
     /// Duplicate acknowledgements in a row.
     pub(crate) dup_acks: u16,
     /// Reordering window, quarters of the smallest RTT (RFC 8985 §6.2).

@@ -36,6 +36,41 @@ impl RateLimit {
     }
 }
 
+/// Challenge ACKs that one connection sends in [`CHALLENGE_SPAN_MS`] (RFC 5961 §10 suggests 10 in 5 seconds).
+const CHALLENGES_EACH: u32 = 10;
+const CHALLENGE_SPAN_MS: u32 = 5_000;
+/// Connections whose challenges are counted at a time.
+const CHALLENGED: usize = 1024;
+
+/// The challenge ACKs of each connection (RFC 5961 §10), counted beside the connections: few are ever challenged.
+/// Two whose numbers share a place forget each other's count; the limit of all holds nevertheless.
+#[derive(Clone, Debug)]
+pub(crate) struct EachLimit(Vec<Challenged>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Challenged {
+    id: u32,
+    since_ms: u32,
+    count: u32,
+}
+
+impl EachLimit {
+    /// Nobody was challenged yet.
+    pub(crate) fn new() -> Self {
+        Self(vec![Challenged::default(); CHALLENGED])
+    }
+
+    /// Whether connection `id` may send one more now.
+    pub(crate) fn allow(&mut self, id: u32, now_ms: u32) -> bool {
+        let place = &mut self.0[id as usize % CHALLENGED];
+        if place.id != id || now_ms.wrapping_sub(place.since_ms) >= CHALLENGE_SPAN_MS {
+            *place = Challenged { id, since_ms: now_ms, count: 0 };
+        }
+        place.count += 1;
+        place.count <= CHALLENGES_EACH
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::config::{Ecn, SynCookies};
 use crate::device::Device;
 use crate::flow::Kind;
+use crate::neighbor::Resolution;
 use crate::wire::{DropReason, Flags, MacAddr, Seq, TcpOptions, TcpSegment, Timestamps};
 
 use super::block::{Connection, NONE, SynReceived, flag};
@@ -100,6 +101,11 @@ impl Tcp {
             return opened;
         }
         if seg.flags.syn() && !seg.flags.fin() {
+            if self.locals.number(seg.source).is_some() {
+                // it claims to come from here
+                self.stats.dropped.count(DropReason::InvalidSource);
+                return None;
+            }
             self.syn(tx, seg, flow, hash, listener, None);
         } else {
             self.stats.dropped.count(DropReason::NoFlow);
@@ -428,7 +434,7 @@ impl Tcp {
 
     /// Sends SYN-ACKs again whose time has come, and forgets those that were sent often enough. Bounded.
     pub(crate) fn expire_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
-        let mut done = 0;
+        let mut done = self.wake_syns(tx);
         for class in 0..SYN_CLASSES {
             let patience = rtt::micros(self.config.rto_initial) << class;
             while done < EXPIRE_MAX {
@@ -455,6 +461,9 @@ impl Tcp {
                         self.syns[class].kill(position);
                         self.stats.syn_ack_retransmitted.increment();
                         self.stats.segments_retransmitted.increment();
+                        if self.await_hop(flow.remote, join(next, fresh)) {
+                            continue;
+                        }
                         self.syn_ack(tx, &again, flow.remote, None);
                     }
                     None => self.forget_syn(hash, handle),
@@ -462,6 +471,31 @@ impl Tcp {
             }
         }
         done
+    }
+
+    /// Whether a SYN-ACK must wait until its next hop is known; it then goes as soon as that is.
+    fn await_hop(&mut self, remote: IpAddr, handle: u32) -> bool {
+        let hop = self.next_hop(remote).and_then(|hop| self.neighbors.resolve(hop, self.now));
+        let waits = matches!(hop, Some((_, Resolution::Pending)));
+        if waits && self.unresolved_syns.len() < self.unresolved_syns.capacity() {
+            self.unresolved_syns.push(handle);
+        }
+        waits
+    }
+
+    /// Sends the SYN-ACKs that waited for a next hop. Returns how many.
+    fn wake_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
+        if !core::mem::take(&mut self.syns_woken) {
+            return 0;
+        }
+        let mut woken = 0;
+        while let Some(handle) = self.unresolved_syns.pop() {
+            if let Some(&record) = self.syn_record(handle) {
+                self.syn_ack(tx, &record, self.remote(record.remote, record.flags), None);
+                woken += 1;
+            }
+        }
+        woken
     }
 
     /// When the next SYN-ACK is due to be sent again, microseconds from now.

@@ -12,6 +12,7 @@ mod conn;
 mod connect;
 mod flight;
 mod isn;
+mod keep_alive;
 mod limit;
 mod listen;
 mod locals;
@@ -50,7 +51,7 @@ pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
 use buffer::{Buffers, Chain};
 use flight::Flights;
-use limit::RateLimit;
+use limit::{EachLimit, RateLimit};
 use locals::Locals;
 use ports::Ports;
 
@@ -140,9 +141,15 @@ pub struct Tcp {
     pub(crate) neighbors: NeighborTable,
     /// Connections that wait for their next hop.
     pub(crate) unresolved: Vec<u32>,
+    /// SYN-RECEIVED records whose SYN-ACK waits for its next hop.
+    unresolved_syns: Vec<u32>,
+    /// A next hop was found or given up, so that they may try again.
+    syns_woken: bool,
+    keep_alive: keep_alive::Sweep,
     pub(crate) resets: RateLimit,
     pub(crate) icmp: RateLimit,
     pub(crate) challenges: RateLimit,
+    pub(crate) challenges_each: EachLimit,
     pub(crate) stats: Arc<Stats>,
     pub(crate) now: Instant,
     pub(crate) now_us: u32,
@@ -213,6 +220,10 @@ impl Tcp {
             resets: RateLimit::new(config.resets_per_second),
             icmp: RateLimit::new(config.icmp_per_second),
             challenges: RateLimit::new(1000),
+            challenges_each: EachLimit::new(),
+            unresolved_syns: Vec::with_capacity(1024),
+            syns_woken: false,
+            keep_alive: keep_alive::Sweep::default(),
             stats,
             now: Instant::ZERO,
             now_us: 0,
@@ -309,7 +320,8 @@ impl Tcp {
         let waiting = (!self.unresolved.is_empty() || self.neighbors.is_waiting()).then(|| after(100));
         let syn = self.next_syn_us().map(|us| now + Duration::from_micros(u64::from(us)));
         let time_wait = self.next_time_wait_ms().map(after);
-        [self.next_timer_ms().map(after), waiting, syn, time_wait].into_iter().flatten().min()
+        let keep_alive = self.next_keep_alive_ms().map(after);
+        [self.next_timer_ms().map(after), waiting, syn, time_wait, keep_alive].into_iter().flatten().min()
     }
 
     // ---- names of flows

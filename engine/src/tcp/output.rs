@@ -190,7 +190,7 @@ impl Tcp {
         }
         blocked = blocked || !self.retransmit(app, tx, id, slot, mac);
         blocked = blocked || !self.probe_tail(app, tx, id, slot, mac) || !self.send_new(app, tx, id, slot, mac);
-        if !blocked && self.busies[slot].flags & busy::PROBE_WINDOW != 0 {
+        if !blocked && self.busies[slot].flags & (busy::PROBE_WINDOW | busy::KEEP_ALIVE) != 0 {
             blocked = !self.send_probe(tx, id, slot, mac);
         }
         if !blocked && self.busies[slot].flags & busy::ACK_NOW != 0 {
@@ -244,6 +244,7 @@ impl Tcp {
                 self.mark_dirty(id);
             }
         }
+        self.syns_woken = !self.unresolved_syns.is_empty();
     }
 
     #[inline]
@@ -320,6 +321,9 @@ impl Tcp {
         record.sent_us = now_us;
         record.resent = record.resent.saturating_add(1);
         b.prr_out = b.prr_out.saturating_add(len);
+        if b.phase != Phase::Open {
+            b.undo_resent = b.undo_resent.saturating_add(1);
+        }
         self.stats.segments_retransmitted.increment();
         if record.has(sent::SYN) && self.conns[id].state == State::SynSent {
             self.stats.syn_retransmitted.increment();
@@ -514,14 +518,14 @@ impl Tcp {
         sent
     }
 
-    /// Sends a zero-window probe (RFC 9293 §3.8.6.1): a sequence number the peer has acknowledged draws an ACK, which
+    /// Sends a zero-window probe (RFC 9293 §3.8.6.1) or a keep-alive probe (§3.8.4): a sequence number the peer has acknowledged draws an ACK, which
     /// tells the window.
     fn send_probe<D: Device>(&mut self, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
         let seq = self.conns[id].snd_una - 1;
         let next = Next { seq, payload: 0, flags: Flags::ACK, data: false };
         let sent = self.build(&NoPayload, tx, id, slot, mac, next);
         if sent {
-            self.busies[slot].flags &= !busy::PROBE_WINDOW;
+            self.busies[slot].flags &= !(busy::PROBE_WINDOW | busy::KEEP_ALIVE);
         }
         sent
     }
@@ -537,7 +541,12 @@ impl Tcp {
         let now = self.now;
         let b = &mut self.busies[slot];
         b.flags &= !busy::ACK_EACH;
-        let resolution = b.neighbor.and_then(|index| self.neighbors.resolution(index, now));
+        let known = b.neighbor.and_then(|index| self.neighbors.resolution(index, now));
+        let resolution = known.or_else(|| {
+            let c = &self.conns[id];
+            let hop = self.next_hop(self.remote(c.remote, c.flags))?;
+            self.neighbors.resolve(hop, now).map(|(_, resolution)| resolution)
+        });
         if let Some(Resolution::Ready(mac)) = resolution {
             self.send_ack(tx, id, slot, mac);
         }
@@ -674,9 +683,10 @@ impl Tcp {
     /// RST to the peer, and the end (RFC 9293 §3.10.5).
     fn abort<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32) {
         let c = &self.conns[id];
-        let known = c.state != State::SynSent || c.snd_nxt != c.snd_una;
+        // Before SYN is answered the peer knows nothing of it, and after both FINs it has nothing to say
+        let told = !matches!(c.state, State::SynSent | State::Closing | State::LastAck | State::TimeWait);
         let remote = self.remote(c.remote, c.flags);
-        if known && c.state != State::SynSent {
+        if told {
             let timestamps = c
                 .has(flag::TIMESTAMPS)
                 .then(|| Timestamps { value: self.timestamp(c.local, remote), echo: c.ts_recent });
@@ -771,7 +781,7 @@ impl Tcp {
             && b.ahead_head == NONE
             && b.unacked_segments == 0
             && b.phase == Phase::Open
-            && b.flags & !(busy::REORDERING | busy::UNDO | busy::PROBE_OUT | busy::PROBE_RESENT) == 0;
+            && b.flags & !busy::FORGETTABLE == 0;
         if !quiet {
             return;
         }

@@ -41,6 +41,10 @@ impl Tcp {
             let b = &mut self.busies[slot];
             b.flags |= busy::FIN_AHEAD;
             b.fin_at = text_end(seq, payload);
+            if b.fin_at != rcv_nxt {
+                // out of order, even without text (RFC 5681 §4.2); in order it is acknowledged anyway
+                b.flags |= busy::ACK_NOW;
+            }
         }
         if !payload.is_empty() {
             if seq == rcv_nxt {
@@ -117,8 +121,12 @@ impl Tcp {
         if b.ahead_bytes.saturating_add(payload.len() as u32) > limit {
             return self.stats.refused_memory.increment();
         }
+        let held = b.ahead_bytes;
         if !insert_ahead(&mut self.buffers, b, seq, payload) {
             self.stats.refused_memory.increment();
+        } else if b.ahead_bytes == held {
+            // all of it was held already: a duplicate beyond the hole (RFC 2883 §4.2)
+            (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, seq, text_end(seq, payload));
         }
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct Acked {
     pub(crate) rtt_us: Option<u32>,
     /// A block below the acknowledgement or inside another: a duplicate arrived (RFC 2883).
     pub(crate) dsack: bool,
+    /// ECE was set, on a connection that agreed on ECN (RFC 3168 §6.1.2).
+    pub(crate) congestion: bool,
 }
 
 /// Removes from the flight what `ack` covers.
@@ -190,7 +192,11 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
     if b.sacked == 0 && b.phase == Phase::Open {
         return None;
     }
-    let window = reordering_window(b, c);
+    let window = if b.flags & busy::REORDERING == 0 && segments_sacked(flights, b) >= DUP_THRESH {
+        0
+    } else {
+        reordering_window(b, c)
+    };
     let mut wait = None;
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
@@ -209,6 +215,18 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
         cursor = flights.next(at);
     }
     wait
+}
+
+/// Segments selectively acknowledged, as far as it matters.
+fn segments_sacked(flights: &Flights, b: &Busy) -> u16 {
+    let (mut count, mut cursor) = (0, flights.front(b));
+    while let Some(at) = cursor
+        && count < DUP_THRESH
+    {
+        count += u16::from(flights.get(at).has(sent::SACKED));
+        cursor = flights.next(at);
+    }
+    count
 }
 
 /// The reordering window of RFC 8985 §6.2 step 4: quarters of the smallest RTT, one more for each round trip in which
@@ -277,6 +295,9 @@ fn enter_recovery(c: &Connection, b: &mut Busy, env: &Env<'_>) {
     congestion::on_loss(b, mss, flight, env.config);
     b.phase = Phase::Recovery;
     b.recover = c.snd_nxt;
+    if c.has(flag::ECN) {
+        b.flags |= busy::CWR;
+    }
     b.prr_flight = flight.max(1);
     (b.prr_delivered, b.prr_out) = (0, 0);
     if b.flags & busy::PROBE_TIMER != 0 {
@@ -288,7 +309,8 @@ fn enter_recovery(c: &Connection, b: &mut Busy, env: &Env<'_>) {
 }
 
 fn save_for_undo(b: &mut Busy, env: &Env<'_>) {
-    b.flags |= busy::UNDO;
+    b.flags |= busy::UNDO | busy::UNDO_DSACK;
+    b.undo_resent = 0;
     b.undo_cwnd = b.cwnd;
     b.undo_ssthresh = b.ssthresh;
     b.undo_ts = env.now_ms;
@@ -309,6 +331,13 @@ pub(crate) fn after_ack(
     }
     if acked.dsack {
         widen_reordering_window(c, b);
+        if b.flags & busy::UNDO_DSACK != 0 && b.undo_resent > 0 {
+            // RFC 3708 §2: every retransmission of a recovery was reported to be a duplicate, so nothing was lost
+            b.undo_resent -= 1;
+            if b.undo_resent == 0 {
+                undo(flights, b, env);
+            }
+        }
     }
     end_probe(c, b, acked, env);
     if acked.octets > 0 {
@@ -324,6 +353,9 @@ pub(crate) fn after_ack(
         if b.phase == Phase::Open {
             b.dup_acks = 0;
         }
+    }
+    if acked.congestion {
+        on_congestion_echo(c, b, env);
     }
     let wait = detect_losses(flights, c, b, env);
     if b.lost > 0 && b.phase == Phase::Open {
@@ -341,6 +373,19 @@ pub(crate) fn after_ack(
         }
     }
     wait
+}
+
+/// ECN at the sender (RFC 3168 §6.1.2): an echoed mark reduces the window as a loss does, once in a round trip, and
+/// nothing is sent again. CWR tells the peer.
+fn on_congestion_echo(c: &Connection, b: &mut Busy, env: &Env<'_>) {
+    let reduced = b.flags & busy::ECN_REDUCED != 0 && c.snd_una.at_or_before(b.ecn_until);
+    if reduced || b.phase != Phase::Open {
+        return;
+    }
+    congestion::on_loss(b, c.payload_max(), c.snd_nxt - c.snd_una, env.config);
+    b.cwnd = b.ssthresh;
+    b.ecn_until = c.snd_nxt;
+    b.flags |= busy::CWR | busy::ECN_REDUCED;
 }
 
 fn leave(b: &mut Busy, mss: u32) {
@@ -453,7 +498,7 @@ fn forget_sacked(flights: &mut Flights, b: &mut Busy) {
 }
 
 /// The first acknowledgement after a retransmission echoes a timestamp older than it: the original had arrived
-/// (RFC 4015 §3.2, RFC 3522). Gives back what the recovery took.
+/// (RFC 4015 §3.2, RFC 3522).
 pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, env: &Env<'_>) {
     if b.flags & busy::UNDO == 0 || b.phase == Phase::Open {
         return;
@@ -462,6 +507,12 @@ pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, e
     if (echo.wrapping_sub(b.undo_ts) as i32) >= 0 {
         return;
     }
+    undo(flights, b, env);
+}
+
+/// Gives back what a recovery took.
+fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
+    b.flags &= !(busy::UNDO | busy::UNDO_DSACK);
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
         let record = flights.get_mut(at);

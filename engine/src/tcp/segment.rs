@@ -13,6 +13,9 @@ use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
 use super::{FlowId, Lookup, Tcp};
 
+/// Sizes of packets that links commonly carry, octets (RFC 1191 §7.1).
+const PLATEAUS: [u32; 8] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508];
+
 /// TS.Recent older than this is no longer believed (RFC 7323 §5.5): 24 days, milliseconds.
 const TS_RECENT_MS_MAX: u32 = 24 * 24 * 3600 * 1000;
 
@@ -29,7 +32,7 @@ impl Tcp {
         let Some(local) = self.locals.number(seg.destination) else {
             return self.stats.dropped.count(DropReason::NotOurAddress);
         };
-        if self.locals.is_broadcast(seg.source) {
+        if self.locals.is_broadcast(seg.source) || seg.source == seg.destination {
             return self.stats.dropped.count(DropReason::InvalidSource);
         }
         self.stats.segments_received.increment();
@@ -77,7 +80,10 @@ impl Tcp {
         if self.conns[id].state == State::SynReceived && seg.flags.syn() && seg.flags.ack() {
             // Both ends opened at once: the peer's SYN-ACK repeats the SYN that has been taken already (figure 7)
             if seg.seq + 1 == self.conns[id].rcv_nxt {
-                crossed = TcpSegment { seq: seg.seq + 1, flags: seg.flags.without(crate::wire::Flags::SYN), ..*seg };
+                // its window is not scaled (RFC 7323 §2.2), later ones are
+                let window = seg.window >> self.conns[id].snd_scale();
+                let flags = seg.flags.without(crate::wire::Flags::SYN);
+                crossed = TcpSegment { seq: seg.seq + 1, flags, window, ..*seg };
                 seg = &crossed;
             }
         }
@@ -107,7 +113,8 @@ impl Tcp {
                     }
                 }
                 // RFC 7323 §3.2 wants it dropped. The handshake's ACK may lack it: some peers leave it out there.
-                None if !c.has(flag::FRESH) => {
+                // A SYN may lack it as well: RFC 5961 §4.2 has it answered.
+                None if !c.has(flag::FRESH) && !seg.flags.syn() => {
                     self.stats.dropped.count(DropReason::NoTimestamp);
                     return false;
                 }
@@ -150,7 +157,7 @@ impl Tcp {
     /// and keep-alive probes always are.
     fn acknowledge_unacceptable(&mut self, id: u32, seg: &TcpSegment) {
         let keep_alive = seg.seq + 1 == self.conns[id].rcv_nxt;
-        if seg.seq_len() == 0 && !keep_alive && !self.challenges.allow(self.now) {
+        if seg.seq_len() == 0 && !keep_alive && !self.may_challenge(id) {
             return self.stats.challenge_acks_limited.increment();
         }
         self.ack_now(id);
@@ -184,12 +191,17 @@ impl Tcp {
 
     /// An ACK that a peer which sent this in earnest will answer by the RST it should have sent (RFC 5961).
     pub(crate) fn challenge(&mut self, id: u32) {
-        if self.challenges.allow(self.now) {
+        if self.may_challenge(id) {
             self.stats.challenge_acks.increment();
             self.ack_now(id);
         } else {
             self.stats.challenge_acks_limited.increment();
         }
+    }
+
+    /// The limits of RFC 5961 §10: the connection's, and that of all.
+    fn may_challenge(&mut self, id: u32) -> bool {
+        self.challenges_each.allow(id, self.now_ms) && self.challenges.allow(self.now)
     }
 
     /// Sends an ACK at the end of this pass.
@@ -245,6 +257,7 @@ impl Tcp {
         let window_changed = seg.window != c.snd_wnd;
         let pipe_before = recovery::pipe(c, b);
         let mut acked = Acked::default();
+        acked.congestion = c.has(flag::ECN) && seg.flags.contains(crate::wire::Flags::ECE);
         if seg.ack.after(c.snd_una) {
             recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
             c.snd_una = seg.ack;
@@ -396,11 +409,15 @@ impl Tcp {
         matches!(self.conns[id].state, State::SynSent | State::SynReceived)
     }
 
-    /// Packets of this path may not exceed `mtu` octets (RFC 1191, RFC 8201): segments become smaller, and those in
+    /// Packets of this path may not exceed `mtu` octets, 0 if that is not told (RFC 1191, RFC 8201): segments become smaller, and those in
     /// flight that are larger go again.
     pub(crate) fn packet_too_big(&mut self, id: u32, mtu: u32) {
         let c = &mut self.conns[id];
         let (headers, floor) = if c.has(flag::IPV6) { (60, 1280 - 60) } else { (40, 576 - 40) };
+        // RFC 1191 §5: a router that does not tell its MTU leaves it to be searched for among the common ones
+        let packet = u32::from(c.mss) + headers;
+        let next_plateau = || PLATEAUS.into_iter().find(|&plateau| plateau < packet).unwrap_or(0);
+        let mtu = if mtu == 0 { next_plateau() } else { mtu };
         let mss = mtu.saturating_sub(headers).max(floor);
         if mss >= u32::from(c.mss) {
             return;

@@ -7,6 +7,9 @@ use super::state::{Event, State};
 use super::{Tcp, recovery, rtt};
 use crate::app::{App, End};
 
+/// Timeouts in a row after which full-sized segments are taken to vanish for their size (RFC 4821 §7.7).
+const BLACK_HOLE_TIMEOUTS: u8 = 3;
+
 /// Steps of the wheel in one pass of the loop: timers fired, moved down or put off.
 const WHEEL_BUDGET: u32 = 256;
 
@@ -112,7 +115,10 @@ impl Tcp {
             self.tail_probe_timer(id, slot);
             return false;
         }
-        if b.backoff >= limit || patience {
+        // A peer that has shut its window under what is in flight, and answers, is not dead either (MUST-37)
+        let shut = !opening && self.conns[id].send_window() == 0;
+        let unanswered = if shut { b.probes } else { b.backoff };
+        if unanswered >= limit || (patience && unanswered > 0) {
             self.remove(app, id, if opening { End::SynTimeout } else { End::Timeout });
             return true;
         }
@@ -122,6 +128,15 @@ impl Tcp {
             self.mark_dirty(id);
             return false;
         }
+        if b.backoff >= BLACK_HOLE_TIMEOUTS && !opening {
+            // RFC 4821 §7.7: nothing of this size gets through, and nobody says why; small segments are not touched
+            let front = self.flights.front(b).map_or(0, |at| u32::from(self.flights.get(at).len));
+            if front >= self.conns[id].payload_max() {
+                self.packet_too_big(id, 0);
+            }
+        }
+        let b = &mut self.busies[slot];
+        b.probes = b.probes.saturating_add(u8::from(shut));
         let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
