@@ -256,8 +256,8 @@ impl Tcp {
         let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
         let window_changed = seg.window != c.snd_wnd;
         let pipe_before = recovery::pipe(c, b);
-        let mut acked = Acked::default();
-        acked.congestion = c.has(flag::ECN) && seg.flags.contains(crate::wire::Flags::ECE);
+        let congestion = c.has(flag::ECN) && seg.flags.contains(crate::wire::Flags::ECE);
+        let mut acked = Acked { congestion, ..Acked::default() };
         if seg.ack.after(c.snd_una) {
             recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
             c.snd_una = seg.ack;
