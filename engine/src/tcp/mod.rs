@@ -478,6 +478,7 @@ impl Tcp {
             conn: id,
             snd_end: c.snd_nxt,
             ack_sent: c.rcv_nxt,
+            snd_wnd_max: c.send_window(),
             write_head: NONE,
             write_tail: NONE,
             read_head: NONE,
