@@ -1,0 +1,447 @@
+//! ARP, neighbour discovery, IP, ICMP and path MTU; segments that are malformed.
+
+use std::net::IpAddr;
+
+use syncline_tests::peer::{ENGINE_MAC, PEER_MAC};
+
+use crate::prelude::*;
+
+const BROADCAST: raw::Mac = [0xff; 6];
+
+fn other_of_ours(bed: &Bed) -> IpAddr {
+    if bed.is_v6() { "fd66::77" } else { "10.66.0.77" }.parse().unwrap()
+}
+
+/// Asks for `target` as a fresh host, by broadcast or multicast or to a station.
+fn solicit(bed: &Bed, source: IpAddr, target: IpAddr, station: Option<raw::Mac>) {
+    if let (IpAddr::V6(target), IpAddr::V6(asker)) = (target, source) {
+        let (group, mac) = raw::solicited_node(target);
+        let to = if station.is_some() { IpAddr::V6(target) } else { group };
+        let mut body = raw::address(IpAddr::V6(target));
+        if !asker.is_unspecified() {
+            body.extend([1, 1]);
+            body.extend(PEER_MAC);
+        }
+        let message = raw::icmp(source, to, 135, 0, [0; 4], &body);
+        let packet = raw::ip(source, to, 58, Ip { ttl: 255, ..Ip::default() }, &message);
+        bed.inject(&raw::ethernet(station.unwrap_or(mac), PEER_MAC, 0x86dd, &packet));
+    } else {
+        let packet = raw::arp(1, PEER_MAC, source, [0; 6], target);
+        bed.inject(&raw::ethernet(station.unwrap_or(BROADCAST), PEER_MAC, 0x0806, &packet));
+    }
+}
+
+/// Whether a frame is an ARP reply or a neighbour advertisement.
+fn is_answer(frame: &[u8]) -> bool {
+    match frame[12..14] {
+        [8, 6] => frame[21] == 2,
+        [0x86, 0xdd] => frame[20] == 58 && frame[54] == 136,
+        _ => false,
+    }
+}
+
+fn is_echo_reply(frame: &[u8]) -> bool {
+    match frame[12..14] {
+        [8, 0] => frame[23] == 1 && frame[34] == 0,
+        [0x86, 0xdd] => frame[20] == 58 && frame[54] == 129,
+        _ => false,
+    }
+}
+
+fn ping(bed: &Bed, host: IpAddr, len: usize) -> Vec<u8> {
+    let kind = if bed.is_v6() { 128 } else { 8 };
+    raw::icmp(host, bed.address(), kind, 0, *b"abcd", &vec![0x55; len])
+}
+
+fn inject_icmp(bed: &Bed, host: IpAddr, message: &[u8]) {
+    bed.inject_ip(&raw::ip(host, bed.address(), raw::icmp_protocol(host), Ip::default(), message));
+}
+
+/// The ICMP error of a router about `seg`: type and code of IPv4 and of IPv6.
+fn icmp_error(bed: &Bed, (v4, v6): ((u8, u8), (u8, u8)), word: u32, seg: &Seg) {
+    let router = bed.fresh_host();
+    let (kind, code) = if bed.is_v6() { v6 } else { v4 };
+    let quote = if bed.is_v6() { &seg.frame[14..74] } else { &seg.frame[14..42] };
+    inject_icmp(bed, router, &raw::icmp(router, bed.address(), kind, code, word.to_be_bytes(), quote));
+}
+
+const UNREACHABLE: [((u8, u8), (u8, u8)); 6] =
+    [((3, 0), (1, 0)), ((3, 1), (1, 3)), ((3, 2), (4, 1)), ((3, 3), (1, 4)), ((3, 13), (1, 1)), ((11, 0), (3, 0))];
+const TOO_BIG: ((u8, u8), (u8, u8)) = ((3, 4), (2, 0));
+
+/// An open connection with several full-sized segments in flight.
+#[track_caller]
+fn in_flight(bed: &Bed, offer: &Offer) -> (Peer, Vec<Seg>) {
+    let mut c = bed.open(SINK, offer);
+    c.settle();
+    c.tell(|conn| Services::tell_to_send(conn, 6000));
+    let segs = c.collect(2);
+    c.need(segs.len() >= 4, "segments in flight");
+    (c, segs)
+}
+
+/// The damaged SYN draws nothing; the same undamaged is answered.
+#[track_caller]
+fn dropped_syn(bed: &Bed, out: Out<'_>, why: &str) {
+    let mut c = bed.peer(ECHO);
+    c.send(out.seq(c.iss));
+    c.silent(300, why);
+    c.open(&Offer::plain());
+    c.echo(b"undamaged");
+}
+
+checks! {
+    /// RFC 826, RFC 4861 §7.2.4: asked for an owned address, one answer to who asked.
+    fn resolution_answered(bed) {
+        for station in [None, Some(ENGINE_MAC)] {
+            let host = bed.fresh_host();
+            solicit(bed, host, bed.address(), station);
+            let r = bed.other(100, is_answer).expect("an answer");
+            assert_eq!(r[..6], PEER_MAC, "to who asked");
+            if bed.is_v6() {
+                assert_eq!(r[21], 255, "hop limit");
+                assert_eq!(r[58] & 0x60, 0x60, "solicited, override");
+                assert_eq!(r[78..86], [&[2, 1][..], &ENGINE_MAC].concat(), "target link-layer address");
+            } else {
+                assert_eq!(r[22..28], ENGINE_MAC, "sender hardware address");
+                assert_eq!(r[32..38], PEER_MAC, "target hardware address");
+            }
+            assert!(bed.other(100, is_answer).is_none(), "one answer");
+        }
+    }
+
+    /// Asked for an address that is not owned: nothing.
+    fn resolution_of_others(bed) {
+        solicit(bed, bed.fresh_host(), other_of_ours(bed), None);
+        assert!(bed.other(300, is_answer).is_none());
+        bed.alive();
+    }
+
+    /// RFC 5227 §2.1.1, RFC 4862 §5.4.3: duplicate address detection for an owned address is answered.
+    fn duplicate_address_detection(bed) {
+        let nobody: IpAddr = if bed.is_v6() { "::" } else { "0.0.0.0" }.parse().unwrap();
+        solicit(bed, nobody, bed.address(), None);
+        let r = bed.other(100, is_answer).expect("an answer");
+        if bed.is_v6() {
+            assert_eq!(r[..6], [0x33, 0x33, 0, 0, 0, 1], "to all nodes");
+            assert_eq!(r[58] & 0x40, 0, "not solicited");
+        }
+    }
+
+    /// Neither a wrong length nor a hop limit below 255 (RFC 4861 §7.1.1) is believed.
+    fn bad_resolution(bed) {
+        if bed.is_v6() {
+            let (source, target) = (bed.fresh_host(), bed.address());
+            let IpAddr::V6(v6) = target else { return };
+            let (group, mac) = raw::solicited_node(v6);
+            let body = [&raw::address(target)[..], &[1, 1], &PEER_MAC].concat();
+            let good = raw::icmp(source, group, 135, 0, [0; 4], &body);
+            let mut broken = good.clone();
+            broken[3] ^= 1;
+            let zero_option = raw::icmp(source, group, 135, 0, [0; 4], &[&raw::address(target)[..], &[1, 0]].concat());
+            for (ttl, message) in [(254, &good), (255, &broken), (255, &good[..20].to_vec()), (255, &zero_option)] {
+                let packet = raw::ip(source, group, 58, Ip { ttl, ..Ip::default() }, message);
+                bed.inject(&raw::ethernet(mac, PEER_MAC, 0x86dd, &packet));
+            }
+        } else {
+            let good = raw::arp(1, PEER_MAC, bed.fresh_host(), [0; 6], bed.address());
+            for (at, value) in [(0, 9), (2, 9), (4, 9), (5, 16), (7, 9)] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                bed.inject(&raw::ethernet(BROADCAST, PEER_MAC, 0x0806, &bad));
+            }
+            bed.inject(&raw::ethernet(BROADCAST, PEER_MAC, 0x0806, &good[..20]));
+        }
+        assert!(bed.other(300, is_answer).is_none());
+        bed.alive();
+    }
+
+    /// A host that never asked is answered all the same, SYN-ACK again included.
+    fn unknown_host(bed) {
+        let mut c = bed.peer(ECHO);
+        c.syn(&Offer::plain());
+        c.expect(1600, "SYN-ACK again", |s| s.kind() == SYN | ACK);
+        c.ack();
+        c.echo(b"hello");
+    }
+
+    /// RFC 792, RFC 4443 §4.2: echo requests of all sizes, and none with a wrong checksum.
+    fn echo(bed) {
+        let host = bed.fresh_host();
+        for len in [0, 1, 56, 1000, 1400] {
+            let message = ping(bed, host, len);
+            inject_icmp(bed, host, &message);
+            let r = bed.other(100, is_echo_reply).expect("a reply");
+            let at = if bed.is_v6() { 54 } else { 34 };
+            assert_eq!(r[at + 4..at + message.len()], message[4..], "identifier, number and data");
+        }
+        let mut bad = ping(bed, host, 40);
+        bad[3] ^= 1;
+        inject_icmp(bed, host, &bad);
+        assert!(bed.other(100, is_echo_reply).is_none(), "a wrong checksum");
+    }
+
+    /// RFC 9293 MUST-2, MUST-3: a wrong checksum, or none, is dropped in silence.
+    fn tcp_checksum(bed) {
+        for flaw in [Flaw::Checksum, Flaw::ZeroChecksum] {
+            dropped_syn(bed, Out::new(SYN).flaw(flaw), "a wrong checksum");
+            let mut c = bed.open(ECHO, &Offer::plain());
+            c.send(Out::new(ACK | PSH).data(b"corrupt").seq(c.snd_nxt).flaw(flaw));
+            c.send(Out::new(RST).seq(c.snd_nxt).flaw(flaw));
+            c.silent(300, "a wrong checksum");
+            c.echo(b"correct");
+        }
+    }
+
+    /// RFC 9293 §3.1: a data offset below five words or beyond the segment, and a header cut short.
+    fn data_offset(bed) {
+        for words in [0, 4] {
+            dropped_syn(bed, Out::new(SYN).flaw(Flaw::DataOffset(words)), "a data offset too small");
+        }
+        let mut c = bed.open(ECHO, &Offer::plain());
+        for words in [0, 1, 4, 15] {
+            c.send(Out::new(ACK | PSH).data(&[1; 16]).seq(c.snd_nxt).flaw(Flaw::DataOffset(words)));
+        }
+        for len in [0, 1, 8, 19] {
+            c.send(Out::new(ACK | PSH).seq(c.snd_nxt).flaw(Flaw::Cut(len)));
+        }
+        c.silent(300, "a broken header");
+        c.still_open("after broken headers");
+    }
+
+    /// Padding after the packet is not text; a packet longer than its frame is dropped.
+    fn lengths(bed) {
+        let mut c = bed.open(ECHO, &Offer::plain());
+        c.send(Out::new(ACK | PSH).data(b"padded").padding(18));
+        c.reads(b"padded");
+        let engine = bed.address();
+        let message = ping(bed, c.host, 40);
+        let packet = raw::ip(c.host, engine, raw::icmp_protocol(engine), Ip::default(), &message);
+        for len in [0, 1, 19, 20, 27, 39, packet.len() - 1] {
+            bed.inject(&raw::ethernet(ENGINE_MAC, PEER_MAC, raw::ether_type(engine), &packet[..len]));
+        }
+        assert!(bed.other(100, is_echo_reply).is_none(), "a truncated packet");
+        c.still_open("after truncated packets");
+    }
+
+    /// RFC 9293 MUST-57, MUST-63, RFC 1122 §3.2.1.3: from or to what is no host.
+    fn invalid_addresses(bed) {
+        let sources: &[&str] = if bed.is_v6() {
+            &["ff02::1", "::", "::1"]
+        } else {
+            &["255.255.255.255", "224.0.0.9", "127.0.0.1", "0.0.0.0", "10.66.255.255"]
+        };
+        let destinations: &[&str] =
+            if bed.is_v6() { &["ff02::1"] } else { &["255.255.255.255", "224.0.0.1", "10.66.255.255"] };
+        let host = bed.fresh_host();
+        let mut pairs: Vec<(IpAddr, IpAddr)> = Vec::new();
+        pairs.extend(sources.iter().map(|s| (s.parse().unwrap(), bed.address())));
+        pairs.extend(destinations.iter().map(|d| (host, d.parse().unwrap())));
+        for (source, destination) in pairs {
+            for port in [ECHO, SHUT] {
+                let segment = raw::Tcp {
+                    ports: (4321, port),
+                    seq: 7,
+                    ack: 0,
+                    flags: 2,
+                    reserved: 0,
+                    window: 6000,
+                    urgent: 0,
+                    options: &option::mss(1460),
+                    data: b"",
+                    flaw: None,
+                };
+                let tcp = raw::tcp(source, destination, &segment);
+                for mac in [ENGINE_MAC, BROADCAST] {
+                    let packet = raw::ip(source, destination, 6, Ip::default(), &tcp);
+                    bed.inject(&raw::ethernet(mac, PEER_MAC, raw::ether_type(source), &packet));
+                }
+            }
+            assert_eq!(bed.frames_to(source), 0, "answered {source} to {destination}");
+        }
+        bed.alive();
+    }
+
+    /// RFC 1122 §3.3.6: TCP in a broadcast frame, or for another station.
+    fn wrong_station(bed) {
+        let other = [2, 0, 0, 0, 0, 0x99];
+        for station in [BROADCAST, [1, 0, 0x5e, 0, 0, 1], other] {
+            dropped_syn(bed, Out::new(SYN).to(station), "a frame that is not for this host");
+        }
+    }
+
+    /// An IPv4 header checksum that is wrong, a hop limit of one, a type of service.
+    fn ip_header(bed) {
+        if !bed.is_v6() {
+            dropped_syn(bed, Out::new(SYN).ip(Ip { bad_checksum: true, ..Ip::default() }), "a wrong header checksum");
+        }
+        let mut c = bed.peer(ECHO);
+        c.send(Out::new(SYN).seq(c.iss).ip(Ip { ttl: 1, fragment: 0, ..Ip::default() }));
+        let r = c.any(500, "SYN-ACK to a SYN with a hop limit of one");
+        c.need(r.kind() == SYN | ACK, "SYN-ACK");
+    }
+
+    /// Fragments, whole or in pieces, become nothing and do no harm.
+    fn fragments(bed) {
+        if bed.is_v6() {
+            let mut c = bed.open(ECHO, &Offer::plain());
+            for word in [1u32, 0x0000_0008, 0xfff9_0001] {
+                let mut body = vec![6, 0];
+                body.extend(word.to_be_bytes()[2..].to_vec());
+                body.extend([1, 2, 3, 4]);
+                body.extend([0xab; 100]);
+                bed.inject_ip(&raw::ip(c.host, bed.address(), 44, Ip::default(), &body));
+            }
+            c.silent(100, "a fragment");
+            c.still_open("after fragments");
+            return;
+        }
+        for fragment in [0x2000, 1, 0x2001, 0x1fff, 0x3fff] {
+            dropped_syn(bed, Out::new(SYN).ip(Ip { fragment, ..Ip::default() }), "a fragment");
+        }
+    }
+
+    /// Other protocols draw nothing.
+    fn other_protocols(bed) {
+        let host = bed.fresh_host();
+        for protocol in [0u8, 2, 17, 41, 47, 132, 255] {
+            bed.inject_ip(&raw::ip(host, bed.address(), protocol, Ip::default(), &[protocol; 64]));
+        }
+        bed.inject(&raw::ethernet(ENGINE_MAC, PEER_MAC, 0x88cc, &[7; 100]));
+        bed.run(50);
+        bed.alive();
+    }
+
+    /// RFC 5927 §5.2, RFC 5461: no ICMP error ends an open connection, in flight or idle.
+    fn errors_do_not_end_connections(bed) {
+        let (mut c, segs) = in_flight(bed, &Offer::full());
+        for error in UNREACHABLE {
+            icmp_error(bed, error, 0, &segs[1]);
+        }
+        c.rcv_nxt = segs[segs.len() - 1].end();
+        c.ack();
+        c.drain();
+        for error in UNREACHABLE {
+            icmp_error(bed, error, 0, &segs[1]);
+        }
+        c.drain();
+        c.data(b"still there?");
+        c.wait_ack(c.snd_nxt, 500, "text");
+    }
+
+    /// RFC 5461, RFC 1122 §4.2.3.9: in SYN-SENT an error ends the attempt; one that quotes something else does not.
+    fn errors_while_opening(bed) {
+        for error in &UNREACHABLE[..5] {
+            let bed = Bed::new(bed.is_v6());
+            let mut c = bed.dialled();
+            let syn = c.syn.clone().unwrap();
+            let other = Seg { frame: {
+                let mut frame = syn.frame.clone();
+                let at = if bed.is_v6() { 58 } else { 38 };
+                frame[at] ^= 0x40;
+                frame
+            }, ..syn.clone() };
+            icmp_error(&bed, *error, 0, &other);
+            c.drain();
+            c.need(c.state() == State::SynSent, "a quote of something that was never sent");
+            icmp_error(&bed, *error, 0, &syn);
+            c.silent(3000, "unreachable");
+            c.need(bed.services().ended.last().is_some_and(|e| e.1 == End::Unreachable), "told so");
+        }
+        let mut c = bed.dialled();
+        let syn = c.syn.clone().unwrap();
+        icmp_error(bed, ((11, 0), (3, 0)), 0, &syn);
+        icmp_error(bed, ((4, 0), (200, 0)), 0, &syn);
+        c.answer_syn(&Offer::plain());
+        c.read(REQUEST_BYTES as usize);
+    }
+
+    /// Source quench (RFC 6633) and redirects are ignored.
+    fn deprecated_errors(bed) {
+        let (mut c, segs) = in_flight(bed, &Offer::plain());
+        for error in [((4, 0), (0, 0)), ((5, 1), (137, 0)), ((6, 0), (255, 0)), ((12, 0), (4, 0))] {
+            icmp_error(bed, error, 0x0a42_0105, &segs[0]);
+        }
+        c.silent(20, "nothing to answer");
+        c.rcv_nxt = segs[segs.len() - 1].end();
+        c.ack();
+        c.data(b"still there?");
+        c.wait_ack(c.snd_nxt, 500, "text");
+    }
+
+    /// RFC 1191, RFC 8201: what is in flight goes again in segments that fit, and so does what follows.
+    fn path_mtu(bed) {
+        for offer in [Offer::plain().mss(1440), Offer::full().mss(1440)] {
+            let (mut c, segs) = in_flight(bed, &offer);
+            icmp_error(bed, TOO_BIG, 1300, &segs[0]);
+            let base = c.rcv_nxt;
+            let again = c.expect(150, "smaller segments at once", |s| s.seq == segs[0].seq);
+            c.need(again.frame.len() <= 1314, &format!("a frame of {}", again.frame.len()));
+            let mut all = vec![again];
+            loop {
+                for s in &all {
+                    c.need(s.frame.len() <= 1314, "a packet beyond the MTU");
+                    if s.seq.at_or_before(c.rcv_nxt) {
+                        c.rcv_nxt = c.rcv_nxt.latest(s.end());
+                    }
+                }
+                c.ack();
+                if c.rcv_nxt - base == 6000 {
+                    break;
+                }
+                all = c.collect(50);
+                if all.is_empty() {
+                    all = c.collect(2000);
+                }
+                c.need(!all.is_empty(), "the rest");
+            }
+            c.tell(|conn| Services::tell_to_send(conn, 5000));
+            let later = c.collect(5);
+            c.need(later.iter().all(|s| s.frame.len() <= 1314), "later segments");
+        }
+    }
+
+    /// RFC 5927 §7: an error that quotes nothing in flight, or asks for more, changes nothing.
+    fn forged_path_mtu(bed) {
+        let (mut c, segs) = in_flight(bed, &Offer::plain().mss(1400));
+        icmp_error(bed, TOO_BIG, 1500, &segs[0]);
+        icmp_error(bed, TOO_BIG, 9000, &segs[0]);
+        c.silent(50, "nothing is too big");
+        c.rcv_nxt = segs[segs.len() - 1].end();
+        c.ack();
+        c.drain();
+        icmp_error(bed, TOO_BIG, 1290, &segs[0]);
+        c.drain();
+        c.tell(|conn| Services::tell_to_send(conn, 3000));
+        let s = c.any(5, "text");
+        c.need(s.data.len() == 1400, "an acknowledged segment was quoted");
+    }
+
+    /// RFC 1191 §5: a router that does not tell its MTU: the next plateau. RFC 8200: never below 1280 on IPv6.
+    fn path_mtu_not_told(bed) {
+        let (mut c, segs) = in_flight(bed, &Offer::plain().mss(1440));
+        icmp_error(bed, TOO_BIG, 0, &segs[0]);
+        let s = c.expect(150, "smaller segments", |s| s.seq == segs[0].seq);
+        let packet = s.frame.len() - 14;
+        c.need((if bed.is_v6() { 1280..=1492 } else { 1006..=1492 }).contains(&packet), &format!("{packet}"));
+    }
+
+    /// A ridiculous MTU does not reduce the engine to segments of an octet.
+    fn tiny_path_mtu(bed) {
+        for mtu in [1, 21, 68, 100] {
+            let (mut c, segs) = in_flight(bed, &Offer::plain().mss(1400));
+            icmp_error(bed, TOO_BIG, mtu, &segs[0]);
+            let s = c.expect(150, "smaller segments", |s| s.seq == segs[0].seq);
+            c.need(s.data.len() >= 500, &format!("{} octets", s.data.len()));
+        }
+    }
+
+    /// An oversized segment that is lost for its size is no congestion (RFC 1191 §6.4).
+    fn path_mtu_is_no_congestion(bed) {
+        let (mut c, segs) = in_flight(bed, &Offer::full().mss(1440));
+        icmp_error(bed, TOO_BIG, 1300, &segs[0]);
+        let all = c.collect(20);
+        let sent: usize = all.iter().map(|s| s.data.len()).sum();
+        c.need(sent >= 5000, &format!("{sent} octets sent again at once"));
+    }
+}
