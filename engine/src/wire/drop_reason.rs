@@ -33,7 +33,8 @@ drop_reasons! {
     BadVlan => "bad_vlan",
     /// The frame is for another station's hardware address.
     NotForUsMac => "not_for_us_mac",
-    /// A TCP segment or an IPv4 packet to one host in a frame to a group of stations (RFC 1122 §3.3.6).
+    /// A TCP segment or an IPv4 packet to one host in a frame to a group of stations (RFC 1122 §3.3.6), or a frame from
+    /// one.
     GroupMac => "group_mac",
     /// The frame carries neither IPv4, IPv6 nor ARP.
     UnknownEthertype => "unknown_ethertype",

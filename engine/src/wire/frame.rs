@@ -98,6 +98,10 @@ pub fn parse(frame: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     {
         return Err(DropReason::NotForUsMac);
     }
+    if ethernet.source.is_group() {
+        // no station sends from a group, and none may be answered there
+        return Err(DropReason::GroupMac);
+    }
     let packet = frame.get(ethernet.payload_offset..).unwrap_or_default();
     match ethernet.ethertype {
         EtherType::IPV4 => parse_ipv4(ethernet, packet, rules),
