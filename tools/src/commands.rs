@@ -6,6 +6,7 @@ mod load;
 mod output;
 mod pair;
 mod progress;
+mod raw;
 mod serve;
 
 use std::fs;

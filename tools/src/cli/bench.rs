@@ -3,8 +3,10 @@
 use clap::{Args, Subcommand};
 
 use super::OutputArgs;
+use super::device::Mode;
+use crate::bed::BedName;
 use crate::net::Cores;
-use crate::units::Span;
+use crate::units::{Octets, Span};
 
 /// `syncline demo`.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +32,8 @@ pub struct BenchArgs {
 pub enum BenchWhat {
     /// Both ends in one process, joined by a ring: the engine with no kernel in the way
     Ring(RingArgs),
+    /// The bare device path of a test bed, both directions at once, one core each end: the ceiling
+    Raw(RawArgs),
 }
 
 /// `syncline bench ring`.
@@ -63,4 +67,24 @@ pub enum RingProfile {
     /// Open, one request, one response, close
     #[default]
     Crr,
+}
+
+/// `syncline bench raw`.
+#[derive(Clone, Debug, Args)]
+pub struct RawArgs {
+    /// The bed; if there is none of that name, one is made for the time being
+    #[arg(long, value_name = "NAME", default_value = "syn")]
+    pub name: BedName,
+    /// Octets of a frame
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub frame_bytes: Octets,
+    /// How the XDP program is attached
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+    /// How long
+    #[arg(long, value_name = "S", default_value = "10s")]
+    pub duration: Span,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }

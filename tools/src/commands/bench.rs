@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use syncline_engine::config::{AddressRange, Config};
 use syncline_engine::device::ring;
 
-use super::demo;
 use super::load::publish;
 use super::pair::{self, PORT};
 use super::progress::Progress;
+use super::{demo, raw};
 use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
 use crate::error::{Error, Exit, Result};
 use crate::setup;
@@ -36,6 +36,7 @@ const FRAME_BYTES: u16 = 1_522;
 pub(super) fn run(what: &BenchWhat) -> Result<Exit> {
     match what {
         BenchWhat::Ring(args) => ring(args),
+        BenchWhat::Raw(args) => raw::run(args),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::report::model::{Report, TargetReport};
 use crate::report::verdict::{self, Context};
 use crate::report::{Threshold, text};
 use crate::run::collect::Collected;
-use crate::run::{Collector, Crew, MonotonicClock, Waitable};
+use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable};
 use crate::setup::{self, Pages};
 use crate::signals::{Stop, StopFlag};
 use crate::units::{Octets, OfferedRate};
@@ -262,18 +262,26 @@ where
     ///
     /// # Errors
     /// Exit 3 if a device fails or a target's neighbour does not answer.
-    pub(super) fn finish(mut self, plan: &LoadPlan, stop: &StopFlag, progress: Progress) -> Result<Report> {
+    pub(super) fn finish(mut self, plan: &LoadPlan, stop: &StopFlag, progress: Progress) -> Result<Generated<D>> {
         while !self.crew.wait(Duration::from_millis(50)) {
             self.collector.gather().iter().for_each(|interval| progress.interval(interval));
         }
         let partial = stop.get() != Stop::No;
-        self.crew.finish()?;
+        let workers = self.crew.finish()?;
         if let Some(remote) = self.control.unreachable() {
             let mend = "check that it is up and on this link, and --gateway";
             return Err(Error::environment(format!("cannot reach {remote}"), "no neighbour answered for it", mend));
         }
-        Ok(report(self.collector.finish(), plan, partial, self.started_at))
+        let report = report(self.collector.finish(), plan, partial, self.started_at);
+        Ok(Generated { report, _workers: workers })
     }
+}
+
+/// What came of a load generator. Its devices stay open until this is dropped: the other end of a ring needs them.
+pub(super) struct Generated<D: Waitable> {
+    /// The report.
+    pub(super) report: Report,
+    _workers: Outcome<D, Client, Pages>,
 }
 
 fn report(collected: Collected, plan: &LoadPlan, partial: bool, started_at: SystemTime) -> Report {
@@ -322,5 +330,6 @@ fn generate<D: Waitable + Send + 'static>(
 where
     Worker<D, Client, Pages>: Send,
 {
-    Generating::start(devices, plan, cores, clock, stop)?.finish(plan, stop, progress)
+    let generated = Generating::start(devices, plan, cores, clock, stop)?.finish(plan, stop, progress)?;
+    Ok(generated.report)
 }

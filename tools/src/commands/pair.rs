@@ -80,7 +80,8 @@ where
         server_stop.raise(Stop::Now);
     }
     let served = serving.finish("serve")?;
-    let mut report = loaded.map_err(|_| Error::unexpected("the load generator", "panicked"))??;
+    let loaded = loaded.map_err(|_| Error::unexpected("the load generator", "panicked"))??;
+    let mut report = loaded.report;
     report.server = Some(Box::new(served));
     Ok(report)
 }

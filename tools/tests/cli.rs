@@ -1,0 +1,98 @@
+//! The command as scripts see it: exit codes, one-line errors, JSON. What needs a test bed needs root: without it these
+//! say SKIPPED, and fail where `CI` is set.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn syncline(words: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_syncline")).args(words.split_whitespace()).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        assert!(std::env::var_os("CI").is_none(), "test beds need root, and CI is to have it");
+        eprintln!("SKIPPED: test beds need root");
+    }
+    root
+}
+
+#[test]
+fn usage_errors_are_one_line_and_exit_2() {
+    let load = "load --dev no0 --addr 10.0.0.1/24 --target 10.0.0.2:80 --profile crr";
+    for words in [
+        "frobnicate".to_owned(),
+        format!("{load} --rate 0 --count 1"),
+        format!("{load} --count 1 --threshold connections.fialed<1"),
+        format!("{load} --duration 5parsecs"),
+        load.to_owned(),
+        "veth up --kernel-a 10.0.0.1".to_owned(),
+        "bench ring --cores 0".to_owned(),
+        "bench raw --frame-bytes 1GiB".to_owned(),
+        "report render /no/such/file".to_owned(),
+        "serve --netns no-such-netns --dev no0 --addr 10.0.0.1/24 --port 1 --app echo".to_owned(),
+    ] {
+        let output = syncline(&words);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words}: {text}");
+        assert_eq!(text.lines().count(), 1, "{words}: {text}");
+        assert!(text.starts_with("syncline: ") && output.stdout.is_empty(), "{words}: {text}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for words in ["--help", "-h", "--version", "load --help", "serve -h", "veth up --help"] {
+        let output = syncline(words);
+        assert!(output.status.success() && output.stderr.is_empty() && !output.stdout.is_empty(), "{words}");
+    }
+}
+
+#[test]
+fn a_missing_device_is_exit_3() {
+    if !root() {
+        return;
+    }
+    let output = syncline("serve --dev no-such0 --addr 10.0.0.1/24 --port 1 --app echo");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("no-such0") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn the_ring_completes_what_it_begins() {
+    let output = syncline("bench ring --duration 1 --concurrency 64 --piggyback --json -");
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!((&report["schema"], &report["verdict"]), (&"syncline.report/1".into(), &"ceiling".into()));
+    let connections = &report["connections"];
+    assert!(connections["completed"].as_u64().unwrap() > 1_000, "{connections}");
+    assert_eq!(connections["completed"], connections["attempted"]);
+    assert_eq!(connections["failed_ratio"], 0.0);
+    assert_eq!(report["server"]["connections"]["established"], connections["established"]);
+    assert_eq!(report["syscalls"]["doorbells"], 0);
+    assert!(report["latency_us"]["connect"]["hdr"].is_string());
+    assert!(report["latency_us"]["connect_from_schedule"]["p50"].is_null(), "a closed loop has no schedule");
+}
+
+#[test]
+fn the_demo_reports_and_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let output = syncline("demo --seconds 1 --json -");
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["verdict"], "ceiling");
+    assert!(report["connections"]["completed"].as_u64().unwrap() > 100, "{}", report["connections"]);
+    assert_eq!(report["host"]["driver"], "veth");
+    let device = report["host"]["device"].as_str().unwrap();
+    let netns = device.strip_suffix('0').unwrap();
+    assert!(!Path::new("/run/netns").join(netns).exists(), "{netns} is still there");
+}
