@@ -22,7 +22,7 @@ use crate::net::IfName;
 
 /// A kernel-bypass TCP engine and the load tester on it.
 #[derive(Debug, Parser)]
-#[command(name = "syncline", version, about, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "syncline", version, about, max_term_width = 100, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,7 +34,6 @@ Examples:
   syncline doctor                           what this host can do
   syncline demo                             server and load on a bed of their own
   syncline veth up --kernel-b 10.9.0.2/24   a test bed; its end b is a Linux host
-  syncline veth down                        remove it
 
 Exit codes: 0 valid or done, 1 fault of ours, 2 usage, 3 host lacks something,
   4 failed, 5 limited by the generator, 6 interrupted";
