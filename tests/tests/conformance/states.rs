@@ -35,8 +35,11 @@ enum Answer {
     RstAck,
 }
 
+/// A segment made of what the peer knows.
+type Make = fn(&Peer) -> Out<'static>;
+
 /// The segments, as offsets from what each side expects.
-const SEGMENTS: [(&str, fn(&Peer) -> Out<'static>); 23] = [
+const SEGMENTS: [(&str, Make); 23] = [
     ("null", |_| Out::new(NULL)),
     ("SYN new", |c| Out::new(SYN).seq(c.snd_nxt + 5)),
     ("SYN again", |c| Out::new(SYN).seq(c.iss)),
