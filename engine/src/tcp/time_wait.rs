@@ -59,7 +59,12 @@ impl Tcp {
     ) {
         let Some(&record) = self.time_waits.get(handle) else { return };
         if seg.flags.rst() {
-            // RFC 1337: a reset does not cut TIME-WAIT short
+            // RFC 1337 would have every reset ignored, to be safe from old ones. One at exactly the next number is no
+            // accident: it is how a host that opens these sockets anew, and was answered from here, asks to be let in.
+            // Without it that host waits for 2 MSL.
+            if seg.seq == record.rcv_nxt {
+                self.forget_time_wait(hash, handle, &record);
+            }
             return;
         }
         let stamped = record.flags & flag::TIMESTAMPS != 0;

@@ -318,15 +318,19 @@ checks! {
         c.silent(200, "the last ACK again needs no answer");
     }
 
-    /// RFC 1337: a RST does not end TIME-WAIT, and is not answered.
+    /// RFC 1337: a RST that may be old does not end TIME-WAIT; one at exactly the next number does (RFC 9293
+    /// §3.10.7.4, RFC 5961 §3.2). Neither is answered.
     fn time_wait_rst(bed) {
         let mut c = time_wait(bed, &Offer::plain());
-        for seq in [c.snd_nxt, c.snd_nxt - 1, c.snd_nxt + 5] {
+        for seq in [c.snd_nxt - 1, c.snd_nxt + 5, c.snd_nxt + 0x4000_0000] {
             c.send(Out::new(RST).seq(seq));
         }
         c.silent(300, "a RST must not be answered");
         c.send(Out::new(FIN | ACK).seq(c.snd_nxt - 1));
         c.expect_ack(500, "TIME-WAIT goes on");
+        c.send(Out::new(RST).seq(c.snd_nxt));
+        c.silent(300, "a RST must not be answered");
+        c.need(c.state() == State::Closed, "over");
     }
 
     /// 2 MSL, begun anew by a FIN; then nothing is left.

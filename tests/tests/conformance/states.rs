@@ -1,7 +1,7 @@
 //! Every state by every kind of segment (RFC 9293 §3.10.7): the answer and the state that follows, as a table.
 //!
 //! A row is a segment, a column a state. What the RFC leaves open (a MAY, a limit) is settled by what the engine
-//! documents: RFC 5961 for RST and SYN, RFC 1337 for RST in TIME-WAIT, RFC 6191 for SYN in TIME-WAIT.
+//! documents: RFC 5961 for RST and SYN, RFC 9293 §3.10.7.4 for RST at RCV.NXT in TIME-WAIT and RFC 1337 for any other, RFC 6191 for SYN in TIME-WAIT.
 
 use crate::prelude::*;
 
@@ -93,10 +93,10 @@ const TABLE: [[&str; 11]; 23] = [
     ["r",    "r",   "-",  "aW", "aW", "aT", "aT", "a",  "aT", "-0", "a"  ], // FIN
     ["r",    "r",   "-",  "a",  "a",  "a",  "a",  "a",  "a",  "a",  "a"  ], // FIN far
     ["R",    "-",   "-",  "-",  "-",  "-",  "-",  "-",  "-",  "-",  "a"  ], // FIN without ACK
-    ["-",    "-",   "-",  "-0", "-0", "-0", "-0", "-0", "-0", "-0", "-"  ], // RST
+    ["-",    "-",   "-",  "-0", "-0", "-0", "-0", "-0", "-0", "-0", "-0" ], // RST
     ["-",    "-",   "-",  "a",  "a",  "a",  "a",  "a",  "a",  "a",  "-"  ], // RST in window
     ["-",    "-",   "-",  "-",  "-",  "-",  "-",  "-",  "-",  "-",  "-"  ], // RST far
-    ["-",    "-",   "-0", "-0", "-0", "-0", "-0", "-0", "-0", "-0", "-"  ], // RST,ACK
+    ["-",    "-",   "-0", "-0", "-0", "-0", "-0", "-0", "-0", "-0", "-0" ], // RST,ACK
 ];
 
 fn expected(entry: &str, state: State) -> (Answer, State) {

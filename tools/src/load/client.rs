@@ -37,6 +37,9 @@ const SIDES_MAX: u32 = 1 << 26;
 /// Octets of one message of a request that goes on until the end: what is queued then is still sent before the FIN.
 const CHUNK_ENDLESS: u64 = 128 << 10;
 
+/// How long a target's neighbour is asked for before it counts as unreachable: the target may be starting, too.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long launches wait after one found no free port or no memory, when no schedule says when the next is due.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
 
@@ -87,6 +90,8 @@ pub struct Client {
     hold_since: Option<Instant>,
     requests_begun: bool,
     arrived: bool,
+    /// When the targets' neighbours were first asked for.
+    asked: Option<Instant>,
     /// One beyond the highest slot ever used.
     pub(super) slots: u32,
     cursor: u32,
@@ -162,6 +167,7 @@ impl Client {
             hold_since: None,
             requests_begun: false,
             arrived: false,
+            asked: None,
             slots: 0,
             cursor: 0,
             wake: Some(Instant::ZERO),
@@ -242,6 +248,7 @@ impl Client {
                 match net.resolve(target.ip()) {
                     NextHop::Ready => {}
                     NextHop::Pending => pending = true,
+                    NextHop::Unreachable if now < self.give_up_at(now) => pending = true,
                     NextHop::Unreachable => return self.control.lost(target.ip()),
                 }
             }
@@ -257,6 +264,11 @@ impl Client {
             self.begin(start);
             self.work(net, now);
         }
+    }
+
+    /// When a target that does not answer counts as unreachable: it may be on its way up.
+    fn give_up_at(&mut self, now: Instant) -> Instant {
+        *self.asked.get_or_insert(now) + RESOLVE_PATIENCE
     }
 
     fn begin(&mut self, start: Instant) {
