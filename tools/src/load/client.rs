@@ -243,12 +243,13 @@ impl Client {
             return self.wake_at(now);
         }
         if !self.arrived {
+            let patience = *self.asked.get_or_insert(now) + RESOLVE_PATIENCE;
             let mut pending = false;
             for target in &self.plan.targets {
                 match net.resolve(target.ip()) {
                     NextHop::Ready => {}
                     NextHop::Pending => pending = true,
-                    NextHop::Unreachable if now < self.give_up_at(now) => pending = true,
+                    NextHop::Unreachable if now < patience => pending = true,
                     NextHop::Unreachable => return self.control.lost(target.ip()),
                 }
             }
@@ -264,11 +265,6 @@ impl Client {
             self.begin(start);
             self.work(net, now);
         }
-    }
-
-    /// When a target that does not answer counts as unreachable: it may be on its way up.
-    fn give_up_at(&mut self, now: Instant) -> Instant {
-        *self.asked.get_or_insert(now) + RESOLVE_PATIENCE
     }
 
     fn begin(&mut self, start: Instant) {
