@@ -7,6 +7,7 @@ pub mod bench;
 pub mod device;
 pub mod load;
 pub mod serve;
+pub mod sim;
 pub mod veth;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use bench::{BenchArgs, DemoArgs};
 pub use device::DeviceArgs;
 pub use load::LoadArgs;
 pub use serve::ServeArgs;
+pub use sim::SimArgs;
 
 use crate::net::IfName;
 
@@ -50,6 +52,8 @@ pub enum Command {
     Load(LoadArgs),
     /// Serve TCP on the engine: echo, discard, daytime, chargen, respond, http
     Serve(ServeArgs),
+    /// Two engines on a simulated link in virtual time, from a seed
+    Sim(SimArgs),
     /// Make, remove or show a test bed of network namespaces
     Veth(veth::VethArgs),
     /// Tell what this host, and a device of it, can do

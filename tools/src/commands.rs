@@ -8,6 +8,7 @@ mod pair;
 mod progress;
 mod raw;
 mod serve;
+mod sim;
 
 use std::fs;
 use std::io;
@@ -34,6 +35,7 @@ pub fn run(command: Command) -> Result<Exit> {
         Command::Bench(args) => bench::run(&args.what),
         Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Doctor(args) => run_doctor(&args),
         Command::Report(args) => match args.action {
             ReportAction::Render { file } => render(&file),
