@@ -160,10 +160,22 @@ impl BuildHasher for Keyed {
     }
 }
 
+/// An address as one word. IPv4 addresses lie where IPv6 has groups, of which none is a neighbour.
+#[inline]
+fn name(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => 0xff << 120 | u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
 /// The neighbours of one worker.
 pub struct NeighborTable {
     config: NeighborConfig,
-    slots: HashMap<IpAddr, u32, Keyed>,
+    /// By [`name`], which is one word to hash.
+    slots: HashMap<u128, u32, Keyed>,
+    /// The slot found last: mostly that of the gateway, or of the one peer there is.
+    recent: u32,
     entries: Vec<Entry>,
     /// Slots that may be asking. What is not asking any more is taken out when the scan comes by.
     asked: Vec<u32>,
@@ -186,6 +198,7 @@ impl NeighborTable {
             config: NeighborConfig { capacity, ..config },
             // Twice the room: at half load a map full of tombstones is cleaned in place instead of growing.
             slots: HashMap::with_capacity_and_hasher(2 * capacity, keyed),
+            recent: 0,
             entries: Vec::with_capacity(capacity),
             asked: Vec::with_capacity(capacity),
             cursor: 0,
@@ -218,14 +231,14 @@ impl NeighborTable {
 
     /// The entry for `address`, if there is one.
     pub fn lookup(&self, address: IpAddr) -> Option<NeighborIndex> {
-        self.slots.get(&address).map(|&slot| self.index_of(slot))
+        self.slots.get(&name(address)).map(|&slot| self.index_of(slot))
     }
 
     /// The entry for `address`, made and asked for if there is none, and what is known of it. `None` if there is no
     /// room because every entry is permanent.
     pub fn resolve(&mut self, address: IpAddr, now: Instant) -> Option<(NeighborIndex, Resolution)> {
-        let slot = match self.slots.get(&address) {
-            Some(&slot) => slot,
+        let slot = match self.find(address) {
+            Some(slot) => slot,
             None => {
                 let slot = self.insert(address, now)?;
                 self.ask(slot, State::Incomplete, now);
@@ -288,7 +301,7 @@ impl NeighborTable {
         if !mac.is_unicast() {
             return None;
         }
-        let known = self.slots.get(&address).copied();
+        let known = self.find(address);
         let slot = match known {
             Some(slot) => slot,
             None => self.insert(address, now)?,
@@ -306,7 +319,7 @@ impl NeighborTable {
     /// Sets an entry that is neither asked for nor evicted, as a kernel's table or an operator has it. `None` if there
     /// is no room.
     pub fn set_permanent(&mut self, address: IpAddr, mac: MacAddr, now: Instant) -> Option<NeighborIndex> {
-        let known = self.slots.get(&address).copied();
+        let known = self.find(address);
         let slot = match known {
             Some(slot) => slot,
             None => self.insert(address, now)?,
@@ -403,7 +416,7 @@ impl NeighborTable {
         if !mac.is_unicast() {
             return None;
         }
-        let known = self.slots.get(&address).copied();
+        let known = self.find(address);
         let slot = match known {
             Some(slot) => slot,
             None => self.insert(address, now)?,
@@ -428,7 +441,7 @@ impl NeighborTable {
         overrides: bool,
         now: Instant,
     ) -> Option<NeighborIndex> {
-        let slot = self.slots.get(&address).copied();
+        let slot = self.find(address);
         let asking = slot.and_then(|slot| Some((slot, self.entries.get_mut(slot as usize)?)));
         let Some((slot, entry)) = asking.filter(|(_, entry)| matches!(entry.state, State::Incomplete | State::Probe))
         else {
@@ -452,6 +465,18 @@ impl NeighborTable {
     }
 
     /// A slot for `address`, which has none, in state [`State::Free`].
+    /// The slot of an address.
+    #[inline]
+    fn find(&mut self, address: IpAddr) -> Option<u32> {
+        // Every entry is in the map under its address
+        if self.entries.get(self.recent as usize).is_some_and(|entry| entry.address == address) {
+            return Some(self.recent);
+        }
+        let slot = *self.slots.get(&name(address))?;
+        self.recent = slot;
+        Some(slot)
+    }
+
     fn insert(&mut self, address: IpAddr, now: Instant) -> Option<u32> {
         let slot = if self.entries.len() < self.config.capacity {
             self.entries.push(FREE);
@@ -462,7 +487,7 @@ impl NeighborTable {
         let entry = self.entries.get_mut(slot)?;
         let Entry { in_asked, generation, .. } = *entry;
         *entry = Entry { address, used: now, in_asked, generation, ..FREE };
-        self.slots.insert(address, slot as u32);
+        self.slots.insert(name(address), slot as u32);
         Some(slot as u32)
     }
 
@@ -475,7 +500,7 @@ impl NeighborTable {
         self.hand = (self.hand + EVICTION_SCAN) % len;
         let entry = &mut self.entries[victim?];
         entry.generation = entry.generation.wrapping_add(1) & (u32::MAX >> SLOT_BITS);
-        self.slots.remove(&entry.address);
+        self.slots.remove(&name(entry.address));
         self.counters.evicted += 1;
         victim
     }

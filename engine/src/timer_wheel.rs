@@ -50,6 +50,17 @@ impl Default for Link {
 }
 
 impl Link {
+    /// Gives the timer a later deadline, or the same. False, and nothing is done, if it does not run or would have to
+    /// fire earlier: that takes [`TimerWheel::schedule`].
+    #[inline]
+    pub fn put_off(&mut self, deadline_ms: u32) -> bool {
+        let possible = self.slot != UNSCHEDULED && !is_before(deadline_ms, self.deadline_ms);
+        if possible {
+            self.deadline_ms = deadline_ms;
+        }
+        possible
+    }
+
     /// The deadline, if the timer runs.
     pub fn deadline_ms(&self) -> Option<u32> {
         (self.slot != UNSCHEDULED).then_some(self.deadline_ms)
@@ -100,11 +111,10 @@ impl TimerWheel {
     #[inline]
     pub fn schedule(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
         let link = links.link_mut(id);
+        if link.put_off(deadline_ms) {
+            return;
+        }
         if link.slot != UNSCHEDULED {
-            if !is_before(deadline_ms, link.deadline_ms) {
-                link.deadline_ms = deadline_ms;
-                return;
-            }
             self.unlink(links, id);
         }
         self.insert(links, id, deadline_ms);

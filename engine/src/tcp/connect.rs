@@ -170,6 +170,12 @@ impl Tcp {
 
     /// The MSS that the link's MTU allows: what we announce (RFC 6691).
     pub(crate) fn mss_of_link(&self, v6: bool) -> u16 {
-        self.mtu - if v6 { 60 } else { 40 }
+        mss_of(self.mtu, v6)
     }
+}
+
+/// The MSS that an MTU allows.
+#[inline]
+pub(super) fn mss_of(mtu: u16, v6: bool) -> u16 {
+    mtu - if v6 { 60 } else { 40 }
 }

@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 
 use crate::app::App;
-use crate::config::{Ecn, SynCookies};
+use crate::config::{Ecn, SynCookies, TcpConfig};
 use crate::device::Device;
 use crate::flow::Kind;
 use crate::neighbor::Resolution;
 use crate::wire::{DropReason, Flags, MacAddr, Seq, TcpOptions, TcpSegment, Timestamps};
 
 use super::block::{Connection, NONE, SynReceived, flag};
+use super::connect::mss_of;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
 use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt, syn_cookie};
@@ -52,26 +53,16 @@ impl Tcp {
         offer
     }
 
-    /// Shift of the windows we send: the least that lets the window field hold the largest window (RFC 7323 §2.3).
     pub(crate) fn receive_scale(&self) -> u8 {
-        let bits = 32 - self.config.receive_window.leading_zeros();
-        bits.saturating_sub(16) as u8
+        receive_scale(&self.config)
     }
 
-    /// Options of our SYN or SYN-ACK.
     pub(crate) fn syn_options(&self, v6: bool, flags: u8, timestamps: Option<Timestamps>) -> TcpOptions {
-        TcpOptions {
-            mss: Some(self.mss_of_link(v6)),
-            window_scale: (flags & flag::SCALING != 0).then(|| self.receive_scale()),
-            sack_permitted: flags & flag::SACK != 0,
-            timestamps,
-            ..TcpOptions::NONE
-        }
+        syn_options(&self.config, self.mtu, v6, flags, timestamps)
     }
 
-    /// The window in a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
     pub(crate) fn syn_window(&self) -> u16 {
-        self.config.receive_window.min(65_535) as u16
+        syn_window(&self.config)
     }
 
     /// A segment for which there is no flow: RFC 9293 §3.10.7.1 (CLOSED) or §3.10.7.2 (LISTEN). Returns the connection
@@ -396,8 +387,11 @@ impl Tcp {
             None => {}
         }
         self.stats.established.increment();
+        let on_link = self.locals.on_link(seg.source);
+        let neighbor = on_link.then(|| self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
         if let Some(slot) = self.attach(id) {
             let b = &mut self.busies[slot];
+            b.neighbor = neighbor.flatten();
             if handle.is_none() {
                 // a cookie does not tell when it was sent
             } else if record.resent == 0 {
@@ -408,9 +402,6 @@ impl Tcp {
             }
             b.snd_wnd_max = u32::from(seg.window) << record.scales;
             self.mark_dirty(id);
-        }
-        if self.locals.on_link(seg.source) {
-            self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now);
         }
         app.accepted(&mut super::Conn { tcp: self, id }, usize::from(record.listener));
         Some(id)
@@ -507,6 +498,37 @@ impl Tcp {
         };
         self.syns.iter_mut().enumerate().filter_map(due).min()
     }
+}
+
+/// Shift of the windows we send: the least that lets the window field hold the largest window (RFC 7323 §2.3).
+#[inline]
+fn receive_scale(config: &TcpConfig) -> u8 {
+    let bits = 32 - config.receive_window.leading_zeros();
+    bits.saturating_sub(16) as u8
+}
+
+/// Options of our SYN or SYN-ACK.
+#[inline]
+pub(super) fn syn_options(
+    config: &TcpConfig,
+    mtu: u16,
+    v6: bool,
+    flags: u8,
+    timestamps: Option<Timestamps>,
+) -> TcpOptions {
+    TcpOptions {
+        mss: Some(mss_of(mtu, v6)),
+        window_scale: (flags & flag::SCALING != 0).then(|| receive_scale(config)),
+        sack_permitted: flags & flag::SACK != 0,
+        timestamps,
+        ..TcpOptions::NONE
+    }
+}
+
+/// The window in a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
+#[inline]
+pub(super) fn syn_window(config: &TcpConfig) -> u16 {
+    config.receive_window.min(65_535) as u16
 }
 
 fn split(handle: u32) -> (usize, u32) {

@@ -22,6 +22,7 @@ mod receive;
 mod recovery;
 mod rtt;
 mod segment;
+mod send;
 mod state;
 mod syn_cookie;
 mod syn_sent;
@@ -73,6 +74,7 @@ const DIRTY_MAX: usize = 1 << 16;
 
 type Connections = Slab<Connection, 4096>;
 type Busies = Slab<Busy, 1024>;
+type Remotes = Slab<[u8; 16], 4096>;
 
 impl Links for Busies {
     #[inline]
@@ -130,7 +132,9 @@ pub struct Tcp {
     pub(crate) table: FlowTable,
     pub(crate) conns: Connections,
     pub(crate) busies: Busies,
-    remotes: Slab<[u8; 16], 4096>,
+    /// A busy block as it begins: copied, not made, for every one taken.
+    idle: Busy,
+    remotes: Remotes,
     pub(crate) flights: Flights,
     pub(crate) buffers: Buffers,
     syns: [Log<SynReceived, 2048>; SYN_CLASSES],
@@ -204,6 +208,17 @@ impl Tcp {
             table,
             conns: Slab::with_limit(connections),
             busies: Slab::with_limit(busies),
+            idle: Busy {
+                write_head: NONE,
+                write_tail: NONE,
+                read_head: NONE,
+                read_tail: NONE,
+                ahead_head: NONE,
+                ahead_tail: NONE,
+                flight_head: NONE,
+                flight_tail: NONE,
+                ..Busy::default()
+            },
             remotes: Slab::with_limit(records),
             flights: Flights::new(busies),
             buffers: Buffers::new(config.buffer_bytes),
@@ -421,11 +436,7 @@ impl Tcp {
 
     #[inline]
     pub(crate) fn remote(&self, remote: u32, flags: u8) -> IpAddr {
-        if flags & flag::IPV6 == 0 {
-            IpAddr::V4(Ipv4Addr::from_bits(remote))
-        } else {
-            IpAddr::V6(self.remotes.get(remote).map_or(Ipv6Addr::UNSPECIFIED, |r| Ipv6Addr::from(*r)))
-        }
+        remote_of(&self.remotes, remote, flags)
     }
 
     /// What names a connection.
@@ -474,21 +485,8 @@ impl Tcp {
         }
         let slot = self.busies.alloc()?;
         let b = &mut self.busies[slot];
-        *b = Busy {
-            conn: id,
-            snd_end: c.snd_nxt,
-            ack_sent: c.rcv_nxt,
-            snd_wnd_max: c.send_window(),
-            write_head: NONE,
-            write_tail: NONE,
-            read_head: NONE,
-            read_tail: NONE,
-            ahead_head: NONE,
-            ahead_tail: NONE,
-            flight_head: NONE,
-            flight_tail: NONE,
-            ..Busy::default()
-        };
+        *b = self.idle;
+        (b.conn, b.snd_end, b.ack_sent, b.snd_wnd_max) = (id, c.snd_nxt, c.rcv_nxt, c.send_window());
         rtt::load(c, b);
         congestion::restart(b, c.payload_max(), block::compact::unpack(c.ssthresh), &self.config);
         c.busy = slot;
@@ -563,5 +561,15 @@ impl Tcp {
     #[inline]
     pub(crate) fn timestamp_offset(&self, local: u16, remote: IpAddr) -> u32 {
         self.isn_key.timestamp_offset(self.locals.address(local), remote)
+    }
+}
+
+/// The peer's address that a block's word stands for.
+#[inline]
+fn remote_of(remotes: &Remotes, remote: u32, flags: u8) -> IpAddr {
+    if flags & flag::IPV6 == 0 {
+        IpAddr::V4(Ipv4Addr::from_bits(remote))
+    } else {
+        IpAddr::V6(remotes.get(remote).map_or(Ipv6Addr::UNSPECIFIED, |r| Ipv6Addr::from(*r)))
     }
 }

@@ -1,4 +1,4 @@
-//! What a connection has to say: retransmissions, new data, FIN, acknowledgements (RFC 9293 §3.8, §3.10.2).
+//! When connections speak, to whom, and what becomes of them afterwards; [`send`](super::send) is what they say.
 //!
 //! Nothing is sent while segments are worked on, except replies without a connection. Connections with something to
 //! say are put on a list, which is walked once at the end of the pass: several segments of a burst that need an
@@ -13,16 +13,13 @@ use crate::stats::Stats;
 use crate::wire::ethernet::Link;
 use crate::wire::{DropReason, Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId};
 
-use super::block::{NONE, Phase, Sent, busy, flag, sent};
-use super::buffer::Chain;
+use super::block::{NONE, Phase, busy, flag};
+use super::send::{Sender, Turn};
 use super::state::State;
 use super::{Tcp, congestion, recovery, rtt};
 
 /// Hop limit of what we send (RFC 9293 MUST-49: configurable; RFC 1700's default).
 pub(crate) const HOP_LIMIT: u8 = 64;
-
-/// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
-const SEGMENTS_MAX: usize = 64;
 
 /// The way out: the device, and what every frame begins with.
 pub(crate) struct Tx<'a, D: Device> {
@@ -88,16 +85,6 @@ pub(crate) struct Reply {
     pub(crate) flags: Flags,
     pub(crate) window: u16,
     pub(crate) options: TcpOptions,
-}
-
-/// A segment of a connection that is about to be built.
-#[derive(Clone, Copy)]
-struct Next {
-    seq: Seq,
-    payload: u32,
-    flags: Flags,
-    /// New data or a retransmission of it: ECN-capable, and to be described in the flight.
-    data: bool,
 }
 
 impl Tcp {
@@ -181,26 +168,14 @@ impl Tcp {
             return self.abort(app, tx, id);
         }
         let Some(mac) = self.hop(app, id, slot) else { return };
-        let mut blocked = false;
-        if self.busies[slot].flags & busy::HANDSHAKE != 0 {
-            self.busies[slot].flags &= !busy::HANDSHAKE;
-            if !(self.config.piggyback && self.has_unsent(id, slot)) {
-                blocked = !self.send_ack(tx, id, slot, mac);
-            }
-        }
-        blocked = blocked || !self.retransmit(app, tx, id, slot, mac);
-        blocked = blocked || !self.probe_tail(app, tx, id, slot, mac) || !self.send_new(app, tx, id, slot, mac);
-        if !blocked && self.busies[slot].flags & (busy::PROBE_WINDOW | busy::KEEP_ALIVE) != 0 {
-            blocked = !self.send_probe(tx, id, slot, mac);
-        }
-        if !blocked && self.busies[slot].flags & busy::ACK_NOW != 0 {
-            blocked = !self.send_ack(tx, id, slot, mac);
-        }
+        let turn = self.sender(app, tx, id, slot, mac).speak();
         self.set_timers(id, slot);
-        if blocked {
-            return self.mark_dirty(id);
+        if turn != Turn::Done {
+            self.mark_dirty(id);
         }
-        self.settle(app, id, slot);
+        if turn != Turn::Blocked {
+            self.settle(app, id, slot);
+        }
     }
 
     /// The station the connection's frames go to. `None` if that is not known yet, or never will be.
@@ -247,292 +222,9 @@ impl Tcp {
         self.syns_woken = !self.unresolved_syns.is_empty();
     }
 
-    #[inline]
-    fn has_unsent(&self, id: u32, slot: u32) -> bool {
-        self.busies[slot].snd_end.after(self.conns[id].snd_nxt)
-    }
-
-    /// Sends again what is marked lost, as far as the window allows. False if the device has no room.
-    #[inline]
-    fn retransmit<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
-        if self.busies[slot].lost == 0 {
-            return true;
-        }
-        let mut cursor = self.flights.front(&self.busies[slot]);
-        let mut budget = SEGMENTS_MAX;
-        while let Some(at) = cursor {
-            if self.busies[slot].lost == 0 || budget == 0 {
-                break;
-            }
-            if !self.flights.get(at).has(sent::LOST) {
-                cursor = self.flights.next(at);
-                continue;
-            }
-            let (c, b) = (&self.conns[id], &self.busies[slot]);
-            let pipe = recovery::pipe(c, b);
-            if pipe > 0 && pipe + u32::from(self.flights.get(at).len) > b.cwnd {
-                break;
-            }
-            if !self.resend(app, tx, id, slot, mac, at) {
-                return false;
-            }
-            budget -= 1;
-            cursor = self.flights.next(at);
-        }
-        true
-    }
-
-    /// Sends one segment of the flight again.
-    fn resend<A: App, D: Device>(
-        &mut self,
-        app: &A,
-        tx: &mut Tx<'_, D>,
-        id: u32,
-        slot: u32,
-        mac: MacAddr,
-        at: super::flight::Cursor,
-    ) -> bool {
-        let c = &self.conns[id];
-        let limit = c.payload_max();
-        let record = *self.flights.get(at);
-        let payload = record.payload();
-        if payload > limit {
-            // the path's MTU has shrunk since
-            let first = limit + u32::from(record.has(sent::SYN));
-            self.flights.split(&mut self.busies[slot], at, first as u16);
-        }
-        let record = *self.flights.get(at);
-        let payload = record.payload();
-        let last = record.end() == self.busies[slot].snd_end || record.has(sent::FIN);
-        let flags = self.segment_flags(id, &record, last && payload > 0);
-        let next = Next { seq: record.start, payload, flags, data: false };
-        if !self.build(app, tx, id, slot, mac, next) {
-            return false;
-        }
-        let now_us = self.now_us;
-        let b = &mut self.busies[slot];
-        let record = self.flights.get_mut(at);
-        let len = u32::from(record.len);
-        if record.has(sent::LOST) {
-            b.lost -= len;
-            b.pipe += len;
-        }
-        record.flags = record.flags & !sent::LOST | sent::RESENT;
-        record.sent_us = now_us;
-        record.resent = record.resent.saturating_add(1);
-        b.prr_out = b.prr_out.saturating_add(len);
-        if b.phase != Phase::Open {
-            b.undo_resent = b.undo_resent.saturating_add(1);
-        }
-        self.stats.segments_retransmitted.increment();
-        if record.has(sent::SYN) && self.conns[id].state == State::SynSent {
-            self.stats.syn_retransmitted.increment();
-            self.conns[id].flags |= flag::SYN_RESENT;
-        }
-        true
-    }
-
-    /// Sends a tail loss probe if one is due (TLP_send_probe(), RFC 8985 §7.3): new data if there is any and the peer's
-    /// window takes it, or else the newest segment again. False if the device has no room.
-    fn probe_tail<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
-        let b = &mut self.busies[slot];
-        if b.flags & busy::PROBE_TAIL == 0 {
-            return true;
-        }
-        b.flags &= !busy::PROBE_TAIL;
-        let Some(newest) = self.flights.back(b).filter(|_| b.phase == Phase::Open && b.flags & busy::PROBE_OUT == 0)
-        else {
-            return true;
-        };
-        // The congestion window does not hold a probe back
-        let window = core::mem::replace(&mut b.cwnd, u32::MAX);
-        let new = self.next_new(id, slot);
-        self.busies[slot].cwnd = window;
-        let sent = match new {
-            Some((payload, fin)) => self.send_one(app, tx, id, slot, mac, payload, fin),
-            None => self.resend(app, tx, id, slot, mac, newest),
-        };
-        let b = &mut self.busies[slot];
-        if !sent {
-            b.flags |= busy::PROBE_TAIL;
-            return false;
-        }
-        b.flags |= busy::PROBE_OUT | if new.is_none() { busy::PROBE_RESENT } else { 0 };
-        b.recover = self.conns[id].snd_nxt;
-        self.stats.tail_loss_probes.increment();
-        true
-    }
-
-    fn segment_flags(&self, id: u32, record: &Sent, push: bool) -> Flags {
-        let mut flags = if record.has(sent::SYN) { Flags::SYN } else { Flags::ACK };
-        if record.has(sent::SYN) && self.conns[id].state != State::SynSent {
-            flags |= Flags::ACK;
-        }
-        if record.has(sent::FIN) {
-            flags |= Flags::FIN;
-        }
-        if push {
-            flags |= Flags::PSH;
-        }
-        flags
-    }
-
-    /// Sends new data and FIN, as far as both windows allow. False if the device has no room.
-    #[inline]
-    fn send_new<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
-        if self.conns[id].state == State::SynSent {
-            return self.conns[id].snd_nxt != self.conns[id].snd_una || self.send_syn(app, tx, id, slot, mac);
-        }
-        if self.conns[id].state == State::SynReceived {
-            // our SYN is out and comes again, with an ACK now
-            return self.busies[slot].flags & busy::ACK_NOW == 0 || self.send_ack(tx, id, slot, mac);
-        }
-        for _ in 0..SEGMENTS_MAX {
-            let Some((payload, fin)) = self.next_new(id, slot) else { return true };
-            if !self.send_one(app, tx, id, slot, mac, payload, fin) {
-                return false;
-            }
-        }
-        // more to send than one pass allows: go on in the next
-        self.mark_dirty(id);
-        true
-    }
-
-    /// Sends one segment of new data, FIN or both. False if the device has no room.
-    #[allow(clippy::too_many_arguments)]
-    #[inline]
-    fn send_one<A: App, D: Device>(
-        &mut self,
-        app: &A,
-        tx: &mut Tx<'_, D>,
-        id: u32,
-        slot: u32,
-        mac: MacAddr,
-        payload: u32,
-        fin: bool,
-    ) -> bool {
-        let (c, b) = (&self.conns[id], &self.busies[slot]);
-        let seq = c.snd_nxt;
-        let mut flags = Flags::ACK;
-        if fin {
-            flags |= Flags::FIN;
-        }
-        if payload > 0 && (fin || seq + payload == b.snd_end) {
-            flags |= Flags::PSH;
-        }
-        if b.flags & busy::CWR != 0 && payload > 0 {
-            flags |= Flags::CWR;
-        }
-        let len = payload + u32::from(fin);
-        let record = Sent {
-            start: seq,
-            len: len as u16,
-            flags: if fin { sent::FIN } else { 0 },
-            resent: 0,
-            sent_us: self.now_us,
-        };
-        if !self.flights.push(&mut self.busies[slot], record) {
-            return false;
-        }
-        if !self.build(app, tx, id, slot, mac, Next { seq, payload, flags, data: true }) {
-            self.flights.pop_back(&mut self.busies[slot]);
-            return false;
-        }
-        let b = &mut self.busies[slot];
-        b.pipe += len;
-        b.prr_out = b.prr_out.saturating_add(len);
-        b.flags &= !(busy::CWR | busy::OVERRIDE);
-        if b.timers & 1 == 0 {
-            b.oldest_ms = self.now_ms;
-        }
-        self.conns[id].snd_nxt += len;
-        self.stats.payload_sent.add(u64::from(payload));
-        true
-    }
-
-    /// How much new data may go now, and whether the FIN goes with it. `None`: nothing.
-    #[inline]
-    fn next_new(&self, id: u32, slot: u32) -> Option<(u32, bool)> {
-        let (c, b) = (&self.conns[id], &self.busies[slot]);
-        let fin_sent = c.snd_nxt.after(b.snd_end);
-        let fin_due = b.flags & busy::FIN_QUEUED != 0 && !fin_sent;
-        let unsent = if fin_sent { 0 } else { b.snd_end - c.snd_nxt };
-        if unsent == 0 && !fin_due {
-            return None;
-        }
-        let edge = c.snd_una + c.send_window();
-        let window = if edge.after(c.snd_nxt) { edge - c.snd_nxt } else { 0 };
-        let mss = c.payload_max();
-        let payload = unsent.min(mss).min(window);
-        let fin = fin_due && payload == unsent && window > payload;
-        if payload == 0 && !fin {
-            return None;
-        }
-        let pipe = recovery::pipe(c, b);
-        if pipe > 0 && pipe + payload + u32::from(fin) > b.cwnd {
-            return None;
-        }
-        // Sender's silly window avoidance (§3.8.6.2.1), and Nagle's algorithm (§3.7.4)
-        if payload < mss && payload > 0 && !fin {
-            let all = payload == unsent;
-            let idle = c.snd_nxt == c.snd_una;
-            let nagle_holds = self.config.nagle && !idle;
-            let forced = b.flags & busy::OVERRIDE != 0;
-            if !(forced || all && !nagle_holds || payload >= b.snd_wnd_max / 2) {
-                return None;
-            }
-        }
-        Some((payload, fin))
-    }
-
-    /// Sends our SYN for the first time.
-    fn send_syn<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
-        let iss = self.conns[id].snd_nxt;
-        let record = Sent { start: iss, len: 1, flags: sent::SYN, resent: 0, sent_us: self.now_us };
-        if !self.flights.push(&mut self.busies[slot], record) {
-            return false;
-        }
-        if !self.build(app, tx, id, slot, mac, Next { seq: iss, payload: 0, flags: Flags::SYN, data: false }) {
-            self.flights.pop_back(&mut self.busies[slot]);
-            return false;
-        }
-        self.conns[id].snd_nxt = iss + 1;
-        let b = &mut self.busies[slot];
-        b.pipe = 1;
-        b.oldest_ms = self.now_ms;
-        true
-    }
-
-    /// Sends an acknowledgement without data.
-    pub(crate) fn send_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
-        let c = &self.conns[id];
-        // In SYN-RECEIVED after SYNs crossed, what acknowledges is our SYN again (RFC 9293 figure 7)
-        let (seq, flags) = match c.state {
-            State::SynReceived => (c.snd_una, Flags::SYN_ACK),
-            _ => (c.snd_nxt, Flags::ACK),
-        };
-        let sent = self.build(&NoPayload, tx, id, slot, mac, Next { seq, payload: 0, flags, data: false });
-        if sent {
-            self.stats.acks_sent.increment();
-        }
-        sent
-    }
-
-    /// Sends a zero-window probe (RFC 9293 §3.8.6.1) or a keep-alive probe (§3.8.4): a sequence number the peer has acknowledged draws an ACK, which
-    /// tells the window.
-    fn send_probe<D: Device>(&mut self, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) -> bool {
-        let seq = self.conns[id].snd_una - 1;
-        let next = Next { seq, payload: 0, flags: Flags::ACK, data: false };
-        let sent = self.build(&NoPayload, tx, id, slot, mac, next);
-        if sent {
-            self.busies[slot].flags &= !(busy::PROBE_WINDOW | busy::KEEP_ALIVE);
-        }
-        sent
-    }
-
     /// Acknowledges at once if the segment just worked on has to be acknowledged by itself.
     #[inline]
-    pub(crate) fn ack_each<D: Device>(&mut self, tx: &mut Tx<'_, D>, id: u32) {
+    pub(crate) fn ack_each<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32) {
         let Some(c) = self.conns.get(id) else { return };
         let slot = c.busy;
         if slot == NONE || self.busies[slot].flags & busy::ACK_EACH == 0 {
@@ -548,135 +240,36 @@ impl Tcp {
             self.neighbors.resolve(hop, now).map(|(_, resolution)| resolution)
         });
         if let Some(Resolution::Ready(mac)) = resolution {
-            self.send_ack(tx, id, slot, mac);
+            self.sender(app, tx, id, slot, mac).send_ack();
         }
     }
 
-    /// Builds a segment of a connection and hands it to the device. Every segment acknowledges.
-    fn build<A: App, D: Device>(
-        &mut self,
-        app: &A,
-        tx: &mut Tx<'_, D>,
+    /// The connection's turn to speak to the station `mac`.
+    #[inline]
+    fn sender<'a, 'd, A: App, D: Device>(
+        &'a mut self,
+        app: &'a A,
+        tx: &'a mut Tx<'d, D>,
         id: u32,
         slot: u32,
         mac: MacAddr,
-        next: Next,
-    ) -> bool {
-        let syn = next.flags.syn();
-        let remote = {
-            let c = &self.conns[id];
-            self.remote(c.remote, c.flags)
-        };
-        let ack_due = self.busies[slot].flags & busy::ACK_NOW != 0 || self.busies[slot].unacked_segments > 0;
-        let window = if syn { self.syn_window() } else { self.advertise(id) };
-        let options =
-            if syn { self.own_syn_options(id, remote) } else { self.segment_options(id, slot, remote, &next) };
-        let (c, b) = (&self.conns[id], &self.busies[slot]);
-        let mut flags = next.flags;
-        let mut ecn = Ecn::NotCapable;
-        if c.has(flag::ECN) && !syn {
-            if b.flags & busy::ECE != 0 {
-                flags |= Flags::ECE;
-            }
-            if next.data && next.payload > 0 {
-                ecn = Ecn::Capable0;
-            }
-        } else if syn {
-            flags |= self.ecn_setup(id, flags);
-        }
-        let segment = OutSegment {
-            link: tx.link(mac),
-            source: self.locals.address(c.local),
-            destination: remote,
-            source_port: c.local_port,
-            destination_port: c.remote_port,
-            seq: next.seq,
-            ack: if flags.ack() { c.rcv_nxt } else { Seq(0) },
-            flags,
-            window,
-            urgent_pointer: 0,
-            hop_limit: HOP_LIMIT,
-            ecn,
-            options,
-        };
-        let len = segment.header_len() + next.payload as usize;
-        let built = tx.frame(len, |out| {
-            segment.emit_with(out, next.payload as usize, |payload| self.fill(app, slot, next.seq, payload)).ok()
-        });
-        if built {
-            self.stats.segments_sent.increment();
-            if ack_due && flags.ack() {
-                let b = &mut self.busies[slot];
-                b.flags &= !busy::ACK_NOW;
-                b.unacked_segments = 0;
-                b.timers &= !2;
-            }
-        }
-        built
-    }
-
-    fn own_syn_options(&self, id: u32, remote: IpAddr) -> TcpOptions {
-        let c = &self.conns[id];
-        let first = c.state == State::SynSent;
-        let mut offer = c.flags & (flag::TIMESTAMPS | flag::SACK | flag::SCALING);
-        if first {
-            offer = 0;
-            for (wanted, bit) in [
-                (self.config.timestamps, flag::TIMESTAMPS),
-                (self.config.sack, flag::SACK),
-                (self.config.window_scaling, flag::SCALING),
-            ] {
-                offer |= if wanted { bit } else { 0 };
-            }
-        }
-        let timestamps = (offer & flag::TIMESTAMPS != 0)
-            .then(|| Timestamps { value: self.timestamp(c.local, remote), echo: c.ts_recent });
-        self.syn_options(remote.is_ipv6(), offer, timestamps)
-    }
-
-    #[inline]
-    fn segment_options(&mut self, id: u32, slot: u32, remote: IpAddr, next: &Next) -> TcpOptions {
-        let c = &self.conns[id];
-        let mut options = TcpOptions::NONE;
-        if c.has(flag::TIMESTAMPS) {
-            options.timestamps = Some(Timestamps { value: self.timestamp(c.local, remote), echo: c.ts_recent });
-        }
-        let b = &self.busies[slot];
-        if c.has(flag::SACK) && (b.ahead_head != NONE || b.duplicate) && next.payload == 0 {
-            let room = if options.timestamps.is_some() { 3 } else { 4 };
-            options.sack = self.sack_blocks(slot, room);
-        }
-        options
-    }
-
-    /// ECN-setup SYN and SYN-ACK (RFC 3168 §6.1.1).
-    fn ecn_setup(&self, id: u32, flags: Flags) -> Flags {
-        match (flags.ack(), self.config.ecn) {
-            (false, crate::config::Ecn::On) => Flags::ECE | Flags::CWR,
-            (true, _) if self.conns[id].has(flag::ECN) => Flags::ECE,
-            _ => Flags::NONE,
-        }
-    }
-
-    /// Writes the payload from `seq` on: what was written by the application, or what it writes again.
-    #[inline]
-    fn fill<A: App>(&self, app: &A, slot: u32, seq: Seq, out: &mut [u8]) {
-        let b = &self.busies[slot];
-        if b.flags & busy::BUFFERED != 0 {
-            let chain = Chain { head: b.write_head, tail: b.write_tail };
-            return self.buffers.copy(&chain, seq, out);
-        }
-        let spans = &b.span[..usize::from(b.spans)];
-        let (mut seq, mut out) = (seq, out);
-        for (i, span) in spans.iter().enumerate() {
-            let end = spans.get(i + 1).map_or(b.snd_end, |next| next.start);
-            if seq.before(end) && !out.is_empty() {
-                let n = ((end - seq) as usize).min(out.len());
-                let (piece, rest) = out.split_at_mut(n);
-                app.fill(span.tag, seq - span.start, piece);
-                out = rest;
-                seq += n as u32;
-            }
+    ) -> Sender<'a, 'd, A, D> {
+        Sender {
+            c: &mut self.conns[id],
+            b: &mut self.busies[slot],
+            flights: &mut self.flights,
+            buffers: &self.buffers,
+            remotes: &self.remotes,
+            config: &self.config,
+            locals: &self.locals,
+            isn_key: &self.isn_key,
+            stats: &self.stats,
+            mtu: self.mtu,
+            now_us: self.now_us,
+            now_ms: self.now_ms,
+            app,
+            tx,
+            mac,
         }
     }
 
@@ -750,17 +343,20 @@ impl Tcp {
     }
 
     /// Puts the busy block on the wheel at the earliest of its deadlines.
+    #[inline]
     pub(crate) fn schedule(&mut self, slot: u32) {
-        let b = &self.busies[slot];
+        let b = &mut self.busies[slot];
         let mut earliest: Option<u32> = None;
         for (bit, at) in [(1, b.rtx_at), (2, b.ack_at), (4, b.misc_at)] {
             if b.timers & bit != 0 && earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
                 earliest = Some(at);
             }
         }
-        match earliest {
-            Some(at) => self.wheel.schedule(&mut self.busies, slot, at),
-            None => self.wheel.cancel(&mut self.busies, slot),
+        // A timer that is not needed any more stays where it is until it comes or is needed again
+        if let Some(at) = earliest
+            && !b.link.put_off(at)
+        {
+            self.wheel.schedule(&mut self.busies, slot, at);
         }
     }
 
@@ -798,31 +394,4 @@ impl Tcp {
         }
         self.detach(id);
     }
-}
-
-impl Sent {
-    /// Octets of payload.
-    #[inline]
-    fn payload(&self) -> u32 {
-        u32::from(self.len) - u32::from(self.has(sent::SYN)) - u32::from(self.has(sent::FIN))
-    }
-}
-
-/// Stands where an application is asked for payload, for segments that have none.
-struct NoPayload;
-
-impl App for NoPayload {
-    fn accepted(&mut self, _: &mut super::Conn<'_>, _: usize) {}
-
-    fn connected(&mut self, _: &mut super::Conn<'_>) {}
-
-    fn received(&mut self, _: &mut super::Conn<'_>, data: &[u8]) -> usize {
-        data.len()
-    }
-
-    fn finished(&mut self, _: &mut super::Conn<'_>) {}
-
-    fn closed(&mut self, _: crate::app::ConnId, _: u64, _: End, _: crate::time::Instant) {}
-
-    fn fill(&self, _: u32, _: u32, _: &mut [u8]) {}
 }

@@ -1,10 +1,11 @@
 //! Text: put in order, given to the application, acknowledged (RFC 9293 §3.10.7.4 seventh and eighth step, §3.8.6).
 
 use crate::app::App;
+use crate::config::TcpConfig;
 use crate::wire::{Flags, SackBlock, SackBlocks, Seq, TcpSegment};
 
 use super::Tcp;
-use super::block::{Busy, NONE, busy, flag};
+use super::block::{Busy, Connection, NONE, busy, flag};
 use super::buffer::{Buffers, Chain};
 use super::conn::Conn;
 use super::segment::text_end;
@@ -232,31 +233,6 @@ impl Tcp {
         }
     }
 
-    /// Moves the right edge of the window as far as it may go (§3.8.6.2.2) and returns the window field.
-    #[inline]
-    pub(crate) fn advertise(&mut self, id: u32) -> u16 {
-        let c = &mut self.conns[id];
-        let scale = c.rcv_scale();
-        let mut unread = 0;
-        if c.busy != NONE {
-            let b = &mut self.busies[c.busy];
-            unread = b.read_bytes;
-            b.ack_sent = c.rcv_nxt;
-        }
-        let window = self.config.receive_window.min(0xffff << scale).saturating_sub(unread);
-        let edge = c.rcv_nxt + window;
-        // Silly window avoidance: the edge moves by a segment or half the buffer, or not at all. It never moves back.
-        let step = u32::from(c.mss).min(self.config.receive_window / 2);
-        if edge.after(c.rcv_adv) && edge - c.rcv_adv >= step {
-            c.rcv_adv = edge;
-        }
-        let open = c.rcv_adv - c.rcv_nxt;
-        // Rounded up: rounding down would move the edge back
-        let field = ((u64::from(open) + (1 << scale) - 1) >> scale).min(0xffff) as u32;
-        c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt + (field << scale));
-        field as u16
-    }
-
     /// Whether the window has opened by so much that the peer should hear of it without asking (§3.8.6.2.2). One that has
     /// sent its FIN has no use for it.
     pub(crate) fn window_opened(&self, id: u32, slot: u32) -> bool {
@@ -267,37 +243,54 @@ impl Tcp {
             && edge.after(c.rcv_adv)
             && edge - c.rcv_adv >= (2 * u32::from(c.mss)).min(self.config.receive_window / 2)
     }
+}
 
-    /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds the
-    /// newest segment, then those reported before it, then the others.
-    pub(crate) fn sack_blocks(&mut self, slot: u32, room: usize) -> SackBlocks {
-        let mut blocks = SackBlocks::NONE;
-        let b = &mut self.busies[slot];
-        if core::mem::take(&mut b.duplicate) {
-            blocks.push(SackBlock { start: b.duplicate_start, end: b.duplicate_end });
-        }
-        let b = &self.busies[slot];
-        let first = blocks.as_slice().len();
-        let known = |blocks: &SackBlocks, block: &SackBlock| blocks.as_slice()[first..].contains(block);
-        for recent in b.recent {
-            let holds = |block: &SackBlock| recent.at_or_after(block.start) && recent.before(block.end);
-            if let Some(block) = ranges(&self.buffers, b.ahead_head).find(holds)
-                && blocks.as_slice().len() < room
-                && !known(&blocks, &block)
-            {
-                blocks.push(block);
-            }
-        }
-        for block in ranges(&self.buffers, b.ahead_head) {
-            if blocks.as_slice().len() >= room {
-                break;
-            }
-            if !known(&blocks, &block) {
-                blocks.push(block);
-            }
-        }
-        blocks
+/// Moves the right edge of the window as far as it may go (§3.8.6.2.2) and returns the window field.
+#[inline]
+pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) -> u16 {
+    let scale = c.rcv_scale();
+    b.ack_sent = c.rcv_nxt;
+    let window = config.receive_window.min(0xffff << scale).saturating_sub(b.read_bytes);
+    let edge = c.rcv_nxt + window;
+    // Silly window avoidance: the edge moves by a segment or half the buffer, or not at all. It never moves back.
+    let step = u32::from(c.mss).min(config.receive_window / 2);
+    if edge.after(c.rcv_adv) && edge - c.rcv_adv >= step {
+        c.rcv_adv = edge;
     }
+    let open = c.rcv_adv - c.rcv_nxt;
+    // Rounded up: rounding down would move the edge back
+    let field = ((u64::from(open) + (1 << scale) - 1) >> scale).min(0xffff) as u32;
+    c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt + (field << scale));
+    field as u16
+}
+
+/// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds the
+/// newest segment, then those reported before it, then the others.
+pub(super) fn sack_blocks(buffers: &Buffers, b: &mut Busy, room: usize) -> SackBlocks {
+    let mut blocks = SackBlocks::NONE;
+    if core::mem::take(&mut b.duplicate) {
+        blocks.push(SackBlock { start: b.duplicate_start, end: b.duplicate_end });
+    }
+    let first = blocks.as_slice().len();
+    let known = |blocks: &SackBlocks, block: &SackBlock| blocks.as_slice()[first..].contains(block);
+    for recent in b.recent {
+        let holds = |block: &SackBlock| recent.at_or_after(block.start) && recent.before(block.end);
+        if let Some(block) = ranges(buffers, b.ahead_head).find(holds)
+            && blocks.as_slice().len() < room
+            && !known(&blocks, &block)
+        {
+            blocks.push(block);
+        }
+    }
+    for block in ranges(buffers, b.ahead_head) {
+        if blocks.as_slice().len() >= room {
+            break;
+        }
+        if !known(&blocks, &block) {
+            blocks.push(block);
+        }
+    }
+    blocks
 }
 
 /// The contiguous ranges of a chain that is in order.

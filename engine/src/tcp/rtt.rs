@@ -59,9 +59,12 @@ pub(crate) fn load(connection: &Connection, busy: &mut Busy) {
     busy.rtt_min = busy.srtt;
 }
 
-/// Microseconds of a duration that the configuration has checked to be short.
+/// Microseconds of a duration that the configuration has checked to be short. Asked for with every timer that is set:
+/// hence not [`Duration::as_micros`], which divides 128 bits.
+#[inline]
 pub(crate) fn micros(duration: Duration) -> u32 {
-    duration.as_micros().min(u128::from(u32::MAX)) as u32
+    const SECONDS_MAX: u64 = u32::MAX as u64 / 1_000_000 - 1;
+    duration.as_secs().min(SECONDS_MAX) as u32 * 1_000_000 + duration.subsec_micros()
 }
 
 #[cfg(test)]

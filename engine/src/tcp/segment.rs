@@ -93,7 +93,7 @@ impl Tcp {
             && self.check_ack(app, tx, id, seg)
         {
             self.text_and_fin(app, id, seg, payload);
-            self.ack_each(tx, id);
+            self.ack_each(app, tx, id);
         }
     }
 

@@ -12,6 +12,9 @@ pub const WINDOW_SCALE_MAX: u8 = 14;
 /// Octets of a timestamp option with the two no-operations that align it.
 pub const TIMESTAMPS_LEN: usize = 12;
 
+/// Octets of the options of a SYN that offers everything.
+const SYN_LEN: usize = 20;
+
 const END: u8 = 0;
 const NOP: u8 = 1;
 const MSS: u8 = 2;
@@ -133,6 +136,39 @@ impl TcpOptions {
             let echo = u32::from_be_bytes([*e0, *e1, *e2, *e3]);
             return Self::with_timestamps(Timestamps { value, echo });
         }
+        if let &[
+            MSS,
+            4,
+            m0,
+            m1,
+            SACK_PERMITTED,
+            2,
+            TIMESTAMPS,
+            10,
+            v0,
+            v1,
+            v2,
+            v3,
+            e0,
+            e1,
+            e2,
+            e3,
+            NOP,
+            WINDOW_SCALE,
+            3,
+            shift,
+        ] = octets
+        {
+            let value = u32::from_be_bytes([v0, v1, v2, v3]);
+            let echo = u32::from_be_bytes([e0, e1, e2, e3]);
+            return Self {
+                mss: Some(u16::from_be_bytes([m0, m1])),
+                window_scale: Some(shift.min(WINDOW_SCALE_MAX)),
+                sack_permitted: true,
+                timestamps: Some(Timestamps { value, echo }),
+                ..Self::NONE
+            };
+        }
         Self::parse_each(octets)
     }
 
@@ -228,22 +264,54 @@ impl TcpOptions {
         Some(TIMESTAMPS_LEN)
     }
 
-    /// [`emit`](TcpOptions::emit), with the sum of what it wrote. Of timestamps that is taken over the fields: reading
-    /// back octets just written would stall.
+    /// The timestamps, if there is nothing else to send.
+    #[inline(always)]
+    pub(crate) fn only_timestamps(&self) -> Option<Timestamps> {
+        self.timestamps.filter(|_| self.is_plain())
+    }
+
+    /// [`emit`](TcpOptions::emit), with the sum of what it wrote.
     #[inline]
     pub(crate) fn emit_summed(&self, octets: &mut [u8]) -> Option<(usize, Sum)> {
+        if let Some(timestamps) = self.only_timestamps() {
+            return Some((TIMESTAMPS_LEN, timestamps.emit_summed(octets.first_chunk_mut()?)));
+        }
         let len = self.emit(octets)?;
-        let sum = match self.timestamps {
-            _ if !self.is_plain() => Sum::of(octets.get(..len)?),
-            Some(Timestamps { value, echo }) => {
-                Sum::ZERO.add_u32(u32::from_be_bytes(ALIGNED_TIMESTAMPS)).add_u32(value).add_u32(echo)
-            }
-            None => Sum::ZERO,
-        };
-        Some((len, sum))
+        Some((len, Sum::of(octets.get(..len)?)))
     }
 
     fn emit_each(&self, octets: &mut [u8]) -> Option<usize> {
+        if let (Some(mss), Some(shift), true, Some(Timestamps { value, echo }), true) =
+            (self.mss, self.window_scale, self.sack_permitted, self.timestamps, self.sack.is_empty())
+        {
+            let [m0, m1] = mss.to_be_bytes();
+            let [v0, v1, v2, v3] = value.to_be_bytes();
+            let [e0, e1, e2, e3] = echo.to_be_bytes();
+            let scale = shift.min(WINDOW_SCALE_MAX);
+            *octets.first_chunk_mut()? = [
+                MSS,
+                4,
+                m0,
+                m1,
+                SACK_PERMITTED,
+                2,
+                TIMESTAMPS,
+                10,
+                v0,
+                v1,
+                v2,
+                v3,
+                e0,
+                e1,
+                e2,
+                e3,
+                NOP,
+                WINDOW_SCALE,
+                3,
+                scale,
+            ];
+            return Some(SYN_LEN);
+        }
         let len = self.emitted_len();
         let mut rest = octets.get_mut(..len)?;
         if let Some(mss) = self.mss {
@@ -275,6 +343,14 @@ impl TcpOptions {
 }
 
 impl Timestamps {
+    /// The option after two no-operations, and its sum: taken over the fields, as reading back octets just written would
+    /// stall.
+    #[inline]
+    pub(crate) fn emit_summed(self, octets: &mut [u8; TIMESTAMPS_LEN]) -> Sum {
+        self.emit(octets, [NOP, NOP]);
+        Sum::ZERO.add_u32(u32::from_be_bytes(ALIGNED_TIMESTAMPS)).add_u32(self.value).add_u32(self.echo)
+    }
+
     #[inline]
     fn emit(self, octets: &mut [u8; TIMESTAMPS_LEN], [a, b]: [u8; 2]) {
         octets[..4].copy_from_slice(&[a, b, TIMESTAMPS, 10]);

@@ -1,0 +1,450 @@
+//! One connection's turn to speak: retransmissions, probes, new data, FIN, acknowledgements (RFC 9293 §3.8, §3.10.2).
+
+use std::net::IpAddr;
+
+use crate::app::App;
+use crate::config::TcpConfig;
+use crate::device::Device;
+use crate::stats::Stats;
+use crate::wire::{Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, Timestamps};
+
+use super::block::{Busy, Connection, NONE, Phase, Sent, busy, flag, sent};
+use super::buffer::{Buffers, Chain};
+use super::flight::{Cursor, Flights};
+use super::isn::IsnKey;
+use super::locals::Locals;
+use super::output::{HOP_LIMIT, Tx};
+use super::receive::{advertise, sack_blocks};
+use super::state::State;
+use super::{Remotes, listen, recovery, remote_of};
+
+/// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
+const SEGMENTS_MAX: usize = 64;
+
+/// What became of a connection's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has said all it could.
+    Done,
+    /// It has more to say than one pass allows.
+    More,
+    /// The device had no room, or there was no memory: the rest has to wait.
+    Blocked,
+}
+
+/// A segment that is about to be built.
+#[derive(Clone, Copy)]
+struct Next {
+    seq: Seq,
+    payload: u32,
+    flags: Flags,
+    /// New data: ECN-capable (RFC 3168 §6.1.5 forbids that for retransmissions).
+    data: bool,
+}
+
+/// A connection that has something to say, and what its segments are made of.
+pub(super) struct Sender<'a, 'd, A: App, D: Device> {
+    pub(super) c: &'a mut Connection,
+    pub(super) b: &'a mut Busy,
+    pub(super) flights: &'a mut Flights,
+    pub(super) buffers: &'a Buffers,
+    pub(super) remotes: &'a Remotes,
+    pub(super) config: &'a TcpConfig,
+    pub(super) locals: &'a Locals,
+    pub(super) isn_key: &'a IsnKey,
+    pub(super) stats: &'a Stats,
+    pub(super) mtu: u16,
+    pub(super) now_us: u32,
+    pub(super) now_ms: u32,
+    pub(super) app: &'a A,
+    pub(super) tx: &'a mut Tx<'d, D>,
+    /// The station that the segments go to.
+    pub(super) mac: MacAddr,
+}
+
+impl<A: App, D: Device> Sender<'_, '_, A, D> {
+    /// Everything that the connection wants to say and may.
+    #[inline]
+    pub(super) fn speak(&mut self) -> Turn {
+        if self.b.flags & busy::HANDSHAKE != 0 {
+            self.b.flags &= !busy::HANDSHAKE;
+            let rides_along = self.config.piggyback && self.b.snd_end.after(self.c.snd_nxt);
+            if !rides_along && !self.send_ack() {
+                return Turn::Blocked;
+            }
+        }
+        if self.b.lost > 0 && !self.retransmit() {
+            return Turn::Blocked;
+        }
+        if self.b.flags & busy::PROBE_TAIL != 0 && !self.probe_tail() {
+            return Turn::Blocked;
+        }
+        let turn = self.send_new();
+        if turn == Turn::Blocked
+            || self.b.flags & (busy::PROBE_WINDOW | busy::KEEP_ALIVE) != 0 && !self.send_probe()
+            || self.b.flags & busy::ACK_NOW != 0 && !self.send_ack()
+        {
+            return Turn::Blocked;
+        }
+        turn
+    }
+
+    /// Sends again what is marked lost, as far as the window allows. False if the device has no room.
+    fn retransmit(&mut self) -> bool {
+        let mut cursor = self.flights.front(self.b);
+        let mut budget = SEGMENTS_MAX;
+        while let Some(at) = cursor {
+            if self.b.lost == 0 || budget == 0 {
+                break;
+            }
+            if !self.flights.get(at).has(sent::LOST) {
+                cursor = self.flights.next(at);
+                continue;
+            }
+            let pipe = recovery::pipe(self.c, self.b);
+            if pipe > 0 && pipe + u32::from(self.flights.get(at).len) > self.b.cwnd {
+                break;
+            }
+            if !self.resend(at) {
+                return false;
+            }
+            budget -= 1;
+            cursor = self.flights.next(at);
+        }
+        true
+    }
+
+    /// Sends one segment of the flight again.
+    fn resend(&mut self, at: Cursor) -> bool {
+        let limit = self.c.payload_max();
+        let record = *self.flights.get(at);
+        if record.payload() > limit {
+            // the path's MTU has shrunk since
+            let first = limit + u32::from(record.has(sent::SYN));
+            self.flights.split(self.b, at, first as u16);
+        }
+        let record = *self.flights.get(at);
+        let payload = record.payload();
+        let last = record.end() == self.b.snd_end || record.has(sent::FIN);
+        let flags = self.flags_of(&record, last && payload > 0);
+        if !self.build(Next { seq: record.start, payload, flags, data: false }) {
+            return false;
+        }
+        let record = self.flights.get_mut(at);
+        let len = u32::from(record.len);
+        if record.has(sent::LOST) {
+            self.b.lost -= len;
+            self.b.pipe += len;
+        }
+        record.flags = record.flags & !sent::LOST | sent::RESENT;
+        record.sent_us = self.now_us;
+        record.resent = record.resent.saturating_add(1);
+        self.b.prr_out = self.b.prr_out.saturating_add(len);
+        if self.b.phase != Phase::Open {
+            self.b.undo_resent = self.b.undo_resent.saturating_add(1);
+        }
+        self.stats.segments_retransmitted.increment();
+        if record.has(sent::SYN) && self.c.state == State::SynSent {
+            self.stats.syn_retransmitted.increment();
+            self.c.flags |= flag::SYN_RESENT;
+        }
+        true
+    }
+
+    /// Sends the tail loss probe that is due (TLP_send_probe(), RFC 8985 §7.3): new data if there is any and the peer's
+    /// window takes it, or else the newest segment again. False if the device has no room.
+    fn probe_tail(&mut self) -> bool {
+        self.b.flags &= !busy::PROBE_TAIL;
+        let in_time = self.b.phase == Phase::Open && self.b.flags & busy::PROBE_OUT == 0;
+        let Some(newest) = self.flights.back(self.b).filter(|_| in_time) else { return true };
+        // The congestion window does not hold a probe back
+        let window = core::mem::replace(&mut self.b.cwnd, u32::MAX);
+        let new = self.next_new();
+        self.b.cwnd = window;
+        let sent = match new {
+            Some((payload, fin)) => self.send_one(payload, fin),
+            None => self.resend(newest),
+        };
+        if !sent {
+            self.b.flags |= busy::PROBE_TAIL;
+            return false;
+        }
+        self.b.flags |= busy::PROBE_OUT | if new.is_none() { busy::PROBE_RESENT } else { 0 };
+        self.b.recover = self.c.snd_nxt;
+        self.stats.tail_loss_probes.increment();
+        true
+    }
+
+    fn flags_of(&self, record: &Sent, push: bool) -> Flags {
+        let mut flags = if record.has(sent::SYN) { Flags::SYN } else { Flags::ACK };
+        if record.has(sent::SYN) && self.c.state != State::SynSent {
+            flags |= Flags::ACK;
+        }
+        if record.has(sent::FIN) {
+            flags |= Flags::FIN;
+        }
+        if push {
+            flags |= Flags::PSH;
+        }
+        flags
+    }
+
+    /// Sends new data and FIN, as far as both windows allow.
+    #[inline]
+    fn send_new(&mut self) -> Turn {
+        let done = |sent: bool| if sent { Turn::Done } else { Turn::Blocked };
+        match self.c.state {
+            State::SynSent => return done(self.c.snd_nxt != self.c.snd_una || self.send_syn()),
+            // our SYN is out and comes again, with an ACK now
+            State::SynReceived => return done(self.b.flags & busy::ACK_NOW == 0 || self.send_ack()),
+            _ => {}
+        }
+        for _ in 0..SEGMENTS_MAX {
+            let Some((payload, fin)) = self.next_new() else { return Turn::Done };
+            if !self.send_one(payload, fin) {
+                return Turn::Blocked;
+            }
+        }
+        Turn::More
+    }
+
+    /// Sends one segment of new data, FIN or both. False if the device has no room.
+    #[inline]
+    fn send_one(&mut self, payload: u32, fin: bool) -> bool {
+        let seq = self.c.snd_nxt;
+        let mut flags = Flags::ACK;
+        if fin {
+            flags |= Flags::FIN;
+        }
+        if payload > 0 && (fin || seq + payload == self.b.snd_end) {
+            flags |= Flags::PSH;
+        }
+        if self.b.flags & busy::CWR != 0 && payload > 0 {
+            flags |= Flags::CWR;
+        }
+        let len = payload + u32::from(fin);
+        let carries = if fin { sent::FIN } else { 0 };
+        let record = Sent { start: seq, len: len as u16, flags: carries, resent: 0, sent_us: self.now_us };
+        if !self.flights.push(self.b, record) {
+            return false;
+        }
+        if !self.build(Next { seq, payload, flags, data: true }) {
+            self.flights.pop_back(self.b);
+            return false;
+        }
+        self.b.pipe += len;
+        self.b.prr_out = self.b.prr_out.saturating_add(len);
+        self.b.flags &= !(busy::CWR | busy::OVERRIDE);
+        if self.b.timers & 1 == 0 {
+            self.b.oldest_ms = self.now_ms;
+        }
+        self.c.snd_nxt += len;
+        if payload > 0 {
+            self.stats.payload_sent.add(u64::from(payload));
+        }
+        true
+    }
+
+    /// How much new data may go now, and whether the FIN goes with it. `None`: nothing.
+    #[inline]
+    fn next_new(&self) -> Option<(u32, bool)> {
+        let (c, b) = (&*self.c, &*self.b);
+        let fin_sent = c.snd_nxt.after(b.snd_end);
+        let fin_due = b.flags & busy::FIN_QUEUED != 0 && !fin_sent;
+        let unsent = if fin_sent { 0 } else { b.snd_end - c.snd_nxt };
+        if unsent == 0 && !fin_due {
+            return None;
+        }
+        let edge = c.snd_una + c.send_window();
+        let window = if edge.after(c.snd_nxt) { edge - c.snd_nxt } else { 0 };
+        let mss = c.payload_max();
+        let payload = unsent.min(mss).min(window);
+        let fin = fin_due && payload == unsent && window > payload;
+        if payload == 0 && !fin {
+            return None;
+        }
+        let pipe = recovery::pipe(c, b);
+        if pipe > 0 && pipe + payload + u32::from(fin) > b.cwnd {
+            return None;
+        }
+        // Sender's silly window avoidance (§3.8.6.2.1), and Nagle's algorithm (§3.7.4)
+        if payload < mss && payload > 0 && !fin {
+            let all = payload == unsent;
+            let idle = c.snd_nxt == c.snd_una;
+            let nagle_holds = self.config.nagle && !idle;
+            let forced = b.flags & busy::OVERRIDE != 0;
+            if !(forced || all && !nagle_holds || payload >= b.snd_wnd_max / 2) {
+                return None;
+            }
+        }
+        Some((payload, fin))
+    }
+
+    /// Sends our SYN for the first time.
+    #[inline]
+    fn send_syn(&mut self) -> bool {
+        let iss = self.c.snd_nxt;
+        let record = Sent { start: iss, len: 1, flags: sent::SYN, resent: 0, sent_us: self.now_us };
+        if !self.flights.push(self.b, record) {
+            return false;
+        }
+        if !self.build(Next { seq: iss, payload: 0, flags: Flags::SYN, data: false }) {
+            self.flights.pop_back(self.b);
+            return false;
+        }
+        self.c.snd_nxt = iss + 1;
+        self.b.pipe = 1;
+        self.b.oldest_ms = self.now_ms;
+        true
+    }
+
+    /// Sends an acknowledgement without data.
+    pub(super) fn send_ack(&mut self) -> bool {
+        // In SYN-RECEIVED after SYNs crossed, what acknowledges is our SYN again (RFC 9293 figure 7)
+        let (seq, flags) = match self.c.state {
+            State::SynReceived => (self.c.snd_una, Flags::SYN_ACK),
+            _ => (self.c.snd_nxt, Flags::ACK),
+        };
+        let sent = self.build(Next { seq, payload: 0, flags, data: false });
+        if sent {
+            self.stats.acks_sent.increment();
+        }
+        sent
+    }
+
+    /// Sends a zero-window probe (RFC 9293 §3.8.6.1) or a keep-alive probe (§3.8.4): a sequence number the peer has
+    /// acknowledged draws an ACK, which tells the window.
+    fn send_probe(&mut self) -> bool {
+        let sent = self.build(Next { seq: self.c.snd_una - 1, payload: 0, flags: Flags::ACK, data: false });
+        if sent {
+            self.b.flags &= !(busy::PROBE_WINDOW | busy::KEEP_ALIVE);
+        }
+        sent
+    }
+
+    /// Builds a segment and hands it to the device. Every segment acknowledges.
+    fn build(&mut self, next: Next) -> bool {
+        let syn = next.flags.syn();
+        let source = self.locals.address(self.c.local);
+        let destination = remote_of(self.remotes, self.c.remote, self.c.flags);
+        let ack_due = self.b.flags & busy::ACK_NOW != 0 || self.b.unacked_segments > 0;
+        let mut flags = next.flags;
+        let (window, options) = if syn {
+            flags |= self.ecn_setup(flags);
+            (listen::syn_window(self.config), self.syn_options(source, destination))
+        } else {
+            (advertise(self.c, self.b, self.config), self.segment_options(source, destination, &next))
+        };
+        let mut ecn = Ecn::NotCapable;
+        if self.c.has(flag::ECN) && !syn {
+            if self.b.flags & busy::ECE != 0 {
+                flags |= Flags::ECE;
+            }
+            if next.data && next.payload > 0 {
+                ecn = Ecn::Capable0;
+            }
+        }
+        let segment = OutSegment {
+            link: self.tx.link(self.mac),
+            source,
+            destination,
+            source_port: self.c.local_port,
+            destination_port: self.c.remote_port,
+            seq: next.seq,
+            ack: if flags.ack() { self.c.rcv_nxt } else { Seq(0) },
+            flags,
+            window,
+            urgent_pointer: 0,
+            hop_limit: HOP_LIMIT,
+            ecn,
+            options,
+        };
+        let (b, app, buffers) = (&*self.b, self.app, self.buffers);
+        let built = self.tx.frame(segment.header_len() + next.payload as usize, |out| {
+            segment.emit_with(out, next.payload as usize, |payload| fill(b, app, buffers, next.seq, payload)).ok()
+        });
+        if built {
+            self.stats.segments_sent.increment();
+            if ack_due && flags.ack() {
+                self.b.flags &= !busy::ACK_NOW;
+                self.b.unacked_segments = 0;
+                self.b.timers &= !2;
+            }
+        }
+        built
+    }
+
+    /// TSval and TSecr: milliseconds, from an offset that depends on the pair of addresses (RFC 7323 §5.4).
+    #[inline]
+    fn timestamps(&self, source: IpAddr, destination: IpAddr) -> Timestamps {
+        let value = self.now_ms.wrapping_add(self.isn_key.timestamp_offset(source, destination));
+        Timestamps { value, echo: self.c.ts_recent }
+    }
+
+    /// Options of our SYN: what we are configured for. Of our SYN-ACK, after SYNs crossed: what was agreed on.
+    fn syn_options(&self, source: IpAddr, destination: IpAddr) -> TcpOptions {
+        let mut offer = self.c.flags & (flag::TIMESTAMPS | flag::SACK | flag::SCALING);
+        if self.c.state == State::SynSent {
+            let wanted = |wanted: bool, bit| if wanted { bit } else { 0 };
+            offer = wanted(self.config.timestamps, flag::TIMESTAMPS)
+                | wanted(self.config.sack, flag::SACK)
+                | wanted(self.config.window_scaling, flag::SCALING);
+        }
+        let timestamps = (offer & flag::TIMESTAMPS != 0).then(|| self.timestamps(source, destination));
+        listen::syn_options(self.config, self.mtu, destination.is_ipv6(), offer, timestamps)
+    }
+
+    #[inline]
+    fn segment_options(&mut self, source: IpAddr, destination: IpAddr, next: &Next) -> TcpOptions {
+        let mut options = TcpOptions::NONE;
+        if self.c.has(flag::TIMESTAMPS) {
+            options.timestamps = Some(self.timestamps(source, destination));
+        }
+        if self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate) && next.payload == 0 {
+            let room = if options.timestamps.is_some() { 3 } else { 4 };
+            options.sack = sack_blocks(self.buffers, self.b, room);
+        }
+        options
+    }
+
+    /// ECN-setup SYN and SYN-ACK (RFC 3168 §6.1.1).
+    fn ecn_setup(&self, flags: Flags) -> Flags {
+        match (flags.ack(), self.config.ecn) {
+            (false, crate::config::Ecn::On) => Flags::ECE | Flags::CWR,
+            (true, _) if self.c.has(flag::ECN) => Flags::ECE,
+            _ => Flags::NONE,
+        }
+    }
+}
+
+/// Writes the payload from `seq` on: what was written by the application, or what it writes again.
+#[inline]
+fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) {
+    if out.is_empty() {
+        return;
+    }
+    if b.flags & busy::BUFFERED != 0 {
+        let chain = Chain { head: b.write_head, tail: b.write_tail };
+        return buffers.copy(&chain, seq, out);
+    }
+    let spans = &b.span[..usize::from(b.spans)];
+    let (mut seq, mut out) = (seq, out);
+    for (i, span) in spans.iter().enumerate() {
+        let end = spans.get(i + 1).map_or(b.snd_end, |next| next.start);
+        if seq.before(end) && !out.is_empty() {
+            let n = ((end - seq) as usize).min(out.len());
+            let (piece, rest) = out.split_at_mut(n);
+            app.fill(span.tag, seq - span.start, piece);
+            out = rest;
+            seq += n as u32;
+        }
+    }
+}
+
+impl Sent {
+    /// Octets of payload.
+    #[inline]
+    fn payload(&self) -> u32 {
+        u32::from(self.len) - u32::from(self.has(sent::SYN)) - u32::from(self.has(sent::FIN))
+    }
+}
