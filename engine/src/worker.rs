@@ -27,7 +27,7 @@ use crate::page::PageSource;
 use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
-use crate::wire::{MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse};
+use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
@@ -64,7 +64,9 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     mac: MacAddr,
     vlan: Option<VlanId>,
     burst: Vec<D::Frame>,
-    parsed: Vec<Option<(Parsed, Lookup)>>,
+    /// What the frames of the burst mean, and where the index may have their flows; `None`: nothing is left to be done.
+    parsed: Vec<Result<Parsed, DropReason>>,
+    lookups: Vec<Option<Lookup>>,
     /// Where a frame that another worker handed over is worked on.
     parcel: Box<[u8]>,
 }
@@ -111,6 +113,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             vlan,
             burst: Vec::with_capacity(BURST),
             parsed: Vec::with_capacity(BURST),
+            lookups: Vec::with_capacity(BURST),
             parcel: vec![0; frame_bytes].into_boxed_slice(),
         })
     }
@@ -131,12 +134,11 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
         self.parse_and_prefetch(&burst);
         let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
-        for (frame, parsed) in burst.drain(..).zip(self.parsed.drain(..)) {
-            let Some((parsed, lookup)) = parsed else {
-                tx.device.release(frame);
-                continue;
-            };
-            dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, &parsed, lookup);
+        for ((frame, parsed), lookup) in burst.drain(..).zip(&self.parsed).zip(&self.lookups) {
+            match (parsed, lookup) {
+                (Ok(parsed), Some(lookup)) => dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, parsed, *lookup),
+                _ => tx.device.release(frame),
+            }
         }
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
@@ -161,33 +163,38 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
     /// Steps 3 and 4: what each frame means, and its flow on the way into the cache.
     fn parse_and_prefetch(&mut self, burst: &[D::Frame]) {
+        self.parsed.clear();
+        self.lookups.clear();
         let mut octets = 0;
         for frame in burst {
             let bytes = frame.bytes();
             octets += bytes.len() as u64;
-            let parsed = match parse(bytes, &self.rules) {
-                Ok(Parsed::Tcp(segment)) => {
-                    let hash = self.tcp.hash_key(&flow_key(&segment));
+            // Into its place at once: a descriptor is too long to be moved about
+            self.parsed.push(parse(bytes, &self.rules));
+            let lookup = match self.parsed.last() {
+                Some(Ok(Parsed::Tcp(segment))) => {
+                    let hash = self.tcp.hash_key(&flow_key(segment));
                     if self.tcp.hand_over(hash, bytes) {
                         None
                     } else {
                         self.tcp.table.prefetch(hash);
-                        Some((Parsed::Tcp(segment), Lookup { hash, candidate: None }))
+                        Some(Lookup { hash, candidate: None })
                     }
                 }
-                Ok(other) => {
-                    self.tcp.tell_others(&other, bytes);
-                    Some((other, Lookup::default()))
+                Some(Ok(other)) => {
+                    self.tcp.tell_others(other, bytes);
+                    Some(Lookup::default())
                 }
-                Err(reason) => {
-                    self.stats.dropped.count(reason);
+                Some(Err(reason)) => {
+                    self.stats.dropped.count(*reason);
                     None
                 }
+                None => None,
             };
-            self.parsed.push(parsed);
+            self.lookups.push(lookup);
         }
-        for parsed in &mut self.parsed {
-            if let Some((Parsed::Tcp(_), lookup)) = parsed {
+        for (parsed, lookup) in self.parsed.iter().zip(&mut self.lookups) {
+            if let (Ok(Parsed::Tcp(_)), Some(lookup)) = (parsed, lookup) {
                 lookup.candidate = self.tcp.prefetch(lookup.hash);
             }
         }

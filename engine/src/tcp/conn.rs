@@ -95,15 +95,19 @@ impl Conn<'_> {
     /// octets unacknowledged, if 2³⁰ octets are queued, or after [`close`](Conn::close).
     #[inline]
     pub fn send(&mut self, tag: u32, len: u32) -> bool {
-        let queued = self.queued();
+        let una = self.tcp.conns[self.id].snd_una;
         let Some(b) = self.sending() else { return false };
+        let queued = if b.snd_end.after(una) { b.snd_end - una } else { 0 };
         if usize::from(b.spans) == SPANS || b.flags & busy::BUFFERED != 0 || len > QUEUE_MAX - queued.min(QUEUE_MAX) {
             return false;
         }
         b.span[usize::from(b.spans)] = Span { start: b.snd_end, tag };
         b.spans += 1;
         b.snd_end += len;
-        self.tcp.mark_dirty(self.id);
+        if b.flags & busy::DIRTY == 0 {
+            b.flags |= busy::DIRTY;
+            self.tcp.dirty.push(self.id);
+        }
         true
     }
 

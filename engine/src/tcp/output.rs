@@ -115,7 +115,7 @@ impl Tcp {
             ecn: Ecn::NotCapable,
             options: reply.options,
         };
-        if tx.frame(segment.header_len(), |out| segment.emit(out, 0).ok()) {
+        if tx.frame(segment.header_len(), |out| segment.emit_with(out, 0, |_| {}).ok()) {
             self.stats.segments_sent.increment();
         }
     }

@@ -18,28 +18,26 @@ impl Tcp {
     /// Takes the text of an acceptable segment, and its FIN.
     pub(crate) fn text<A: App>(&mut self, app: &mut A, id: u32, seq: Seq, payload: &[u8], fin: bool) {
         let Some(slot) = self.attach(id) else { return };
-        let c = &self.conns[id];
+        let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         let (rcv_nxt, edge) = (c.rcv_nxt, c.rcv_adv);
         let (mut seq, mut payload, mut fin) = (seq, payload, fin);
         if seq.before(rcv_nxt) {
             // the front has been received: keep the rest, and report the duplicate (RFC 2883 §4)
             let old = ((rcv_nxt - seq) as usize).min(payload.len());
             if old > 0 && c.has(flag::SACK) {
-                let b = &mut self.busies[slot];
                 (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, seq, seq + old as u32);
             }
             payload = &payload[old..];
             seq += old as u32;
-            self.busies[slot].flags |= busy::ACK_NOW;
+            b.flags |= busy::ACK_NOW;
         }
         if text_end(seq, payload).after(edge) {
             let room = if edge.after(seq) { (edge - seq) as usize } else { 0 };
             payload = &payload[..payload.len().min(room)];
             fin = false;
-            self.busies[slot].flags |= busy::ACK_NOW;
+            b.flags |= busy::ACK_NOW;
         }
         if fin {
-            let b = &mut self.busies[slot];
             b.flags |= busy::FIN_AHEAD;
             b.fin_at = text_end(seq, payload);
             if b.fin_at != rcv_nxt {
@@ -55,8 +53,14 @@ impl Tcp {
             }
         }
         // An application may end its connection from a callback, but only at the end of the pass
-        self.take_fin(app, id, slot);
-        self.mark_dirty(id);
+        let b = &mut self.busies[slot];
+        if b.flags & busy::DIRTY == 0 {
+            b.flags |= busy::DIRTY;
+            self.dirty.push(id);
+        }
+        if b.flags & busy::FIN_AHEAD != 0 {
+            self.take_fin(app, id, slot);
+        }
     }
 
     /// Text that continues what has been received.
@@ -77,20 +81,16 @@ impl Tcp {
 
     /// Offers text to the application; what it does not take is kept. RCV.NXT moves by what was taken or kept.
     fn offer<A: App>(&mut self, app: &mut A, id: u32, slot: u32, payload: &[u8]) {
-        let seq = self.conns[id].rcv_nxt;
-        let b = &self.busies[slot];
-        let paused = b.flags & busy::PAUSED != 0 || b.read_head != NONE;
+        let (c, b) = (&mut self.conns[id], &self.busies[slot]);
+        let seq = c.rcv_nxt;
+        c.rcv_nxt += payload.len() as u32;
+        self.stats.payload_received.add(payload.len() as u64);
         let mut taken = 0;
-        if !paused {
-            self.conns[id].rcv_nxt += payload.len() as u32;
-            self.stats.payload_received.add(payload.len() as u64);
+        if b.flags & busy::PAUSED == 0 && b.read_head == NONE {
             taken = app.received(&mut Conn { tcp: self, id }, payload).min(payload.len());
             if taken == payload.len() {
                 return;
             }
-        } else {
-            self.conns[id].rcv_nxt += payload.len() as u32;
-            self.stats.payload_received.add(payload.len() as u64);
         }
         let rest = &payload[taken..];
         let b = &mut self.busies[slot];

@@ -6,12 +6,12 @@ use crate::flow::Kind;
 use crate::wire::{DropReason, Seq, TcpSegment};
 
 use super::block::{Busy, Connection, NONE, busy, flag};
-use super::buffer::Chain;
+use super::buffer::{Buffers, Chain};
 use super::conn::Conn;
 use super::output::Tx;
 use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
-use super::{FlowId, Lookup, Tcp};
+use super::{FlowId, Lookup, Tcp, remote_of};
 
 /// Sizes of packets that links commonly carry, octets (RFC 1191 §7.1).
 const PLATEAUS: [u32; 8] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508];
@@ -245,13 +245,6 @@ impl Tcp {
 
     /// What an acceptable ACK does to a connection with something in flight.
     fn take_ack<A: App>(&mut self, app: &mut A, id: u32, slot: u32, seg: &TcpSegment) -> bool {
-        let offset = match seg.options.timestamps {
-            Some(_) if self.conns[id].has(flag::TIMESTAMPS) => {
-                let c = &self.conns[id];
-                self.timestamp(c.local, self.remote(c.remote, c.flags)).wrapping_sub(self.now_ms)
-            }
-            _ => 0,
-        };
         let env = Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
         let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
         let window_changed = seg.window != c.snd_wnd;
@@ -283,8 +276,11 @@ impl Tcp {
             b.backoff = 0;
         }
         if acked.octets > 0
+            && b.flags & busy::UNDO != 0
             && let Some(ts) = seg.options.timestamps.filter(|_| c.has(flag::TIMESTAMPS))
         {
+            let remote = remote_of(&self.remotes, c.remote, c.flags);
+            let offset = self.isn_key.timestamp_offset(self.locals.address(c.local), remote);
             recovery::undo_if_spurious(&mut self.flights, b, ts.echo.wrapping_sub(offset), &env);
         }
         let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe_before, &env);
@@ -295,46 +291,24 @@ impl Tcp {
         }
         set_reordering_timer(c, b, wait, self.now_ms);
         if acked.octets > 0 {
-            self.release_acked(id, slot);
+            release_acked(&mut self.buffers, c.snd_una, b, self.now_ms);
         }
-        self.mark_dirty(id);
-        if self.conns[id].state == State::SynReceived && acked.syn {
+        let state = c.state;
+        if b.flags & busy::DIRTY == 0 {
+            b.flags |= busy::DIRTY;
+            self.dirty.push(id);
+        }
+        if state == State::SynReceived && acked.syn {
             self.simultaneous_open(app, id);
-        } else if acked.octets > 0 && self.conns[id].state.may_send() {
+        } else if acked.octets > 0 && state.may_send() {
             app.sent(&mut Conn { tcp: self, id });
         }
-        if self.conns[id].state == State::Closed && !self.has_unread(id) {
+        if state == State::Closed && !self.has_unread(id) {
             // LAST-ACK and its ACK: nothing is left to say
             self.remove(app, id, End::Closed);
             return false;
         }
         true
-    }
-
-    /// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).
-    fn release_acked(&mut self, id: u32, slot: u32) {
-        let una = self.conns[id].snd_una;
-        let b = &mut self.busies[slot];
-        b.timers &= !1;
-        b.oldest_ms = self.now_ms;
-        b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
-        while b.spans > 0 {
-            let end = if b.spans > 1 { b.span[1].start } else { b.snd_end };
-            if end.after(una) {
-                break;
-            }
-            b.span.copy_within(1.., 0);
-            b.spans -= 1;
-        }
-        if b.flags & busy::BUFFERED != 0 {
-            let mut chain = Chain { head: b.write_head, tail: b.write_tail };
-            self.buffers.drop_before(&mut chain, una);
-            let b = &mut self.busies[slot];
-            (b.write_head, b.write_tail) = (chain.head, chain.tail);
-            if chain.head == NONE {
-                b.flags &= !busy::BUFFERED;
-            }
-        }
     }
 
     /// Sixth to eighth step: urgent data is data (RFC 9293 §3.8.5, RFC 6093), text, FIN.
@@ -351,6 +325,30 @@ impl Tcp {
         } else {
             // After the peer's FIN: it is the FIN again, or text that should not be (§3.10.7.4)
             self.ack_now(id);
+        }
+    }
+}
+
+/// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).
+#[inline]
+fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
+    b.timers &= !1;
+    b.oldest_ms = now_ms;
+    b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
+    while b.spans > 0 {
+        let end = if b.spans > 1 { b.span[1].start } else { b.snd_end };
+        if end.after(una) {
+            break;
+        }
+        b.span.copy_within(1.., 0);
+        b.spans -= 1;
+    }
+    if b.flags & busy::BUFFERED != 0 {
+        let mut chain = Chain { head: b.write_head, tail: b.write_tail };
+        buffers.drop_before(&mut chain, una);
+        (b.write_head, b.write_tail) = (chain.head, chain.tail);
+        if chain.head == NONE {
+            b.flags &= !busy::BUFFERED;
         }
     }
 }

@@ -15,10 +15,11 @@ use super::ipv6::{self, Ipv6Header};
 use super::ndp::{self, NeighborAdvertisement, NeighborSolicitation};
 use super::seq::Seq;
 use super::tcp::{self, Flags, TcpSegment};
-use super::tcp_options::{TIMESTAMPS_LEN, TcpOptions, Timestamps};
+use super::tcp_options::{OFFER_LEN, TIMESTAMPS_LEN, TcpOptions};
 
-/// Octets of the headers of a usual segment: Ethernet, IPv4, TCP with timestamps.
+/// Octets of the headers of a segment with timestamps, and of a SYN that offers everything: IPv4, no VLAN.
 const USUAL_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
+const USUAL_SYN_LEN: usize = USUAL_LEN - TIMESTAMPS_LEN + OFFER_LEN;
 
 /// Why a frame was not built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,51 +103,48 @@ impl OutSegment {
         payload_len: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<usize, EmitError> {
-        if let Some((source, destination, timestamps)) = self.usual() {
-            let (headers, rest) = frame.split_first_chunk_mut::<USUAL_LEN>().ok_or(EmitError::NoRoom)?;
-            let payload = rest.get_mut(..payload_len).ok_or(EmitError::NoRoom)?;
-            let mut payload_sum = Sum::ZERO;
-            if payload_len > 0 {
-                write(payload);
-                payload_sum = Sum::of(payload);
+        if let (IpAddr::V4(source), IpAddr::V4(destination), None) = (self.source, self.destination, self.link.vlan) {
+            let addresses = (source, destination);
+            if let Some(timestamps) = self.options.only_timestamps() {
+                let options = |octets: &mut [u8; TIMESTAMPS_LEN]| timestamps.emit_summed(octets);
+                return self.emit_usual::<USUAL_LEN, TIMESTAMPS_LEN>(frame, addresses, payload_len, write, options);
             }
-            return self.emit_usual(headers, source, destination, timestamps, payload_len, payload_sum);
+            if let Some(offer) = self.options.full_offer() {
+                let options = |octets: &mut [u8; OFFER_LEN]| offer.emit_summed(octets);
+                return self.emit_usual::<USUAL_SYN_LEN, OFFER_LEN>(frame, addresses, payload_len, write, options);
+            }
         }
         let start = self.header_len();
         write(frame.get_mut(start..start + payload_len).ok_or(EmitError::NoRoom)?);
         self.emit(frame, payload_len)
     }
 
-    /// What distinguishes the segments that nearly all traffic consists of: IPv4, no VLAN, timestamps alone.
+    /// [`emit_with`](Self::emit_with) for what nearly all traffic consists of: IPv4 without VLAN, with one of two sets of
+    /// options. `LEN` being the length of all headers, no check is left on the way.
     #[inline(always)]
-    fn usual(&self) -> Option<(Ipv4Addr, Ipv4Addr, Timestamps)> {
-        match (self.source, self.destination, self.link.vlan, self.options.only_timestamps()) {
-            (IpAddr::V4(source), IpAddr::V4(destination), None, Some(timestamps)) => {
-                Some((source, destination, timestamps))
-            }
-            _ => None,
-        }
-    }
-
-    /// Writes the headers of a usual segment: their length being fixed, no check is left on the way.
-    #[inline(always)]
-    fn emit_usual(
+    fn emit_usual<const LEN: usize, const OPTIONS: usize>(
         &self,
-        headers: &mut [u8; USUAL_LEN],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        timestamps: Timestamps,
+        frame: &mut [u8],
+        (source, destination): (Ipv4Addr, Ipv4Addr),
         payload_len: usize,
-        payload_sum: Sum,
+        write: impl FnOnce(&mut [u8]),
+        write_options: impl FnOnce(&mut [u8; OPTIONS]) -> Sum,
     ) -> Result<usize, EmitError> {
-        let segment_len = tcp::HEADER_LEN + TIMESTAMPS_LEN + payload_len;
+        let (headers, rest) = frame.split_first_chunk_mut::<LEN>().ok_or(EmitError::NoRoom)?;
+        let payload = rest.get_mut(..payload_len).ok_or(EmitError::NoRoom)?;
+        let mut payload_sum = Sum::ZERO;
+        if payload_len > 0 {
+            write(payload);
+            payload_sum = Sum::of(payload);
+        }
+        let segment_len = tcp::HEADER_LEN + OPTIONS + payload_len;
         let (hop_limit, ecn) = (self.hop_limit, self.ecn);
         let rest = put_ipv4(headers, &self.link, source, destination, protocol::TCP, hop_limit, ecn, segment_len)?;
         let (header, options) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
-        let options_sum = timestamps.emit_summed(options.first_chunk_mut().ok_or(EmitError::NoRoom)?);
+        let options_sum = write_options(options.first_chunk_mut().ok_or(EmitError::NoRoom)?);
         let pseudo = Sum::pseudo_v4(source, destination, protocol::TCP, segment_len as u32);
-        self.emit_tcp(header, TIMESTAMPS_LEN, pseudo.plus(options_sum).plus(payload_sum));
-        Ok(USUAL_LEN + payload_len)
+        self.emit_tcp(header, OPTIONS, pseudo.plus(options_sum).plus(payload_sum));
+        Ok(LEN + payload_len)
     }
 
     /// [`emit`](Self::emit) for a payload whose sum is known, which is then not read.

@@ -13,7 +13,7 @@ pub const WINDOW_SCALE_MAX: u8 = 14;
 pub const TIMESTAMPS_LEN: usize = 12;
 
 /// Octets of the options of a SYN that offers everything.
-const SYN_LEN: usize = 20;
+pub(crate) const OFFER_LEN: usize = 20;
 
 const END: u8 = 0;
 const NOP: u8 = 1;
@@ -136,36 +136,12 @@ impl TcpOptions {
             let echo = u32::from_be_bytes([*e0, *e1, *e2, *e3]);
             return Self::with_timestamps(Timestamps { value, echo });
         }
-        if let &[
-            MSS,
-            4,
-            m0,
-            m1,
-            SACK_PERMITTED,
-            2,
-            TIMESTAMPS,
-            10,
-            v0,
-            v1,
-            v2,
-            v3,
-            e0,
-            e1,
-            e2,
-            e3,
-            NOP,
-            WINDOW_SCALE,
-            3,
-            shift,
-        ] = octets
-        {
-            let value = u32::from_be_bytes([v0, v1, v2, v3]);
-            let echo = u32::from_be_bytes([e0, e1, e2, e3]);
+        if let Some(offer) = <&[u8; OFFER_LEN]>::try_from(octets).ok().and_then(Offer::parse) {
             return Self {
-                mss: Some(u16::from_be_bytes([m0, m1])),
-                window_scale: Some(shift.min(WINDOW_SCALE_MAX)),
+                mss: Some(offer.mss),
+                window_scale: Some(offer.window_scale),
                 sack_permitted: true,
-                timestamps: Some(Timestamps { value, echo }),
+                timestamps: Some(offer.timestamps),
                 ..Self::NONE
             };
         }
@@ -270,6 +246,17 @@ impl TcpOptions {
         self.timestamps.filter(|_| self.is_plain())
     }
 
+    /// The options of a SYN, if all of them and nothing else are to be sent.
+    #[inline(always)]
+    pub(crate) fn full_offer(&self) -> Option<Offer> {
+        match (self.mss, self.window_scale, self.timestamps) {
+            (Some(mss), Some(window_scale), Some(timestamps)) if self.sack_permitted && self.sack.is_empty() => {
+                Some(Offer { mss, window_scale, timestamps })
+            }
+            _ => None,
+        }
+    }
+
     /// [`emit`](TcpOptions::emit), with the sum of what it wrote.
     #[inline]
     pub(crate) fn emit_summed(&self, octets: &mut [u8]) -> Option<(usize, Sum)> {
@@ -281,36 +268,9 @@ impl TcpOptions {
     }
 
     fn emit_each(&self, octets: &mut [u8]) -> Option<usize> {
-        if let (Some(mss), Some(shift), true, Some(Timestamps { value, echo }), true) =
-            (self.mss, self.window_scale, self.sack_permitted, self.timestamps, self.sack.is_empty())
-        {
-            let [m0, m1] = mss.to_be_bytes();
-            let [v0, v1, v2, v3] = value.to_be_bytes();
-            let [e0, e1, e2, e3] = echo.to_be_bytes();
-            let scale = shift.min(WINDOW_SCALE_MAX);
-            *octets.first_chunk_mut()? = [
-                MSS,
-                4,
-                m0,
-                m1,
-                SACK_PERMITTED,
-                2,
-                TIMESTAMPS,
-                10,
-                v0,
-                v1,
-                v2,
-                v3,
-                e0,
-                e1,
-                e2,
-                e3,
-                NOP,
-                WINDOW_SCALE,
-                3,
-                scale,
-            ];
-            return Some(SYN_LEN);
+        if let Some(offer) = self.full_offer() {
+            offer.emit_summed(octets.first_chunk_mut()?);
+            return Some(OFFER_LEN);
         }
         let len = self.emitted_len();
         let mut rest = octets.get_mut(..len)?;
@@ -339,6 +299,50 @@ impl TcpOptions {
             }
         }
         Some(len)
+    }
+}
+
+/// The options of a SYN that offers everything, as most do: MSS, SACK, timestamps, window scaling.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    mss: u16,
+    window_scale: u8,
+    timestamps: Timestamps,
+}
+
+impl Offer {
+    /// Reads them if they come in the order that Linux and we write them in.
+    #[inline]
+    fn parse(octets: &[u8; OFFER_LEN]) -> Option<Self> {
+        let word = |at: usize| u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+        let [mss, pair, value, echo, scale] = [word(0), word(4), word(8), word(12), word(16)];
+        let usual = mss & !0xffff == Self::MSS && pair == Self::SACK_AND_TIMESTAMPS && scale & !0xff == Self::SCALE;
+        usual.then(|| Self {
+            mss: mss as u16,
+            window_scale: (scale as u8).min(WINDOW_SCALE_MAX),
+            timestamps: Timestamps { value, echo },
+        })
+    }
+
+    const MSS: u32 = u32::from_be_bytes([MSS, 4, 0, 0]);
+    const SACK_AND_TIMESTAMPS: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);
+    const SCALE: u32 = u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0]);
+
+    /// Writes them; the sum is taken over the words.
+    #[inline]
+    pub(crate) fn emit_summed(self, octets: &mut [u8; OFFER_LEN]) -> Sum {
+        let words = [
+            Self::MSS | u32::from(self.mss),
+            Self::SACK_AND_TIMESTAMPS,
+            self.timestamps.value,
+            self.timestamps.echo,
+            Self::SCALE | u32::from(self.window_scale.min(WINDOW_SCALE_MAX)),
+        ];
+        let (chunks, _) = octets.as_chunks_mut::<4>();
+        for (chunk, word) in chunks.iter_mut().zip(words) {
+            *chunk = word.to_be_bytes();
+        }
+        words.into_iter().fold(Sum::ZERO, Sum::add_u32)
     }
 }
 
