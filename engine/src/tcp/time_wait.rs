@@ -84,7 +84,8 @@ impl Tcp {
             return self.time_wait_ack(tx, seg, &record, handle);
         }
         if seg.flags.fin() && seg.seq + seg.seq_len() == record.rcv_nxt {
-            // the peer missed our ACK: it comes again, and 2 MSL begin anew
+            // the peer missed our ACK: it comes again, and 2 MSL begin anew. It is owed to as many as ask for it: only
+            // who knows the sequence number can, and an ACK is answered by nothing, so that there is no loop to limit
             let again = TimeWait { since_ms: self.now_ms, ..record };
             let mut handle = handle;
             if let Some(fresh) = self.time_waits.push(again) {
@@ -96,14 +97,14 @@ impl Tcp {
         }
         // Nothing more is expected: whatever is not the peer's last ACK again is answered by where things stand
         if seg.seq != record.rcv_nxt || seg.seq_len() > 0 {
+            if !self.challenges.allow(self.now) {
+                return self.stats.challenge_acks_limited.increment();
+            }
             self.time_wait_ack(tx, seg, &record, handle);
         }
     }
 
     fn time_wait_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment, record: &TimeWait, handle: u32) {
-        if !self.challenges.allow(self.now) {
-            return self.stats.challenge_acks_limited.increment();
-        }
         if let Some(kept) = self.time_waits.get_mut(handle) {
             kept.acked_ms = self.now_ms;
         }
