@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -26,6 +27,18 @@ pub fn cores() -> Option<u32> {
 pub fn rss_bytes() -> Option<u64> {
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * page_bytes()?)
+}
+
+/// Memory that this process may still take, octets: what the host has left, or its limit on address space.
+pub fn memory_left_bytes() -> Option<u64> {
+    let kib = |file: &str, key: &str| {
+        let text = fs::read_to_string(file).ok()?;
+        field(&text, key)?.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    let free = kib("/proc/meminfo", "MemAvailable");
+    let limit = getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY);
+    let under_limit = limit.zip(kib("/proc/self/status", "VmSize")).map(|(limit, used)| limit.saturating_sub(used));
+    free.into_iter().chain(under_limit).min()
 }
 
 fn page_bytes() -> Option<u64> {

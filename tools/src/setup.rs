@@ -63,6 +63,28 @@ pub fn engine_config(args: &DeviceArgs) -> Config {
     }
 }
 
+/// Memory of a worker with few connections, octets: frame buffers, its tables' first pages, its thread.
+const WORKER_BYTES: u64 = 192 << 20;
+
+/// Memory of a connection, octets: a block and its share of an index that has just grown.
+const CONNECTION_BYTES: u64 = 84;
+
+/// Checks that there is memory for `workers` with `connections` in all.
+///
+/// # Errors
+/// Exit 3: later, a lack of memory could only be met by an abort.
+pub fn check_memory(workers: usize, connections: u64) -> Result<()> {
+    let needed = (workers as u64 * WORKER_BYTES).saturating_add(connections.saturating_mul(CONNECTION_BYTES));
+    match host::memory_left_bytes() {
+        Some(left) if left < needed => Err(Error::environment(
+            format!("no memory for {workers} workers and {connections} connections"),
+            format!("about {} MiB are needed, {} MiB are left", needed >> 20, left >> 20),
+            "free some, raise `ulimit -v`, or use fewer --cores or --connections",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the interface, entering its network namespace first.
 ///
 /// # Errors

@@ -181,9 +181,12 @@ pub struct LoadArgs {
     #[arg(long, value_name = "S", default_value = "30s")]
     #[serde(rename = "timeout_s")]
     pub timeout: Span,
-    /// Path of the request (http)
-    #[arg(long, value_name = "PATH", default_value = "/")]
-    pub path: String,
+    /// Path of the request [default: /; hold: no HTTP unless it is given] (http, hold)
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Report the SHA-256 of what was received, for the first answers
+    #[arg(long)]
+    pub digest: bool,
     /// Condition on the report: `latency_us.connect.p99<2000` (repeatable)
     #[arg(long, value_name = "EXPR")]
     #[serde(serialize_with = "as_written")]
@@ -219,7 +222,8 @@ impl LoadArgs {
                 return Err(Error::usage(flag, "is 0, so nothing would happen", "give at least 1"));
             }
         }
-        if !self.path.starts_with('/') || self.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        let wrong = |path: &str| !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control());
+        if self.path.as_deref().is_some_and(wrong) {
             return Err(Error::usage(
                 "--path",
                 "must begin with / and have no space",
@@ -241,6 +245,7 @@ impl LoadArgs {
         };
         only("--connections", self.connections.is_some(), &[Hold])?;
         only("--hold", self.hold.is_some(), &[Hold])?;
+        only("--path", self.path.is_some(), &[Http, Hold])?;
         only("--bitrate", self.bitrate.is_some(), &[Bulk])?;
         only("--request-rate", self.request_rate.is_some(), &[Rr, Http])?;
         only("--requests-per-connection", self.requests_per_connection.is_some(), &[Rr, Http])?;

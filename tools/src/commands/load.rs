@@ -1,6 +1,7 @@
 //! `syncline load`.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,9 +13,9 @@ use super::{print, write_json};
 use crate::cli::load::{CloseMode, FirstClose, Profile as ProfileName, ResponseLength};
 use crate::cli::{LoadArgs, OutputArgs};
 use crate::error::{Error, Exit, Result};
-use crate::load::{self, Client, Control, Exchange, FirstCloser, Load, Plan, Profile, Response};
+use crate::load::{self, Client, Control, Exchange, FirstCloser, Load, Plan, Profile, Response, Transfer};
 use crate::report::blocks::Detail;
-use crate::report::model::{Report, TargetReport};
+use crate::report::model::{Report, TargetReport, TransferReport};
 use crate::report::verdict::{self, Context};
 use crate::report::{Threshold, text};
 use crate::run::collect::Collected;
@@ -57,6 +58,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     let cores = setup::cores(&args.device);
     let mut plan = plan(args, cores.len() as u64)?;
     check_tuples(args, &plan)?;
+    setup::check_memory(cores.len(), args.connections.map_or(0, |held| held.0))?;
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     if args.device.shared_addr.is_some() {
         let remotes: HashSet<_> = args.target.iter().map(|target| target.0.ip()).collect();
@@ -101,6 +103,9 @@ fn plan(args: &LoadArgs, workers: u64) -> Result<LoadPlan> {
     plan.ramp = args.ramp.unwrap_or_default().0;
     plan.duration = args.device.duration.map(|span| span.0);
     plan.hold = args.hold.map(|span| span.0).or(plan.hold);
+    if args.profile == ProfileName::Hold && args.path.is_some() {
+        plan.exchange = Plan::new(Profile::Http, Vec::new()).exchange;
+    }
     plan.exchange = exchange(args, plan.exchange);
     if let Some(requests) = args.requests_per_connection {
         plan.requests = Some(u32::try_from(requests.0).unwrap_or(u32::MAX));
@@ -117,6 +122,7 @@ fn plan(args: &LoadArgs, workers: u64) -> Result<LoadPlan> {
         Some(FirstClose::Server) => FirstCloser::Server,
         Some(FirstClose::Client) | None => FirstCloser::Client,
     };
+    plan.digest = args.digest;
     plan.connect_timeout = args.connect_timeout.0;
     if args.profile != ProfileName::Bulk {
         plan.timeout = Some(args.timeout.0);
@@ -170,7 +176,9 @@ fn exchange(args: &LoadArgs, default: Exchange) -> Exchange {
     let request = args.request_bytes.map(|Octets(octets)| octets);
     match default {
         Exchange::Http(mut http) => {
-            http.path.clone_from(&args.path);
+            if let Some(path) = &args.path {
+                http.path.clone_from(path);
+            }
             if let Some(body) = request.filter(|octets| *octets > 0) {
                 (http.method, http.body) = ("POST".into(), body);
             }
@@ -291,6 +299,7 @@ fn report(collected: Collected, plan: &LoadPlan, partial: bool, started_at: Syst
     report.seed = Some(plan.seed);
     report.blocks = sustain.blocks(Detail::Full);
     report.targets = targets(plan, &collected);
+    report.transfers = transfers(plan, &collected);
     let context = Context {
         maximum_asked: plan.maximum_asked,
         partial,
@@ -315,8 +324,18 @@ fn report(collected: Collected, plan: &LoadPlan, partial: bool, started_at: Syst
 fn targets(plan: &LoadPlan, collected: &Collected) -> Vec<TargetReport> {
     let whole = [collected.sustain.measures.tally];
     let tallies = if collected.targets.is_empty() { &whole[..] } else { &collected.targets };
-    let report = |(target, tally): (&std::net::SocketAddr, _)| TargetReport::new(target.to_string(), tally);
+    let report = |(target, tally): (&SocketAddr, _)| TargetReport::new(target.to_string(), tally);
     plan.plan.targets.iter().zip(tallies).map(report).collect()
+}
+
+fn transfers(plan: &LoadPlan, collected: &Collected) -> Vec<TransferReport> {
+    let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    let report = |transfer: &Transfer| TransferReport {
+        target: plan.plan.targets.get(transfer.target as usize).map(SocketAddr::to_string).unwrap_or_default(),
+        octets: transfer.octets,
+        sha256: hex(&transfer.sha256),
+    };
+    collected.transfers.iter().map(report).collect()
 }
 
 fn generate<D: Waitable + Send + 'static>(

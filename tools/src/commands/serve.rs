@@ -41,6 +41,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     let clock = MonotonicClock::start();
     let cores = setup::cores(&args.device);
     let plan = plan(args, cores.len())?;
+    setup::check_memory(cores.len(), 0)?;
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     let facts = setup::host_facts(Some(&interface), interface.name(), &cores);
 

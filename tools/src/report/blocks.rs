@@ -215,8 +215,17 @@ fn packets(traffic: &Traffic, completed: u64) -> Packets {
         rx_per_connection: ratio(traffic.rx_frames, completed),
         retransmitted: Some(traffic.retransmitted),
         partial_checksum: Some(traffic.partial_checksum),
-        dropped: traffic.dropped.clone(),
+        dropped: dropped(traffic),
     }
+}
+
+/// The engine's drops by reason, and `device_rx`: frames that were too long for a buffer or found none.
+fn dropped(traffic: &Traffic) -> BTreeMap<String, u64> {
+    let mut dropped = traffic.dropped.clone();
+    if traffic.rx_dropped > 0 {
+        dropped.insert("device_rx".into(), traffic.rx_dropped);
+    }
+    dropped
 }
 
 fn memory(levels: &Levels) -> Memory {

@@ -90,6 +90,9 @@ pub struct Report {
     pub intervals: Vec<IntervalReport>,
     /// The figures target by target.
     pub targets: Vec<TargetReport>,
+    /// What was received, where it was hashed.
+    #[serde(default)]
+    pub transfers: Vec<TransferReport>,
     /// The other end's report, where this process ran it too.
     pub server: Option<Box<Self>>,
     /// The bare device path (`bench raw`).
@@ -330,6 +333,17 @@ pub struct TargetReport {
     pub target: String,
     /// Connections to it, where they were counted apart.
     pub connections: Connections,
+}
+
+/// An answer that was hashed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferReport {
+    /// Address and port.
+    pub target: String,
+    /// Octets of the answer's body.
+    pub octets: u64,
+    /// Their SHA-256, hexadecimal.
+    pub sha256: String,
 }
 
 /// Cookies of a server.

@@ -10,7 +10,7 @@ use syncline_engine::time::Instant;
 use super::drive::Member;
 use super::gauges::Reading;
 use crate::host::{self, CoreTimes};
-use crate::load::{Mailbox, Phase, Snapshot};
+use crate::load::{Mailbox, Phase, Snapshot, Transfer};
 use crate::measure::Tally;
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
 use crate::report::model::{IntervalReport, PhaseReport, WorkerReport};
@@ -110,6 +110,7 @@ pub struct Collector {
     intervals: Vec<IntervalReport>,
     held_back: u64,
     burst_max: u32,
+    transfers: Vec<Transfer>,
 }
 
 impl Collector {
@@ -139,6 +140,7 @@ impl Collector {
             intervals: Vec::new(),
             held_back: 0,
             burst_max: 0,
+            transfers: Vec::new(),
         }
     }
 
@@ -182,6 +184,7 @@ impl Collector {
         (worker.open, worker.open_max) = (snapshot.open.into(), snapshot.open_max.into());
         worker.left_open = snapshot.left_open;
         worker.targets.clone_from(&snapshot.targets);
+        self.transfers.extend_from_slice(&snapshot.transfers);
         let moved = mark.traffic.since(&before.traffic);
         let report = worker_report(&worker.member, &before, &mark, length);
 
@@ -267,6 +270,7 @@ impl Collector {
             held_back: self.held_back,
             burst_max: self.burst_max,
             left_open: self.workers.iter().map(|worker| worker.left_open).sum(),
+            transfers: self.transfers,
         }
     }
 
@@ -300,4 +304,6 @@ pub struct Collected {
     pub burst_max: u32,
     /// Connections given up at the end of the drain.
     pub left_open: u64,
+    /// Answers that were hashed.
+    pub transfers: Vec<Transfer>,
 }

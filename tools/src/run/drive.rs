@@ -132,7 +132,7 @@ where
     /// Starts a thread for each worker and binds it to its core, if one is named.
     ///
     /// # Errors
-    /// Exit 1 if no thread can be started, 2 if a core does not exist.
+    /// Exit 3 if no thread can be started, 2 if a core does not exist.
     pub fn start(
         workers: Vec<(Worker<D, A, P>, Option<usize>)>,
         clock: MonotonicClock,
@@ -167,7 +167,11 @@ where
                 Ok(thread) => crew.threads.push(thread),
                 Err(error) => {
                     crew.stop.raise(Stop::Now);
-                    return Err(Error::unexpected("cannot start a worker's thread", error));
+                    return Err(Error::environment(
+                        "cannot start a worker's thread",
+                        error,
+                        "raise `ulimit -u`, `ulimit -v` or the memory of this process",
+                    ));
                 }
             }
         }
