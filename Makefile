@@ -4,12 +4,13 @@ CARGO ?= cargo
 SYNCLINE = target/release/syncline
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup build demo test bench lint doc clean
+.PHONY: help setup build demo test bench instructions instructions-record lint doc clean
 
 help:
 	@echo 'make demo    what this machine can do: two engines over a veth pair'
 	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
 	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
+	@echo 'make instructions    fail if a connection or a segment takes 3% more instructions than recorded'
 	@echo 'make lint    formatting and clippy, as CI wants them'
 	@echo 'make setup   install what is missing (apt-get)'
 
@@ -28,6 +29,13 @@ test: setup
 
 bench: build
 	$(SUDO) bench/run
+
+instructions: setup
+	$(CARGO) run --release -q -p syncline-bench --bin instructions -- check
+
+# After a change that is worth its instructions.
+instructions-record: setup
+	$(CARGO) run --release -q -p syncline-bench --bin instructions -- record
 
 lint:
 	$(CARGO) fmt --all --check
