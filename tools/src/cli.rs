@@ -34,7 +34,6 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   syncline doctor                           what this host can do
-  syncline demo                             server and load on a bed of their own
   syncline veth up --kernel-b 10.9.0.2/24   a test bed; its end b is a Linux host
 
 Exit codes: 0 valid or done, 1 fault of ours, 2 usage, 3 host lacks something,
