@@ -45,7 +45,7 @@ fn a_kill_leaves_nothing_and_the_next_start_works() {
     assert_clean(&stage, End::B);
 
     let again = words.replace("--duration 60s", "--count 1000");
-    let done = stage.engine(End::B, "load", &again).finish(PATIENCE).expect(0);
+    let done = stage.engine(End::B, "load", &again).finish(PATIENCE).expect_success();
     assert_eq!(done.number("/connections/completed"), 1_000.0, "{done}");
 
     server.signal(Signal::SIGKILL);
@@ -186,7 +186,7 @@ asyncio.run(main())
                  --response-bytes 0";
     let load = stage.engine(End::A, "load", words);
     std::thread::sleep(Duration::from_secs(2));
-    let done = load.interrupt().expect(6);
+    let done = load.interrupt().expect_interrupted();
     assert_eq!(done.report["partial"], true, "{done}");
     assert_eq!(done.number("/connections/held_max"), 100.0, "{done}");
     assert!(done.stdout.contains("connections"), "{done}");

