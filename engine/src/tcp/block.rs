@@ -424,8 +424,6 @@ pub(crate) struct TimeWait {
     pub(crate) ts_recent: u32,
     /// When 2 MSL began, milliseconds.
     pub(crate) since_ms: u32,
-    /// When the last ACK was sent from here, milliseconds: the rate limit.
-    pub(crate) acked_ms: u32,
 }
 
 const _: () = {

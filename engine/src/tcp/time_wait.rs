@@ -34,7 +34,6 @@ impl Tcp {
             rcv_nxt: c.rcv_nxt,
             ts_recent: c.ts_recent,
             since_ms: self.now_ms,
-            acked_ms: self.now_ms,
         };
         let Some(handle) = self.time_waits.push(record) else {
             if !self.config.time_wait.is_zero() {
@@ -78,36 +77,31 @@ impl Tcp {
                 self.stats.time_waits_reused.increment();
                 return self.syn(tx, seg, flow, hash, listener, Some(record.snd_nxt + ISS_STEP));
             }
-            return self.time_wait_ack(tx, seg, &record, handle);
+            return self.time_wait_ack(tx, seg, &record);
         }
         if newer.is_some_and(|age| age < 0) {
-            return self.time_wait_ack(tx, seg, &record, handle);
+            return self.time_wait_ack(tx, seg, &record);
         }
         if seg.flags.fin() && seg.seq + seg.seq_len() == record.rcv_nxt {
             // the peer missed our ACK: it comes again, and 2 MSL begin anew. It is owed to as many as ask for it: only
             // who knows the sequence number can, and an ACK is answered by nothing, so that there is no loop to limit
             let again = TimeWait { since_ms: self.now_ms, ..record };
-            let mut handle = handle;
             if let Some(fresh) = self.time_waits.push(again) {
                 self.table.replace(hash, (Kind::TimeWait, handle), (Kind::TimeWait, fresh));
                 self.time_waits.kill(handle);
-                handle = fresh;
             }
-            return self.time_wait_ack(tx, seg, &record, handle);
+            return self.time_wait_ack(tx, seg, &record);
         }
         // Nothing more is expected: whatever is not the peer's last ACK again is answered by where things stand
         if seg.seq != record.rcv_nxt || seg.seq_len() > 0 {
             if !self.challenges.allow(self.now) {
                 return self.stats.challenge_acks_limited.increment();
             }
-            self.time_wait_ack(tx, seg, &record, handle);
+            self.time_wait_ack(tx, seg, &record);
         }
     }
 
-    fn time_wait_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment, record: &TimeWait, handle: u32) {
-        if let Some(kept) = self.time_waits.get_mut(handle) {
-            kept.acked_ms = self.now_ms;
-        }
+    fn time_wait_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment, record: &TimeWait) {
         let timestamps = (record.flags & flag::TIMESTAMPS != 0)
             .then(|| Timestamps { value: self.timestamp(record.local, seg.source), echo: record.ts_recent });
         let reply = Reply {

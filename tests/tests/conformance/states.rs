@@ -1,24 +1,12 @@
 //! Every state by every kind of segment (RFC 9293 §3.10.7): the answer and the state that follows, as a table.
 //!
 //! A row is a segment, a column a state. What the RFC leaves open (a MAY, a limit) is settled by what the engine
-//! documents: RFC 5961 for RST and SYN, RFC 9293 §3.10.7.4 for RST at RCV.NXT in TIME-WAIT and RFC 1337 for any other, RFC 6191 for SYN in TIME-WAIT.
+//! documents: RFC 5961 for RST and SYN, RFC 9293 §3.10.7.4 for RST at RCV.NXT in TIME-WAIT and RFC 1337 for any
+//! other, RFC 6191 for SYN in TIME-WAIT.
+
+use syncline_engine::tcp::STATES;
 
 use crate::prelude::*;
-
-/// The states as columns, CLOSED first.
-const STATES: [State; 11] = [
-    State::Closed,
-    State::Listen,
-    State::SynSent,
-    State::SynReceived,
-    State::Established,
-    State::FinWait1,
-    State::FinWait2,
-    State::CloseWait,
-    State::Closing,
-    State::LastAck,
-    State::TimeWait,
-];
 
 /// What the engine answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
