@@ -24,6 +24,7 @@ use crate::device::{Device, Frame};
 use crate::flow::FlowKey;
 use crate::handover::Exchange;
 use crate::page::PageSource;
+use crate::prefetch::prefetch_read;
 use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
@@ -31,6 +32,10 @@ use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, TcpSegment, VlanId, p
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
+
+/// Frames whose headers are asked for ahead of the one that is being parsed: about as many lines as a core can wait for
+/// at a time.
+const FRAMES_AHEAD: usize = 6;
 
 /// Octets of headers and options that a frame may need besides its payload: Ethernet, tag, IPv6, TCP.
 const HEADERS_MAX: u16 = 14 + 4;
@@ -166,7 +171,11 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         self.parsed.clear();
         self.lookups.clear();
         let mut octets = 0;
-        for frame in burst {
+        burst.iter().take(FRAMES_AHEAD).for_each(prefetch_headers);
+        for (at, frame) in burst.iter().enumerate() {
+            if let Some(ahead) = burst.get(at + FRAMES_AHEAD) {
+                prefetch_headers(ahead);
+            }
             let bytes = frame.bytes();
             octets += bytes.len() as u64;
             // Into its place at once: a descriptor is too long to be moved about
@@ -326,6 +335,17 @@ fn take_parcels<D: Device, A: App>(
         }
     }
     taken
+}
+
+/// Asks for a frame's headers and first payload, which some other core wrote.
+#[inline(always)]
+fn prefetch_headers<F: Frame>(frame: &F) {
+    let bytes = frame.bytes();
+    for line in [0, 64, 128] {
+        if let Some(octet) = bytes.get(line) {
+            prefetch_read(octet);
+        }
+    }
 }
 
 /// The key of a received segment's flow.

@@ -29,41 +29,30 @@ impl Ports {
         Self { range: shared.unwrap_or(tcp.local_ports), key: HashKey::new(secret), counters: [0; TABLE] }
     }
 
-    fn hash(&self, remote: SocketAddr) -> u64 {
+    /// The walk towards `remote`, where the last one stopped.
+    #[inline]
+    pub(crate) fn walk(&self, locals: &Locals, remote: SocketAddr) -> Walk {
         let ip = remote.ip();
-        self.key.hash(&FlowKey { local: ip, remote: ip, local_port: 0, remote_port: remote.port() })
-    }
-
-    fn pairs(&self, locals: &Locals, remote: SocketAddr) -> u64 {
-        let ports = u64::from(self.range.last - self.range.first) + 1;
-        ports * locals.family(remote.is_ipv6()).map(|(_, count)| u64::from(count)).sum::<u64>()
-    }
-
-    /// How many pairs may be tried for one open.
-    pub(crate) fn tries(&self, locals: &Locals, remote: SocketAddr) -> u64 {
-        TRIES.min(self.pairs(locals, remote))
-    }
-
-    /// Where the walk towards `remote` goes on.
-    pub(crate) fn start(&self, remote: SocketAddr) -> u64 {
-        let hash = self.hash(remote);
-        (hash >> 8).wrapping_add(self.counters[hash as usize % TABLE])
+        let hash = self.key.hash(&FlowKey { local: ip, remote: ip, local_port: 0, remote_port: remote.port() });
+        let counter = hash as usize % TABLE;
+        let addresses = locals.family(ip.is_ipv6()).map(|(_, count)| u64::from(count)).sum::<u64>();
+        let pairs = addresses * (u64::from(self.range.last - self.range.first) + 1);
+        Walk { v6: ip.is_ipv6(), addresses, pairs, counter, start: (hash >> 8).wrapping_add(self.counters[counter]) }
     }
 
     /// Moves the walk on by `steps`.
-    pub(crate) fn advance(&mut self, remote: SocketAddr, steps: u64) {
-        let hash = self.hash(remote);
-        self.counters[hash as usize % TABLE] += steps;
+    #[inline]
+    pub(crate) fn advance(&mut self, walk: &Walk, steps: u64) {
+        self.counters[walk.counter] += steps;
     }
 
-    /// The pair at a point of the walk: number of the address, port.
-    pub(crate) fn at(&self, locals: &Locals, remote: SocketAddr, point: u64) -> Option<(u16, u16)> {
-        let pairs = self.pairs(locals, remote);
-        let ports = u64::from(self.range.last - self.range.first) + 1;
-        let at = point.checked_rem(pairs)?;
-        let port = self.range.first + (at / (pairs / ports)) as u16;
-        let mut index = (at % (pairs / ports)) as u32;
-        let number = locals.family(remote.is_ipv6()).find_map(|(base, count)| {
+    /// The pair so many steps on: number of the address, port.
+    #[inline]
+    pub(crate) fn at(&self, locals: &Locals, walk: &Walk, step: u64) -> Option<(u16, u16)> {
+        let at = walk.start.wrapping_add(step).checked_rem(walk.pairs)?;
+        let port = self.range.first + (at / walk.addresses) as u16;
+        let mut index = (at % walk.addresses) as u32;
+        let number = locals.family(walk.v6).find_map(|(base, count)| {
             if index < count {
                 return Some((base + index) as u16);
             }
@@ -71,6 +60,24 @@ impl Ports {
             None
         })?;
         Some((number, port))
+    }
+}
+
+/// A walk over the pairs of owned address and port towards one remote.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walk {
+    v6: bool,
+    addresses: u64,
+    pairs: u64,
+    /// Which of the counters is its own.
+    counter: usize,
+    start: u64,
+}
+
+impl Walk {
+    /// How many pairs may be tried for one open.
+    pub(crate) fn tries(&self) -> u64 {
+        TRIES.min(self.pairs)
     }
 }
 
@@ -94,12 +101,13 @@ mod tests {
         let remote = "10.0.0.200:80".parse().unwrap();
         let mut seen = HashSet::new();
         for _ in 0..500 {
-            let pair = ports.at(&locals, remote, ports.start(remote)).unwrap();
-            ports.advance(remote, 1);
+            let walk = ports.walk(&locals, remote);
+            let pair = ports.at(&locals, &walk, 0).unwrap();
+            ports.advance(&walk, 1);
             assert!((1000..=1099).contains(&pair.1) && pair.0 < 5);
             assert!(seen.insert(pair), "{pair:?} came twice");
         }
-        let again = ports.at(&locals, remote, ports.start(remote)).unwrap();
+        let again = ports.at(&locals, &ports.walk(&locals, remote), 0).unwrap();
         assert!(seen.contains(&again));
     }
 }
