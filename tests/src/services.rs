@@ -14,11 +14,13 @@ pub const BYE: u16 = 13;
 pub const SINK: u16 = 9;
 /// The port of a service that reads nothing until it is told to.
 pub const STUCK: u16 = 19;
+/// The port of a service that closes its side as soon as it has read something.
+pub const CURT: u16 = 23;
 /// A port where nobody listens.
 pub const SHUT: u16 = 4;
 
 /// The listeners, in the order of the configuration.
-pub const PORTS: [u16; 4] = [ECHO, BYE, SINK, STUCK];
+pub const PORTS: [u16; 5] = [ECHO, BYE, SINK, STUCK, CURT];
 
 /// What [`BYE`] greets with.
 pub const GREETING: &[u8] = b"goodbye\r\n";
@@ -95,6 +97,10 @@ impl App for Services {
             ECHO => conn.write(data),
             STUCK => 0,
             BYE => data.len(),
+            CURT => {
+                conn.close();
+                data.len()
+            }
             _ => {
                 self.read.extend_from_slice(data);
                 data.len()

@@ -331,6 +331,14 @@ pub(crate) struct Busy {
     pub(crate) oldest_ms: u32,
 }
 
+impl Busy {
+    /// Whether the peer's FIN is here, and all before it.
+    #[inline]
+    pub(crate) fn fin_is_next(&self, rcv_nxt: Seq) -> bool {
+        self.flags & busy::FIN_AHEAD != 0 && self.fin_at == rcv_nxt
+    }
+}
+
 /// Segments described by one node of a flight chain.
 pub(crate) const FLIGHT_NODE: usize = 15;
 

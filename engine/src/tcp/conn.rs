@@ -153,9 +153,12 @@ impl Conn<'_> {
             return self.abort();
         }
         let Some(slot) = self.tcp.attach(self.id) else { return };
-        let b = &mut self.tcp.busies[slot];
+        let (c, b) = (&mut self.tcp.conns[self.id], &mut self.tcp.busies[slot]);
         b.flags |= busy::FIN_QUEUED;
-        self.tcp.conns[self.id].state = state.after(Event::Close);
+        // Called for text that the peer's FIN came with: that FIN was here first, and the state follows it.
+        if !b.fin_is_next(c.rcv_nxt) {
+            c.state = state.after(Event::Close);
+        }
         self.tcp.mark_dirty(self.id);
     }
 

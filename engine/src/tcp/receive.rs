@@ -102,8 +102,13 @@ impl Tcp {
         b.read_bytes += kept as u32;
         if kept < rest.len() {
             // no memory: the peer will send it again
-            self.conns[id].rcv_nxt -= (rest.len() - kept) as u32;
-            self.busies[slot].flags |= busy::ACK_NOW;
+            let c = &mut self.conns[id];
+            c.rcv_nxt -= (rest.len() - kept) as u32;
+            if b.flags & busy::FIN_QUEUED != 0 && c.state.may_send() {
+                // it closed when the peer's FIN seemed to be next
+                c.state = c.state.after(Event::Close);
+            }
+            b.flags |= busy::ACK_NOW;
             self.stats.refused_memory.increment();
         }
     }
@@ -166,13 +171,17 @@ impl Tcp {
     /// The FIN, once all before it has been received (eighth step).
     fn take_fin<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
         let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
-        if b.flags & busy::FIN_AHEAD == 0 || b.fin_at != c.rcv_nxt || !c.state.takes_text() {
+        if !b.fin_is_next(c.rcv_nxt) || !c.state.takes_text() {
             return;
         }
         b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
         c.rcv_nxt += 1;
         c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
         c.state = c.state.after(Event::ReceiveFin);
+        if b.flags & busy::FIN_QUEUED != 0 && c.state.may_send() {
+            // the application closed when it was given the text before
+            c.state = c.state.after(Event::Close);
+        }
         if b.read_head == NONE {
             app.finished(&mut Conn { tcp: self, id });
         } else {

@@ -77,6 +77,30 @@ checks! {
         }
     }
 
+    /// Text and FIN in one segment, and an application that closes when it reads the text: the FIN was here before that,
+    /// so that the close is passive and ends without TIME-WAIT.
+    fn closed_for_the_text_before_a_fin(bed) {
+        for apart in [false, true] {
+            let bed = Bed::new(bed.is_v6());
+            let mut c = bed.open(CURT, &Offer::full());
+            if apart {
+                // the FIN first: it waits for the text
+                c.send(Out::new(FIN | ACK).seq(c.snd_nxt + 5));
+                c.data(b"hello");
+                c.snd_nxt += 1;
+            } else {
+                c.send(Out::new(PSH | FIN | ACK).data(b"hello"));
+            }
+            c.read_fin();
+            c.need(c.acked == Some(c.snd_nxt), "our FIN was not acknowledged with theirs");
+            c.need(c.state() == State::LastAck, &format!("{:?}, not LAST-ACK", c.state()));
+            c.ack();
+            c.timestamps = false;
+            c.gone("after LAST-ACK");
+            c.need(bed.services().ended.last().is_some_and(|e| e.1 == End::Closed), "closed in order");
+        }
+    }
+
     /// Four-way close begun by the peer.
     fn passive_close(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
