@@ -28,8 +28,8 @@ const STRIDE: u32 = 1_024;
 /// Handshakes under way at most while connections are opened without a rate.
 const HANDSHAKES_MAX: u32 = 1_024;
 
-/// Requests or closes under way at most during a walk.
-const WALK_WINDOW: u32 = 4_096;
+/// Requests or closes under way at most during a walk: each brings some frames, and all of them have a place on a ring.
+const WALK_WINDOW: u32 = 512;
 
 /// Side records at most on a worker: 64 Mi connections with many requests each.
 const SIDES_MAX: u32 = 1 << 26;
