@@ -15,6 +15,8 @@ use std::net::IpAddr;
 use std::process;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::command;
 use crate::error::{Error, Result};
@@ -35,6 +37,9 @@ pub const LEG_A: Leg = Leg { v4: "10.77.1.254/24", v6: "fd77:0:0:1::fe/64" };
 
 /// End b's network of a bed with `--via`.
 pub const LEG_B: Leg = Leg { v4: "10.77.2.254/24", v6: "fd77:0:0:2::fe/64" };
+
+/// How long the devices of a new bed may take to come up.
+const CARRIER_MAX: Duration = Duration::from_secs(2);
 
 /// Longest name of a bed: `<name>-da0` must be an interface name.
 const NAME_MAX: usize = 11;
@@ -186,10 +191,24 @@ pub fn up(name: &BedName, spec: &BedSpec) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::environment(format!("cannot make test bed {name}"), "this needs root", "run it with sudo"));
     }
-    build(name, spec).inspect_err(|_| {
+    build(name, spec).and_then(|()| wait_until_up(name, spec)).inspect_err(|_| {
         // The first failure is the one to tell about.
         let _ = down(name);
     })
+}
+
+/// Waits until the kernel has noticed that both ends of each pair are up: it does so in work of its own. An end that
+/// takes longer comes up later; nothing depends on it.
+fn wait_until_up(name: &BedName, spec: &BedSpec) -> Result<()> {
+    let middle = [(name.netns_dut(), name.dut_dev_a()), (name.netns_dut(), name.dut_dev_b())];
+    let ends = [(name.netns_a(), name.dev_a()), (name.netns_b(), name.dev_b())];
+    let begun = Instant::now();
+    for (netns, dev) in ends.into_iter().chain(middle.into_iter().filter(|_| spec.via)) {
+        while !ip(&format!("-br -n {netns} link show dev {dev}"))?.contains(" UP ") && begun.elapsed() < CARRIER_MAX {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
 }
 
 fn build(name: &BedName, spec: &BedSpec) -> Result<()> {

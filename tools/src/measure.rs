@@ -65,7 +65,7 @@ pub enum Failure {
     LocalPorts,
     /// No memory for another connection.
     LocalMemory,
-    /// A launch came due while the limit on connections in flight was reached.
+    /// A launch was due before the end, and the generator was too late to make it.
     LaunchDropped,
     /// Anything else.
     Other,

@@ -1,10 +1,10 @@
 //! Network namespaces by name, as `ip netns` keeps them: a file under `/run/netns`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use nix::sched::{CloneFlags, setns};
+use syncline_xdp::netns::NetnsError;
 
 use crate::error::{Error, Result};
 
@@ -23,12 +23,10 @@ pub fn exists(name: &str) -> bool {
 /// # Errors
 /// Exit 2 if there is no such namespace, 3 without the privilege.
 pub fn enter(name: &str) -> Result<()> {
-    let what = format!("cannot enter network namespace {name}");
-    if name.is_empty() || name.contains('/') || !exists(name) {
-        return Err(Error::usage(what, "there is none of that name", "list them with `ip netns`"));
-    }
-    let file = File::open(path(name)).map_err(|error| Error::environment(&what, error, "run as root"))?;
-    setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::environment(what, errno.desc(), "run as root"))
+    syncline_xdp::netns::enter(name).map_err(|error| match error {
+        NetnsError::NoPrivilege(_) => Error::environment("cannot use --netns", error, ""),
+        NetnsError::NoSuchNamespace { .. } | NetnsError::Io { .. } => Error::usage("cannot use --netns", error, ""),
+    })
 }
 
 /// Runs `work` in the namespace `name`, on a thread of its own.

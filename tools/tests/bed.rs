@@ -34,6 +34,7 @@ fn up_status_down() {
     assert_eq!(again.exit(), Exit::Usage);
     assert!(again.to_string().contains("syncline veth down --name tbud"), "{again}");
     assert!(status.contains("10.9.0.2/24"), "{status}");
+    assert!(!status.contains("DOWN") && status.matches(" UP").count() == 2, "{status}");
     assert!(!silent.contains("inet"), "an end without the kernel has no address: {silent}");
     assert!(link.contains("numtxqueues 2 ") && link.contains("LOWER_UP"), "{link}");
     assert!(!bed::down(&name).unwrap(), "a second removal finds nothing");

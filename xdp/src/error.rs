@@ -102,7 +102,7 @@ pub enum OpenError {
     },
     /// The process may not pin enough memory.
     #[error(
-        "{need_bytes} octets of locked memory are needed, the limit is {limit_bytes}: `ulimit -l unlimited`, grant CAP_IPC_LOCK, or use fewer buffers"
+        "{need_bytes} octets of locked memory are needed, the limit is {limit_bytes}: `ulimit -l unlimited`, grant CAP_IPC_LOCK, or use fewer queues"
     )]
     MemoryLock {
         /// What the buffers need.
@@ -111,7 +111,7 @@ pub enum OpenError {
         limit_bytes: u64,
     },
     /// There is no memory for the buffers.
-    #[error("no memory for {need_bytes} octets of frame buffers ({source}): free some, or use fewer buffers")]
+    #[error("no memory for {need_bytes} octets of frame buffers ({source}): free some, or use fewer queues")]
     NoMemory {
         /// What the buffers need.
         need_bytes: u64,

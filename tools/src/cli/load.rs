@@ -126,13 +126,14 @@ pub struct LoadArgs {
     /// What each connection does
     #[arg(long, value_enum)]
     pub profile: Profile,
-    /// New connections per second, whatever the target answers; or `max`
+    /// New connections per second, whatever the target answers; or `max`: as many as go through --max-in-flight
     #[arg(long, value_name = "N", conflicts_with = "concurrency")]
     pub rate: Option<OfferedRate>,
     /// Keep so many open: each that ends makes room for the next
     #[arg(long, value_name = "N")]
     pub concurrency: Option<Count>,
-    /// Most connections in flight; launches beyond it are dropped and counted
+    /// Most connections in flight; launches that come due beyond it wait, counted as held_back and timed from when
+    /// they were due [default with --rate: 4096 a core; with --rate max: 1024 a core]
     #[arg(long, value_name = "N")]
     pub max_in_flight: Option<Count>,
     /// Stop after so many connections

@@ -13,9 +13,9 @@ use super::{print, write_json};
 use crate::cli::load::{CloseMode, FirstClose, Profile as ProfileName, ResponseLength};
 use crate::cli::{LoadArgs, OutputArgs};
 use crate::error::{Error, Exit, Result};
-use crate::load::{self, Client, Control, Exchange, FirstCloser, Load, Plan, Profile, Response, Transfer};
+use crate::load::{self, Client, Control, Exchange, FirstCloser, Load, Plan, Profile, Response, Supply, Transfer};
 use crate::report::blocks::Detail;
-use crate::report::model::{Report, TargetReport, TransferReport};
+use crate::report::model::{Report, SupplyReport, TargetReport, TransferReport};
 use crate::report::verdict::{self, Context};
 use crate::report::{Threshold, text};
 use crate::run::collect::Collected;
@@ -27,8 +27,12 @@ use crate::units::{Octets, OfferedRate};
 /// Connections of a closed loop that was given no size.
 const CONCURRENCY_DEFAULT: u64 = 64;
 
-/// Connections in flight on each worker when as many as possible are asked for.
+/// Connections in flight on each worker when as many as possible are asked for: more only fill the device's rings.
 const IN_FLIGHT_AT_MAX: u64 = 1_024;
+
+/// Connections in flight on each worker of an open loop that was given no limit: about as many as the device's rings
+/// have places. Beyond that a path that is too slow for the rate loses frames, and what it carries collapses.
+const IN_FLIGHT_DEFAULT: u64 = 4_096;
 
 /// What a load generator needs to know beside its devices.
 #[derive(Clone, Debug)]
@@ -57,7 +61,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     let clock = MonotonicClock::start();
     let cores = setup::cores(&args.device);
     let mut plan = plan(args, cores.len() as u64)?;
-    check_tuples(args, &plan)?;
+    let supply = supply(args, &plan)?;
     setup::check_memory(cores.len(), args.connections.map_or(0, |held| held.0))?;
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     if args.device.shared_addr.is_some() {
@@ -71,6 +75,11 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     };
     report.host = setup::host_facts(Some(&interface), interface.name(), &cores);
     report.config = serde_json::to_value(args).unwrap_or_default();
+    report.supply = Some(SupplyReport {
+        connections_max: supply.connections_max,
+        time_wait_s: supply.rest.as_secs_f64(),
+        rate_max_cps: supply.rate_max_cps(),
+    });
     publish(&report, &args.output)
 }
 
@@ -156,7 +165,10 @@ fn shape(args: &LoadArgs, plan: &Plan, workers: u64) -> Load {
         return Load::Held { connections, per_second };
     }
     match (args.rate, per_second) {
-        (_, Some(per_second)) => Load::Rate { per_second, in_flight_max },
+        (_, Some(per_second)) => {
+            let limit = in_flight_max.unwrap_or_else(|| small(IN_FLIGHT_DEFAULT * workers));
+            Load::Rate { per_second, in_flight_max: Some(limit) }
+        }
         (Some(OfferedRate::Max), _) => {
             Load::Concurrency(in_flight_max.unwrap_or_else(|| small(IN_FLIGHT_AT_MAX * workers)))
         }
@@ -196,29 +208,20 @@ fn exchange(args: &LoadArgs, default: Exchange) -> Exchange {
     }
 }
 
-/// Checks that there are enough addresses and ports for what is to be open at once.
-fn check_tuples(args: &LoadArgs, plan: &LoadPlan) -> Result<()> {
+/// The names of connections that the addresses and ports given make.
+///
+/// # Errors
+/// Exit 2 if they cannot suffice.
+fn supply(args: &LoadArgs, plan: &LoadPlan) -> Result<Supply> {
     let ports = &plan.config.tcp.local_ports;
     let ports = u64::from(ports.last) - u64::from(ports.first) + 1;
     let own = args.device.addr.iter().map(|addrs| (addrs.first(), addrs.count()));
     let own: Vec<_> = own.chain(args.device.shared_addr.map(|cidr| (cidr.addr(), 1))).collect();
-    let usable = |target: std::net::IpAddr| {
-        own.iter().filter(|(addr, _)| addr.is_ipv4() == target.is_ipv4()).map(|(_, count)| count).sum::<u64>()
-    };
-    let sources: u64 = args.target.iter().map(|target| usable(target.0.ip())).sum();
-    let tuples = sources.saturating_mul(ports);
-    let wanted = match plan.plan.load {
-        Load::Held { connections, .. } => connections,
-        Load::Concurrency(at_once) => at_once.into(),
-        Load::Rate { .. } => return Ok(()),
-    };
-    if wanted <= tuples {
-        return Ok(());
-    }
-    let addresses = wanted.div_ceil(ports * args.target.len() as u64);
-    let why = format!("the addresses and ports given make {tuples}");
-    let mend = format!("give {addresses} addresses of the target's family, or more targets");
-    Err(Error::usage(format!("cannot have {wanted} connections at once"), why, mend))
+    let first_close_given = args.first_close == Some(FirstClose::Client);
+    let supply = Supply::new(&own, ports, args.device.time_wait.0, &plan.plan, first_close_given);
+    let refused = |shortage: load::Shortage| Error::usage(shortage.what, shortage.why, shortage.mend);
+    supply.check(&plan.plan, ports).map_err(refused)?;
+    Ok(supply)
 }
 
 /// A running load generator.
@@ -255,10 +258,7 @@ where
             let worker = Worker::new(&plan.config, &secrets, device, client, Pages::new());
             workers.push((worker.map_err(|error| refused(&error))?, *core));
         }
-        let offered = match plan.plan.load {
-            Load::Rate { per_second, .. } => Some(per_second),
-            Load::Held { .. } | Load::Concurrency(_) => None,
-        };
+        let offered = plan.plan.offered_cps();
         let started_at = SystemTime::now();
         setup::join(&mut workers);
         let crew = Crew::start(workers, clock, stop)?;
@@ -305,14 +305,16 @@ fn report(collected: Collected, plan: &LoadPlan, partial: bool, started_at: Syst
         partial,
         traffic: sustain.traffic.clone(),
         sustain_seconds: sustain.length.as_secs_f64(),
+        held_back: collected.held_back,
         ..Context::default()
     };
     report.phases = collected.phases;
     report.intervals = collected.intervals;
+    report.held_back = Some(collected.held_back);
+    report.blocks.rate.burst_max = Some(collected.burst_max);
     if collected.held_back > 0 {
-        report
-            .reasons
-            .push(format!("{} launches or requests were held back by a limit in flight", collected.held_back));
+        let why = "launches or requests waited for a connection to end or to be free; their wait counts from schedule";
+        report.reasons.push(format!("{} {why}", collected.held_back));
     }
     if collected.left_open > 0 {
         report.reasons.push(format!("{} connections did not close in time and were given up", collected.left_open));

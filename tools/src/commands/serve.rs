@@ -176,7 +176,8 @@ fn span(members: &[Member], counters: &[Arc<ServerCounters>], length: Duration, 
     for member in members {
         let moved: Traffic = traffic(&member.stats, &member.gauges.read());
         span.traffic.add(&moved);
-        span.measures.tally.attempted += member.stats.passive_opens.get();
+        // A SYN that is answered with a cookie leaves no record: it is counted when its cookie comes back.
+        span.measures.tally.attempted += member.stats.passive_opens.get() + member.stats.syn_cookies_accepted.get();
         span.measures.tally.established += member.stats.established.get();
         span.workers.push(worker_report_since_start(member, length));
     }
@@ -206,9 +207,8 @@ where
     } else {
         print("ready\n")?;
     }
-    // Without a duration it is the user who ends the server: then nothing was cut short.
     let end = args.device.duration.map(|span| SystemInstant::now() + span.0);
-    let mut partial = end.is_some();
+    let mut partial = true;
     while !serving.wait(Duration::from_millis(100)) {
         if stop.get() == Stop::No && end.is_some_and(|end| SystemInstant::now() >= end) {
             partial = false;

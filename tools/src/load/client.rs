@@ -14,7 +14,7 @@ use syncline_engine::time::Instant;
 use super::deadlines::Deadlines;
 use super::exchange::{CHUNK, Template};
 use super::plan::{Exchange, Load, Plan, PlanError, Response};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Shape};
 use super::session::{ALL_SENT, Session, Sessions, Stage, UNLIMITED, UNSCHEDULED};
 use super::snapshot::{Control, EngineCounts, Mailbox, Phase, Recorder};
 use crate::measure::{Failure, Stage as Measured, Tally};
@@ -27,6 +27,9 @@ const STRIDE: u32 = 1_024;
 
 /// Handshakes under way at most while connections are opened without a rate.
 const HANDSHAKES_MAX: u32 = 1_024;
+
+/// Handshakes under way at most while connections that stay are opened at a rate.
+const HELD_HANDSHAKES_MAX: u32 = 4_096;
 
 /// Requests or closes under way at most during a walk: each brings some frames, and all of them have a place on a ring.
 const WALK_WINDOW: u32 = 512;
@@ -79,8 +82,8 @@ pub struct Client {
     launches: Option<Schedule>,
     /// Open at once at most; for open loops only if it was asked for.
     in_flight_max: u32,
-    /// Launches up to this number of the schedule were held back.
-    held_through: u64,
+    /// Launches that came due by then were held back.
+    held_through: Instant,
     launched: u64,
     quota: u64,
     retry_at: Instant,
@@ -120,18 +123,14 @@ impl Client {
         let workers = control.workers();
         plan.check(workers)?;
         let split = |total: u64| share(total, worker, workers);
-        let (rate, in_flight_max, held) = match plan.load {
-            Load::Rate { per_second, in_flight_max } => {
-                let limit = in_flight_max.map_or(u32::MAX, |limit| split(u64::from(limit)) as u32);
-                (Some((per_second, plan.ramp)), limit, None)
+        let (in_flight_max, held) = match plan.load {
+            Load::Rate { in_flight_max, .. } => {
+                (in_flight_max.map_or(u32::MAX, |limit| split(u64::from(limit)) as u32), None)
             }
-            Load::Concurrency(limit) => (None, split(u64::from(limit)) as u32, None),
-            Load::Held { connections, per_second } => {
-                let ramp_s = plan.ramp.as_secs_f64();
-                let spread = (ramp_s > 0.0).then(|| connections as f64 / ramp_s);
-                (per_second.or(spread).map(|rate| (rate, Duration::ZERO)), u32::MAX, Some(connections))
-            }
+            Load::Concurrency(limit) => (split(u64::from(limit)) as u32, None),
+            Load::Held { connections, .. } => (u32::MAX, Some(connections)),
         };
+        let launches = plan.shape().map(|shape| Schedule::new(shape, plan.arrivals, plan.seed, worker, workers));
         let quota = held.into_iter().chain(plan.count).min().map_or(u64::MAX, split);
         let chunk = match plan.bitrate {
             Some(bits) => (bits / 8 / 1_000).clamp(1_448, 65_536),
@@ -152,12 +151,14 @@ impl Client {
             by_target: vec![Tally::default(); if plan.targets.len() > 1 { plan.targets.len() } else { 0 }],
             phase: Phase::Init,
             ready: VecDeque::with_capacity(queue as usize),
-            requests: paced.map(|rate| Schedule::new(rate, Duration::ZERO, worker, workers)),
+            requests: paced.map(|rate| {
+                Schedule::new(Shape::steady(rate), plan.arrivals, plan.seed.wrapping_add(1), worker, workers)
+            }),
             progress_at: Instant::ZERO,
             finale: false,
-            launches: rate.map(|(rate, ramp)| Schedule::new(rate, ramp, worker, workers)),
+            launches,
             in_flight_max,
-            held_through: 0,
+            held_through: Instant::ZERO,
             launched: 0,
             quota,
             retry_at: Instant::ZERO,
@@ -291,8 +292,8 @@ impl Client {
         self.request(net, now);
         self.hold(net, now);
         if let Some(end) = self.sustain_end {
-            let owed = self.launches.as_ref().map_or(0, |launches| launches.backlog(end));
-            if now >= end && (owed == 0 || self.full() || self.exhausted() || now >= end + LATE_MAX) {
+            let all_made = self.launches.as_ref().is_none_or(|launches| launches.next() >= end);
+            if now >= end && (all_made || self.full() || self.exhausted() || now >= end + LATE_MAX) {
                 return self.enter_drain(net, now);
             }
             self.wake_at(end.max(now));
@@ -307,6 +308,10 @@ impl Client {
     }
 
     fn full(&self) -> bool {
+        // Connections that stay are in flight for as long as their handshakes last.
+        if self.plan.keeps() {
+            return self.population[Stage::Connecting as usize] >= HELD_HANDSHAKES_MAX;
+        }
         self.in_flight() >= self.in_flight_max
     }
 
@@ -332,12 +337,11 @@ impl Client {
                         }
                         break;
                     }
-                    let taken = launches.taken();
                     if self.full() {
-                        self.held_through = taken + launches.backlog(now);
+                        self.held_through = now;
                         break;
                     }
-                    (Some(now.since(due)), taken < self.held_through)
+                    (Some(now.since(due)), due <= self.held_through)
                 }
                 None => {
                     let handshakes = self.population[Stage::Connecting as usize];

@@ -22,8 +22,10 @@ mod response;
 mod schedule;
 mod session;
 mod snapshot;
+mod supply;
 
 pub use client::Client;
 pub use plan::{Close, Exchange, FirstCloser, HttpRequest, Load, Plan, PlanError, Profile, Response};
-pub use schedule::Schedule;
+pub use schedule::{Arrivals, Schedule, Shape};
 pub use snapshot::{Control, EngineCounts, Mailbox, Phase, Snapshot, Transfer};
+pub use supply::{Shortage, Supply};

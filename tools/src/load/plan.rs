@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::net::SocketAddr;
 
 use super::deadlines::TIMEOUT_MAX;
+use super::schedule::{Arrivals, Shape};
 
 /// The profiles of the command line: each is a [`Plan`] with its own defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +116,13 @@ pub struct Plan {
     pub count: Option<u64>,
     /// Time until the load is at its height.
     pub ramp: Duration,
+    /// How launches follow each other at a rate.
+    pub arrivals: Arrivals,
+    /// The rate goes in a straight line to that of each stage within its time, one after the other, starting from the
+    /// load's own. Only with [`Load::Rate`].
+    pub stages: Vec<(Duration, f64)>,
+    /// What a Poisson process is made from.
+    pub seed: u64,
     /// Length of the sustain phase; without one the run ends with the last connection, or when it is interrupted.
     pub duration: Option<Duration>,
     /// Keep connections idle for so long once all are open, then make their last request.
@@ -162,6 +170,9 @@ impl Plan {
             load: Load::Concurrency(1),
             count: None,
             ramp: Duration::ZERO,
+            arrivals: Arrivals::Constant,
+            stages: Vec::new(),
+            seed: 0,
             duration: None,
             hold: None,
             exchange: octets(Response::Octets(64)),
@@ -200,6 +211,28 @@ impl Plan {
         matches!(self.load, Load::Held { .. })
     }
 
+    /// How launches come, if at a rate.
+    pub fn shape(&self) -> Option<Shape> {
+        match self.load {
+            Load::Rate { per_second, .. } if !self.stages.is_empty() => Some(Shape::stages(per_second, &self.stages)),
+            Load::Rate { per_second, .. } => Some(Shape::ramp(per_second, self.ramp)),
+            Load::Concurrency(_) => None,
+            Load::Held { connections, per_second } => {
+                let ramp_s = self.ramp.as_secs_f64();
+                let spread = (ramp_s > 0.0).then(|| connections as f64 / ramp_s);
+                per_second.or(spread).map(Shape::steady)
+            }
+        }
+    }
+
+    /// Connections per second that the sustain phase asks for, if it has a rate: the mean over the stages.
+    pub fn offered_cps(&self) -> Option<f64> {
+        let Load::Rate { per_second, .. } = self.load else { return None };
+        let shape = self.shape().filter(|_| !self.stages.is_empty());
+        let (Some(shape), Some(duration)) = (shape, self.duration) else { return Some(per_second) };
+        Some(shape.events_in(duration.as_secs_f64()) / duration.as_secs_f64())
+    }
+
     /// Checks what the parts of a plan ask of each other.
     ///
     /// # Errors
@@ -210,7 +243,15 @@ impl Plan {
         if self.targets.is_empty() || self.targets.len() > 1 << 11 {
             return fail(format!("{} targets are not within 1 to 2048", self.targets.len()));
         }
+        let staged = matches!(self.load, Load::Rate { per_second, .. } if !self.stages.is_empty() && per_second >= 0.0);
+        if self.stages.iter().any(|(_, rate)| !rate.is_finite() || *rate < 0.0)
+            || staged && (self.duration.is_none() || !self.ramp.is_zero())
+            || !staged && !self.stages.is_empty()
+        {
+            return fail("stages go with a rate and a duration, without a ramp".into());
+        }
         let rates = match self.load {
+            Load::Rate { .. } if staged => [None, self.request_rate],
             Load::Rate { per_second, .. } => [Some(per_second), self.request_rate],
             Load::Held { per_second, .. } => [per_second, self.request_rate],
             Load::Concurrency(_) => [None, self.request_rate],

@@ -129,6 +129,7 @@ impl Span {
             connections: connections(tally, &self.levels),
             rate: Rates {
                 offered_cps: self.offered_cps,
+                burst_max: None,
                 achieved_cps: per_second(tally.completed),
                 requests_per_s: per_second(tally.requests),
                 tx_bits_per_s: per_second(self.traffic.tx_bytes * 8),

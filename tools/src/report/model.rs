@@ -90,6 +90,13 @@ pub struct Report {
     pub intervals: Vec<IntervalReport>,
     /// The figures target by target.
     pub targets: Vec<TargetReport>,
+    /// Launches that came due while as many connections as allowed were in flight, and requests that came due while
+    /// every connection was busy. They were made as soon as there was room, or never if the run ended before.
+    #[serde(default)]
+    pub held_back: Option<u64>,
+    /// What the addresses and ports given allow at all.
+    #[serde(default)]
+    pub supply: Option<SupplyReport>,
     /// What was received, where it was hashed.
     #[serde(default)]
     pub transfers: Vec<TransferReport>,
@@ -212,6 +219,9 @@ pub struct Failures {
 pub struct Rates {
     /// Connections per second that were asked for.
     pub offered_cps: Option<f64>,
+    /// Most launches in one pass of the loop, of the whole run: 1 is the smoothest. At the top level only.
+    #[serde(default)]
+    pub burst_max: Option<u32>,
     /// Connections completed per second.
     pub achieved_cps: Option<f64>,
     /// Requests answered per second.
@@ -333,6 +343,17 @@ pub struct TargetReport {
     pub target: String,
     /// Connections to it, where they were counted apart.
     pub connections: Connections,
+}
+
+/// What a generator's addresses and ports allow, whatever the target does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SupplyReport {
+    /// Connections at once: pairs of address and port towards each target.
+    pub connections_max: u64,
+    /// How long a pair rests after its connection; 0 if it does not, or if that is up to the target.
+    pub time_wait_s: f64,
+    /// Connections per second that can go on for ever; `null` if pairs do not rest.
+    pub rate_max_cps: Option<f64>,
 }
 
 /// An answer that was hashed.

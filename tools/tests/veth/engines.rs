@@ -11,7 +11,7 @@ fn engine_to_engine(stage: &Stage, serve: &str, load: &str) -> [crate::stage::Fi
     let core = std::thread::available_parallelism().map_or(0, |cores| cores.get().min(2) - 1);
     let words = format!("--addr 10.8.1.1-10.8.1.50/16 --target 10.8.0.1:80 --cores {core} {load}");
     let load = stage.engine(End::B, "load", &words).finish(PATIENCE).expect_success();
-    [server.interrupt().expect(0), load]
+    [server.interrupt().expect(6), load]
 }
 
 #[test]

@@ -120,6 +120,9 @@ fn addresses_and_ports_are_counted_before_the_start() {
     done.says(&["10.8.0.2", "on no link", "--gateway"]);
     let done = refused(&stage, "--addr 10.9.0.1/24 --target 10.9.0.2:9 --profile hold --connections 1M").expect(2);
     done.says(&["1000000", "addresses"]);
+    // 64,512 ports, each in TIME-WAIT for a minute.
+    let words = "--addr 10.9.0.1/24 --target 10.9.0.2:9 --profile connect --rate 2k --duration 60s";
+    refused(&stage, words).expect(2).says(&["120000 connections", "64512", "1075 a second", "2 addresses"]);
     let done = refused(&stage, LOAD).expect(3);
     done.says(&["10.9.0.2", "neighbour", "check"]);
 }

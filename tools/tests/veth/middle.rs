@@ -17,7 +17,7 @@ fn across(stage: &Stage) -> [crate::stage::Finished; 2] {
                  --concurrency 10 --requests-per-connection 1 --threshold connections.failed_ratio<=0";
     let load = stage.engine(End::A, "load", words).finish(PATIENCE).expect_success();
     assert_eq!(load.number("/connections/completed"), 500.0, "{load}");
-    [server.interrupt().expect(0), load]
+    [server.interrupt().expect(6), load]
 }
 
 #[test]

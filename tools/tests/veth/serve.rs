@@ -26,7 +26,7 @@ fn curl_downloads_and_uploads() {
     assert!(answer.contains(sha256_of_gib()), "{answer}");
     assert!(answer.contains(&GIB.to_string()), "{answer}");
 
-    let report = server.interrupt().expect(0);
+    let report = server.interrupt().expect(6);
     assert_eq!(report.number("/connections/attempted"), 4.0, "{report}");
     assert_eq!(report.number("/connections/open_at_end"), 0.0, "{report}");
     assert!(report.number("/packets/partial_checksum") > 0.0, "a kernel peer leaves checksums to the device");
@@ -45,7 +45,7 @@ fn wrk_finds_no_error() {
         let requests: u64 = requests.unwrap_or_else(|| panic!("{out}")).0.parse().unwrap();
         assert!(requests > 1_000, "{header}: {out}");
     }
-    let report = server.interrupt().expect(0);
+    let report = server.interrupt().expect(6);
     assert_eq!(report.number("/connections/open_at_end"), 0.0, "{report}");
 }
 
@@ -84,7 +84,7 @@ s.shutdown(socket.SHUT_WR)
 ",
     );
     std::thread::sleep(Duration::from_millis(200));
-    let report = server.interrupt().expect(0);
+    let report = server.interrupt().expect(6);
     assert_eq!(report.number("/connections/completed"), 2.0, "{report}");
     assert_eq!(report.failed(), 0.0, "{report}");
 }
