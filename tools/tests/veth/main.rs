@@ -9,5 +9,6 @@ mod failures;
 mod load;
 mod middle;
 mod serve;
+mod shared;
 mod stage;
 mod syscalls;
