@@ -32,7 +32,9 @@ pub struct Listener {
 /// When a listener answers with SYN cookies (RFC 4987 §3.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SynCookies {
-    /// When its half-open connections pass a mark.
+    /// Every SYN-ACK's number is a cookie, and a record is kept beside it, until there are too many records or too many
+    /// SYNs: see [`Config::max_syn_received`], [`Config::max_syn_received_per_prefix`] and
+    /// [`Config::syn_flood_per_second`].
     #[default]
     Auto,
     /// For every SYN: nothing is kept for a half-open connection.
@@ -101,6 +103,28 @@ pub struct TcpConfig {
     pub keepalive_interval: Duration,
     /// Unanswered keep-alive probes before the connection is given up. Default 9.
     pub keepalive_probes: u8,
+    /// Smallest MSS believed, octets: a peer that announces less is taken to have announced this much, and counted. Linux's
+    /// `tcp_min_snd_mss` is 48; 64 is the least that a SYN cookie can say. Default 64; 64 to 536.
+    pub mss_min: u16,
+    /// Segments of one connection in flight, about: bounds what its loss recovery holds and looks at. Default 8,192; at
+    /// least 64.
+    pub flight_segments_max: u16,
+    /// Segments in flight that SACK processing looks at in one pass of the loop, all connections together; blocks that come
+    /// beyond that are ignored, and counted (CVE-2019-11478 is what happens without a limit). Default 65,536.
+    pub scoreboard_per_pass: u32,
+    /// Pieces of text beyond holes that a connection may hold although they are small; more are held only as far as they
+    /// fill half of their buffers (CVE-2018-5390 is what happens without a limit). Default 256.
+    pub out_of_order_pieces: u16,
+    /// How long a peer may keep what is queued for it from being sent, by a window that stays shut or nearly so: in this
+    /// time a full-sized segment or all of it must have been acknowledged. RFC 9293 §3.8.6.1 (MUST-37) wants the
+    /// connection kept, RFC 6429 lets it be ended to save resources. Default none.
+    pub stall_timeout: Option<Duration>,
+    /// The same while seven eighths of the connections or three quarters of the buffers are in use. Default 30 s.
+    pub stall_timeout_under_pressure: Duration,
+    /// Challenge ACKs that one connection sends in five seconds (RFC 5961 §10). Default 10.
+    pub challenge_acks_per_connection: u32,
+    /// RSTs that one pair of sockets without a connection is answered by in five seconds. Default 10.
+    pub resets_per_connection: u32,
     /// Ports for active opens (RFC 6335 §6, RFC 6056 §3.2). Default 1,024 to 65,535.
     pub local_ports: PortRange,
 }
@@ -154,6 +178,14 @@ impl Default for TcpConfig {
             keepalive: None,
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 9,
+            mss_min: 64,
+            flight_segments_max: 8_192,
+            scoreboard_per_pass: 65_536,
+            out_of_order_pieces: 256,
+            stall_timeout: None,
+            stall_timeout_under_pressure: Duration::from_secs(30),
+            challenge_acks_per_connection: 10,
+            resets_per_connection: 10,
             local_ports: PortRange { first: 1024, last: 65535 },
         }
     }
@@ -181,18 +213,33 @@ pub struct Config {
     pub tcp: TcpConfig,
     /// The most connections held at once, TIME-WAIT and SYN-RECEIVED not included. Default 1,000,000; at most 2²⁸.
     pub max_connections: u32,
-    /// The most SYN-RECEIVED records. Default 65,536.
+    /// The most SYN-RECEIVED records. From three quarters of it on none is made, until half of it is reached again: with
+    /// cookies they complete all the same, without, SYNs are refused. Default 65,536; Linux's `tcp_max_syn_backlog` is
+    /// at most 4,096 by itself.
     pub max_syn_received: u32,
+    /// The most SYN-RECEIVED records of one prefix of sources, 24 bits of IPv4 or 56 of IPv6: from there on as above, for
+    /// that prefix alone. Default 16,384.
+    pub max_syn_received_per_prefix: u32,
+    /// SYNs a second beyond the handshakes that completed in the same time, from which on `auto` makes no records, until
+    /// they are half as many. Default 100,000.
+    pub syn_flood_per_second: u32,
     /// The most TIME-WAIT records. Default 100 million; a connection that finds no room skips the state, counted.
     pub max_time_wait: u32,
     /// Connections to make room for at the start; the table grows by itself beyond that. Default 0.
     pub expected_connections: u32,
     /// Octets for buffered payload (out of order, unread, written), all connections together. Default 256 MiB.
     pub buffer_bytes: u64,
+    /// How much of `buffer_bytes` may hold text beyond holes, all connections together. Default 128 MiB.
+    pub out_of_order_bytes: u64,
     /// Answer segments without a flow by RST, at most this many a second. Default 100,000.
     pub resets_per_second: u32,
-    /// ICMP messages sent, at most this many a second. Default 1,000.
+    /// ICMP messages sent, at most this many a second. Default 1,000, as Linux's `icmp_msgs_per_sec`.
     pub icmp_per_second: u32,
+    /// Challenge ACKs sent, at most about this many a second (RFC 5961 §7). Default 1,000.
+    pub challenge_acks_per_second: u32,
+    /// The most neighbours known at a time; half of them may be asked for at a time. Default 4,096; 2 to 1,048,576. Linux's
+    /// `gc_thresh3` is 1,024.
+    pub max_neighbors: u32,
 }
 
 impl Default for Config {
@@ -208,11 +255,16 @@ impl Default for Config {
             tcp: TcpConfig::default(),
             max_connections: 1_000_000,
             max_syn_received: 65_536,
+            max_syn_received_per_prefix: 16_384,
+            syn_flood_per_second: 100_000,
             max_time_wait: 100_000_000,
             expected_connections: 0,
             buffer_bytes: 256 << 20,
+            out_of_order_bytes: 128 << 20,
             resets_per_second: 100_000,
             icmp_per_second: 1_000,
+            challenge_acks_per_second: 1_000,
+            max_neighbors: 4_096,
         }
     }
 }
@@ -268,8 +320,20 @@ impl Config {
         if tcp.initial_window_segments == 0 {
             return fail("the initial congestion window is at least one segment".into());
         }
+        if !(64..=536).contains(&tcp.mss_min) {
+            return fail(format!("the smallest MSS, {}, is not within 64 to 536 octets", tcp.mss_min));
+        }
+        if tcp.flight_segments_max < 64 {
+            return fail("fewer than 64 segments in flight leave no room for loss recovery".into());
+        }
+        if tcp.stall_timeout.is_some_and(|limit| limit.is_zero()) || tcp.stall_timeout_under_pressure.is_zero() {
+            return fail("a stall time-out of zero ends connections whose window is shut for a moment".into());
+        }
         if tcp.local_ports.first == 0 || tcp.local_ports.first > tcp.local_ports.last {
             return fail(format!("local ports {}-{} are no range", tcp.local_ports.first, tcp.local_ports.last));
+        }
+        if !(2..=1 << 20).contains(&self.max_neighbors) {
+            return fail(format!("{} neighbours are not within 2 to 1048576", self.max_neighbors));
         }
         if self.max_connections > 1 << 28 || self.max_time_wait > 1 << 28 {
             return fail("a table is limited to 268435456 entries".into());

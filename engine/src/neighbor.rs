@@ -102,6 +102,8 @@ pub struct NeighborCounters {
     pub unsolicited: u64,
     /// Entries that gave way to another.
     pub evicted: u64,
+    /// Addresses not taken in, or not asked for, because every entry was of more use or too many were asked for.
+    pub refused: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +186,8 @@ pub struct NeighborTable {
     earliest: Option<Instant>,
     /// Nothing in `asked` is due before this.
     due: Instant,
+    /// Entries asked for and never answered.
+    incomplete: usize,
     /// Where the search for an entry to evict goes on.
     hand: usize,
     counters: NeighborCounters,
@@ -204,6 +208,7 @@ impl NeighborTable {
             cursor: 0,
             earliest: None,
             due: Instant::ZERO,
+            incomplete: 0,
             hand: 0,
             counters: NeighborCounters::default(),
         }
@@ -235,10 +240,15 @@ impl NeighborTable {
     }
 
     /// The entry for `address`, made and asked for if there is none, and what is known of it. `None` if there is no
-    /// room because every entry is permanent.
+    /// room: every entry is permanent, or half of them are asked for already (RFC 6583 §7: a scan, or a flood from
+    /// invented neighbours, must not drive out those that are there).
     pub fn resolve(&mut self, address: IpAddr, now: Instant) -> Option<(NeighborIndex, Resolution)> {
         let slot = match self.find(address) {
             Some(slot) => slot,
+            None if self.incomplete >= self.asked_max() => {
+                self.counters.refused += 1;
+                return None;
+            }
             None => {
                 let slot = self.insert(address, now)?;
                 self.ask(slot, State::Incomplete, now);
@@ -276,7 +286,8 @@ impl NeighborTable {
             // A probe has no address yet (RFC 5227 §2.1.1).
             ArpOperation::Request if packet.sender.is_unspecified() => None,
             ArpOperation::Request => self.learn_from_request(sender, packet.sender_mac, now),
-            ArpOperation::Reply => self.learn_from_answer(sender, Some(packet.sender_mac), true, now),
+            // a reply says nothing of overriding: only who was asked confirms
+            ArpOperation::Reply => self.learn_from_answer(sender, Some(packet.sender_mac), false, now),
         }
     }
 
@@ -308,6 +319,7 @@ impl NeighborTable {
         };
         let entry = self.entries.get_mut(slot as usize)?;
         if matches!(entry.state, State::Free | State::Incomplete | State::Failed) {
+            self.incomplete -= usize::from(entry.state == State::Incomplete);
             entry.mac = mac;
             entry.state = State::Reachable;
             entry.deadline = now + self.config.reachable;
@@ -325,6 +337,7 @@ impl NeighborTable {
             None => self.insert(address, now)?,
         };
         let entry = self.entries.get_mut(slot as usize)?;
+        self.incomplete -= usize::from(entry.state == State::Incomplete);
         entry.mac = mac;
         entry.state = State::Permanent;
         Some(self.index_of(slot))
@@ -362,12 +375,14 @@ impl NeighborTable {
         let address = entry.address;
         if entry.tries >= self.config.tries {
             if entry.state == State::Incomplete {
+                self.incomplete -= 1;
                 entry.state = State::Failed;
                 entry.deadline = now + self.config.hold_down;
                 self.counters.failed += 1;
                 return NeighborEvent::Failed { index, address };
             }
             // The station is gone; perhaps another one has the address now.
+            self.incomplete += 1;
             entry.state = State::Incomplete;
             entry.tries = 0;
         }
@@ -380,6 +395,7 @@ impl NeighborTable {
     /// Enters a state that asks, the first request being due at once.
     fn ask(&mut self, slot: u32, state: State, now: Instant) {
         let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        self.incomplete += usize::from(state == State::Incomplete);
         entry.state = state;
         entry.tries = 0;
         entry.deadline = now;
@@ -388,6 +404,11 @@ impl NeighborTable {
             self.asked.push(slot);
         }
         self.due = self.due.min(now);
+    }
+
+    /// The most entries that may be asked for at a time.
+    fn asked_max(&self) -> usize {
+        (self.config.capacity / 2).max(1)
     }
 
     #[inline]
@@ -411,7 +432,9 @@ impl NeighborTable {
         }
     }
 
-    /// A neighbour that asks for us tells where it is (RFC 826, RFC 4861 §7.2.3): believed, until it is used.
+    /// A neighbour that asks for us tells where it is (RFC 826, RFC 4861 §7.2.3): believed, until it is used. Who claims
+    /// an address that another station is known to have is not believed: the other one is asked, and everyone if it is
+    /// gone.
     fn learn_from_request(&mut self, address: IpAddr, mac: MacAddr, now: Instant) -> Option<NeighborIndex> {
         if !mac.is_unicast() {
             return None;
@@ -419,17 +442,25 @@ impl NeighborTable {
         let known = self.find(address);
         let slot = match known {
             Some(slot) => slot,
-            None => self.insert(address, now)?,
+            None => self.insert_unused(address)?,
         };
         let entry = self.entries.get_mut(slot as usize)?;
-        let waited = matches!(entry.state, State::Free | State::Incomplete | State::Failed);
-        if entry.state == State::Permanent || (!waited && entry.mac == mac) {
-            return None;
+        match entry.state {
+            State::Permanent | State::Probe => None,
+            State::Reachable | State::Stale => {
+                if entry.mac != mac {
+                    self.ask(slot, State::Probe, now);
+                }
+                None
+            }
+            State::Free | State::Incomplete | State::Failed => {
+                self.incomplete -= usize::from(entry.state == State::Incomplete);
+                entry.mac = mac;
+                entry.state = State::Stale;
+                self.counters.learned += 1;
+                Some(self.index_of(slot))
+            }
         }
-        entry.mac = mac;
-        entry.state = State::Stale;
-        self.counters.learned += 1;
-        waited.then(|| self.index_of(slot))
     }
 
     /// An answer counts if somebody asked. One that must not override confirms only what is known already (RFC 4861
@@ -457,6 +488,7 @@ impl NeighborTable {
         if !waited && mac != entry.mac && !overrides {
             return None;
         }
+        self.incomplete -= usize::from(waited);
         entry.mac = mac;
         entry.state = State::Reachable;
         entry.deadline = now + self.config.reachable;
@@ -464,7 +496,6 @@ impl NeighborTable {
         waited.then(|| self.index_of(slot))
     }
 
-    /// A slot for `address`, which has none, in state [`State::Free`].
     /// The slot of an address.
     #[inline]
     fn find(&mut self, address: IpAddr) -> Option<u32> {
@@ -477,12 +508,26 @@ impl NeighborTable {
         Some(slot)
     }
 
+    /// A slot for `address`, which has none, in state [`State::Free`].
     fn insert(&mut self, address: IpAddr, now: Instant) -> Option<u32> {
+        self.insert_over(address, now, false)
+    }
+
+    /// As [`insert`](Self::insert), for an address that nobody here has asked for: no entry that was ever used gives way.
+    fn insert_unused(&mut self, address: IpAddr) -> Option<u32> {
+        self.insert_over(address, Instant::ZERO, true)
+    }
+
+    fn insert_over(&mut self, address: IpAddr, now: Instant, unused_only: bool) -> Option<u32> {
         let slot = if self.entries.len() < self.config.capacity {
             self.entries.push(FREE);
-            self.entries.len() - 1
+            Some(self.entries.len() - 1)
         } else {
-            self.evict()?
+            self.evict(unused_only)
+        };
+        let Some(slot) = slot else {
+            self.counters.refused += 1;
+            return None;
         };
         let entry = self.entries.get_mut(slot)?;
         let Entry { in_asked, generation, .. } = *entry;
@@ -491,14 +536,16 @@ impl NeighborTable {
         Some(slot as u32)
     }
 
-    /// Empties the slot of the entry that has not been used for longest.
-    fn evict(&mut self) -> Option<usize> {
+    /// Empties the slot of the entry that has not been used for longest, of those never used if that is asked for.
+    fn evict(&mut self, unused_only: bool) -> Option<usize> {
         let len = self.entries.len();
         let scan = (0..len.min(EVICTION_SCAN)).map(|step| (self.hand + step) % len);
-        let evictable = scan.filter(|&slot| self.entries[slot].state != State::Permanent);
+        let may_go = |entry: &Entry| entry.state != State::Permanent && (!unused_only || entry.used == Instant::ZERO);
+        let evictable = scan.filter(|&slot| may_go(&self.entries[slot]));
         let victim = evictable.min_by_key(|&slot| self.entries[slot].used);
         self.hand = (self.hand + EVICTION_SCAN) % len;
         let entry = &mut self.entries[victim?];
+        self.incomplete -= usize::from(entry.state == State::Incomplete);
         entry.generation = entry.generation.wrapping_add(1) & (u32::MAX >> SLOT_BITS);
         self.slots.remove(&name(entry.address));
         self.counters.evicted += 1;
@@ -627,7 +674,7 @@ mod tests {
         assert_eq!(table.resolution(index, at(0)), Some(Resolution::Ready(MAC)));
         assert_eq!(table.poll(at(0)), solicit(2, Some(MAC)), "believed, and asked when used");
         assert_eq!(table.on_arp(&request(OTHER), at(0)), None, "nothing waited");
-        assert_eq!(table.resolution(index, at(0)), Some(Resolution::Ready(OTHER)));
+        assert_eq!(table.resolution(index, at(0)), Some(Resolution::Ready(MAC)), "another has it");
         assert_eq!(table.on_arp(&arp(ArpOperation::Request, Ipv4Addr::UNSPECIFIED, MAC), at(0)), None);
         assert_eq!(table.len(), 1);
         let (waiting, _) = table.resolve(host(3).into(), at(0)).unwrap();
@@ -683,16 +730,60 @@ mod tests {
     }
 
     #[test]
+    fn who_claims_an_address_of_another_is_not_believed_while_that_one_answers() {
+        let mut table = table(8);
+        let index = table.learn_from_handshake(host(2).into(), MAC, at(0)).unwrap();
+        let claim = arp(ArpOperation::Request, host(2), OTHER);
+        for second in 1..4 {
+            assert_eq!(table.on_arp(&claim, at(second)), None);
+            assert_eq!(table.poll(at(second)), solicit(2, Some(MAC)), "who has it is asked");
+            assert_eq!(table.on_arp(&reply(2, OTHER), at(second)), None, "and nobody else answers for it");
+            assert_eq!(table.resolution(index, at(second)), Some(Resolution::Ready(MAC)));
+            table.on_arp(&reply(2, MAC), at(second));
+        }
+        // the station is gone: everyone is asked, and who answers has it
+        table.on_arp(&claim, at(10));
+        (10..13).for_each(|second| assert_eq!(table.poll(at(second)), solicit(2, Some(MAC))));
+        assert_eq!(table.poll(at(13)), solicit(2, None));
+        assert_eq!(table.on_arp(&reply(2, OTHER), at(13)), Some(index));
+        assert_eq!(table.resolution(index, at(13)), Some(Resolution::Ready(OTHER)));
+    }
+
+    #[test]
+    fn a_flood_of_requests_drives_out_nobody_who_is_talked_to() {
+        let mut table = table(512);
+        let friends: Vec<_> = (0..200u32).map(Ipv4Addr::from).collect();
+        let indices: Vec<_> =
+            friends.iter().map(|&friend| table.learn_from_handshake(friend.into(), MAC, at(1)).unwrap()).collect();
+        for n in 1000..100_000u32 {
+            table.on_arp(&arp(ArpOperation::Request, Ipv4Addr::from(n), OTHER), at(2));
+        }
+        assert_eq!(table.len(), 512);
+        for index in indices {
+            assert_eq!(table.resolution(index, at(3)), Some(Resolution::Ready(MAC)));
+        }
+    }
+
+    #[test]
     fn a_flood_of_addresses_stays_within_bounds() {
         let mut table = table(64);
         let (room, entries, asked) = (table.slots.capacity(), table.entries.capacity(), table.asked.capacity());
+        let friends: Vec<_> =
+            (0..32).map(|n| table.learn_from_handshake(host(n).into(), MAC, at(1)).unwrap()).collect();
+        let mut requests = 0;
         for n in 0..100_000u32 {
-            let now = Instant::from_micros(u64::from(n) * 100);
+            let now = Instant::from_micros(1_000_000 + u64::from(n) * 100);
             table.resolve(Ipv4Addr::from(n).into(), now);
-            while table.poll(now).is_some() {}
-            assert!(table.len() <= 64);
+            while let Some(event) = table.poll(now) {
+                requests += u32::from(matches!(event, NeighborEvent::Solicit { .. }));
+            }
+            if n % 100 == 0 {
+                friends.iter().for_each(|&friend| assert!(table.resolution(friend, now).is_some(), "driven out"));
+            }
+            assert!(table.len() <= 64 && table.incomplete <= 32);
         }
         assert_eq!((table.slots.capacity(), table.entries.capacity(), table.asked.capacity()), (room, entries, asked));
-        assert_eq!(table.counters().evicted, 100_000 - 64);
+        assert!(requests <= 400 + 32 * 4, "{requests} requests in ten seconds");
+        assert!(table.counters().refused > 99_000, "{:?}", table.counters());
     }
 }

@@ -124,6 +124,14 @@ counters! {
     resets_limited,
     /// Times a table or a buffer could not grow: what needed it was refused.
     refused_memory,
+    /// Segments beyond a hole that were not kept, in all or in part, because of the limits on such text.
+    out_of_order_refused,
+    /// Acknowledgements whose SACK blocks were not looked at because too many segments had been in this pass.
+    sack_limited,
+    /// Segments in flight that were looked at for SACK blocks and losses.
+    scoreboard_steps,
+    /// Connections ended because the peer kept its window shut, or nearly so, for too long (RFC 6429).
+    stalled,
     /// Connections given up because nothing was acknowledged in time.
     timed_out,
     /// Connections that ended in TIME-WAIT.
@@ -140,12 +148,32 @@ counters! {
     syn_cookies_accepted,
     /// Acknowledgements that were no valid SYN cookie.
     syn_cookies_rejected,
+    /// Times that the SYN rate or the number of half-open connections passed its mark, so that no more records were made.
+    syn_floods,
+    /// Whether that was so when the last SYN came.
+    syn_flood_now,
+    /// SYNs that got no record because their prefix of sources had too many.
+    syn_prefix_limited,
+    /// SYN-RECEIVED records that no ACK came for in time.
+    syn_received_expired,
+    /// SYN-RECEIVED records given up for lack of room before their time.
+    syn_received_evicted,
+    /// SYNs whose MSS option was below the smallest believed.
+    mss_raised,
     /// ICMP echo requests answered.
     echo_replies,
     /// ICMP errors that matched a connection.
     icmp_errors,
     /// ICMP messages not sent because of the rate limit.
     icmp_limited,
+    /// Neighbours now known or asked for.
+    neighbors_now,
+    /// Neighbours that gave way to others.
+    neighbors_evicted,
+    /// Neighbours not taken in or not asked for because there were too many.
+    neighbors_refused,
+    /// Answers of neighbours that nobody had asked for.
+    neighbor_unsolicited,
     /// ARP and neighbour requests answered.
     neighbor_replies,
     /// ARP and neighbour requests sent.

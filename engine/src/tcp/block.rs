@@ -185,8 +185,6 @@ pub(crate) mod busy {
     pub(crate) const RESUME: u32 = 1 << 13;
     /// The application aborts: a RST is due.
     pub(crate) const ABORT: u32 = 1 << 14;
-    /// The window must be announced though no segment arrived: it has opened.
-    pub(crate) const WINDOW_UPDATE: u32 = 1 << 15;
     /// The peer's FIN was taken, but the application has unread octets before it.
     pub(crate) const FIN_UNREAD: u32 = 1 << 16;
     /// The handshake's ACK has not gone out yet.
@@ -225,6 +223,8 @@ pub(crate) struct Busy {
     pub(crate) phase: Phase,
     /// Retransmissions, probes or SYNs in a row without an answer.
     pub(crate) backoff: u8,
+    /// Nodes of the flight chain.
+    pub(crate) flight_nodes: u16,
     /// Retransmission, persist or probe timer, milliseconds; valid if `timers` says so.
     pub(crate) rtx_at: u32,
     /// Delayed acknowledgement timer, milliseconds.
@@ -315,6 +315,8 @@ pub(crate) struct Busy {
     pub(crate) undo_ts: u32,
     /// Segments sent again in the last recovery that were not reported to be duplicates.
     pub(crate) undo_resent: u16,
+    /// Chunks of the chain of octets ahead of a hole.
+    pub(crate) ahead_chunks: u16,
     /// The window is not reduced again for ECN before this is acknowledged.
     pub(crate) ecn_until: Seq,
     /// Duplicate acknowledgements in a row.
@@ -329,6 +331,9 @@ pub(crate) struct Busy {
     pub(crate) dsack_round: Seq,
     /// When the oldest octet in flight was first sent, milliseconds: the user timeout's clock.
     pub(crate) oldest_ms: u32,
+    /// Since when the peer's window has been in the way of what is queued, milliseconds, 0 if it is not; and SND.UNA then.
+    pub(crate) stalled_ms: u32,
+    pub(crate) stalled_una: Seq,
 }
 
 impl Busy {

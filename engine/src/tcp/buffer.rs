@@ -78,13 +78,30 @@ pub(crate) struct Chain {
 /// The pool of a worker.
 pub(crate) struct Buffers {
     chunks: Slab<Chunk, PAGE>,
+    chunks_max: u32,
+    /// Chunks with octets ahead of holes, and the most there may be.
+    pub(crate) ahead: u32,
+    ahead_max: u32,
 }
 
 impl Buffers {
-    /// A pool that never holds more than `bytes_max` octets.
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        let chunks_max = (bytes_max / size_of::<Chunk>() as u64).min(1 << 28) as u32;
-        Self { chunks: Slab::with_limit(chunks_max.max(PAGE as u32)) }
+    /// A pool that never holds more than `bytes_max` octets, `ahead_bytes_max` of them ahead of holes.
+    pub(crate) fn new(bytes_max: u64, ahead_bytes_max: u64) -> Self {
+        let chunks = |bytes: u64| (bytes / size_of::<Chunk>() as u64).min(1 << 28) as u32;
+        let chunks_max = chunks(bytes_max).max(PAGE as u32);
+        let ahead_max = chunks(ahead_bytes_max).min(chunks_max);
+        Self { chunks: Slab::with_limit(chunks_max), chunks_max, ahead: 0, ahead_max }
+    }
+
+    /// Whether three quarters of the pool are in use.
+    pub(crate) fn is_short(&self) -> bool {
+        self.chunks.len() >= self.chunks_max / 4 * 3
+    }
+
+    /// Whether there may be another chunk with octets ahead of a hole.
+    #[inline]
+    pub(crate) fn room_ahead(&self) -> bool {
+        self.ahead < self.ahead_max
     }
 
     /// Makes sure that `n` chunks can be taken without another page, within the limit.

@@ -37,6 +37,7 @@ struct Sums {
     busy_blocks: u32,
     flight_nodes: u32,
     chunks: u32,
+    ahead_chunks: u32,
 }
 
 macro_rules! hold {
@@ -86,6 +87,10 @@ impl Tcp {
         let counted = (sums.busy_blocks, sums.flight_nodes, sums.chunks);
         let pools = (held.busy_blocks, held.flight_nodes, held.chunks);
         hold!(counted == pools, "busy blocks, flight nodes, chunks: connections hold {counted:?}, pools say {pools:?}");
+        let (ahead, counted) = (self.buffers.ahead, sums.ahead_chunks);
+        hold!(ahead == counted, "{counted} chunks lie ahead of holes, the pool says {ahead}");
+        let half_open = self.syn_guard.held();
+        hold!(half_open == u64::from(held.syn_received), "{half_open} half-open connections by prefix, {held:?}");
         let records = held.connections + held.syn_received + held.time_waits;
         hold!(held.indexed == records, "{} index entries for {records} records", held.indexed);
         Ok(())
@@ -123,7 +128,9 @@ impl Tcp {
         hold!(at == c.snd_nxt, "the flight ends at {:?}, SND.NXT is {:?}", at, c.snd_nxt);
         let (counted, kept) = ((pipe, lost, sacked), (b.pipe, b.lost, b.sacked));
         hold!(counted == kept, "pipe, lost, sacked: the flight has {counted:?}, the block says {kept:?}");
-        sums.flight_nodes += self.flights.nodes_of(b);
+        let nodes = self.flights.nodes_of(b);
+        hold!(nodes == u32::from(b.flight_nodes), "{nodes} nodes of flight, the block says {}", b.flight_nodes);
+        sums.flight_nodes += nodes;
         Ok(())
     }
 
@@ -157,7 +164,7 @@ impl Tcp {
 
     /// Unread text ends at RCV.NXT; text ahead of a hole lies beyond it, in order and within the window.
     fn check_received(&self, c: &Connection, b: &Busy, sums: &mut Sums) -> Result<(), String> {
-        let mut ahead = 0;
+        let (mut ahead, mut pieces) = (0, 0);
         let mut at = b.ahead_head;
         let mut end: Option<Seq> = None;
         while at != NONE {
@@ -174,9 +181,12 @@ impl Tcp {
             ahead += chunk.len() as u32;
             end = Some(chunk.end_seq());
             sums.chunks += 1;
+            pieces += 1;
             at = chunk.next;
         }
         hold!(ahead == b.ahead_bytes, "{ahead} octets lie ahead of a hole, the block says {}", b.ahead_bytes);
+        hold!(pieces == b.ahead_chunks, "{pieces} chunks lie ahead of a hole, the block says {}", b.ahead_chunks);
+        sums.ahead_chunks += u32::from(pieces);
         let first = (b.read_head != NONE).then(|| self.buffers.get(b.read_head).seq);
         let end = self.check_chain("unread", b.read_head, Some(b.read_bytes), sums)?;
         if let (Some(first), Some(end)) = (first, end) {

@@ -14,6 +14,10 @@ const PAGE: usize = 1024;
 /// The pool of nodes of all connections of a worker.
 pub(crate) struct Flights {
     nodes: Slab<FlightNode, PAGE>,
+    /// The most nodes of one chain.
+    nodes_each: u16,
+    /// Segments looked at in this pass of the loop, to find what is acknowledged selectively or lost.
+    pub(crate) walked: u32,
 }
 
 /// A place in a chain.
@@ -25,8 +29,18 @@ pub(crate) struct Cursor {
 
 impl Flights {
     /// An empty pool for as many busy connections and some long flights.
-    pub(crate) fn new(busies: u32) -> Self {
-        Self { nodes: Slab::with_limit(busies.saturating_mul(2).clamp(1 << 16, 1 << 26)) }
+    pub(crate) fn new(busies: u32, segments_max: u16) -> Self {
+        Self {
+            nodes: Slab::with_limit(busies.saturating_mul(2).clamp(1 << 16, 1 << 26)),
+            nodes_each: segments_max.div_ceil(FLIGHT_NODE as u16),
+            walked: 0,
+        }
+    }
+
+    /// Whether a flight is as long as one may be: new segments wait until some of it is acknowledged.
+    #[inline]
+    pub(crate) fn is_long(&self, busy: &Busy) -> bool {
+        busy.flight_nodes >= self.nodes_each
     }
 
     /// Makes sure that `n` nodes can be taken without another page.
@@ -72,6 +86,7 @@ impl Flights {
             }
         }
         let Some(fresh) = self.nodes.alloc() else { return false };
+        busy.flight_nodes += 1;
         let node = &mut self.nodes[fresh];
         (node.next, node.first, node.end) = (NONE, 0, 1);
         node.slots[0] = sent;
@@ -135,6 +150,7 @@ impl Flights {
         if busy.flight_head == NONE {
             busy.flight_tail = NONE;
         }
+        busy.flight_nodes -= 1;
         self.nodes.free(head);
     }
 
@@ -159,6 +175,7 @@ impl Flights {
             self.nodes[at].next = NONE;
             busy.flight_tail = at;
         }
+        busy.flight_nodes -= 1;
         self.nodes.free(tail);
     }
 
@@ -171,6 +188,7 @@ impl Flights {
         rest.flags &= !super::block::sent::SYN;
         // The rest of the node moves to a node of its own, so that the new segment has a slot.
         let Some(fresh) = self.nodes.alloc() else { return false };
+        busy.flight_nodes += 1;
         let node = &mut self.nodes[cursor.node];
         let keep = cursor.slot as usize + 1;
         let tail = node.slots;
@@ -197,5 +215,6 @@ impl Flights {
             self.nodes.free(head);
         }
         busy.flight_tail = NONE;
+        busy.flight_nodes = 0;
     }
 }

@@ -18,8 +18,6 @@ use super::output::{Reply, Tx};
 use super::state::{Event, State};
 use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt, syn_cookie};
 
-/// Smallest MSS believed: a peer that announces less makes us send more headers than data.
-const MSS_MIN: u16 = 64;
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
 
@@ -37,7 +35,11 @@ impl Tcp {
     pub(crate) fn agree(&self, seg: &TcpSegment) -> Offer {
         let v6 = seg.source.is_ipv6();
         let options = &seg.options;
-        let mss = options.mss.map_or(self.mss_default(v6), |mss| mss.clamp(MSS_MIN, self.mss_of_link(v6)));
+        if options.mss.is_some_and(|mss| mss < self.config.mss_min) {
+            self.stats.mss_raised.increment();
+        }
+        // less than the smallest believed makes us send more headers than data
+        let mss = options.mss.unwrap_or(self.mss_default(v6)).max(self.config.mss_min).min(self.mss_of_link(v6));
         let mut offer = Offer { mss, flags: 0, snd_scale: 0, ts_recent: 0 };
         if let (Some(scale), true) = (options.window_scale, self.config.window_scaling) {
             offer.flags |= flag::SCALING;
@@ -114,6 +116,11 @@ impl Tcp {
         listener: u8,
         after: Option<Seq>,
     ) {
+        if self.conns.len() >= self.max_connections {
+            // it could not be opened: the peer tries again, and may find room then
+            self.stats.refused_table_full.increment();
+            return self.stats.dropped.count(DropReason::TableFull);
+        }
         let mode = self.listeners[usize::from(listener)].syn_cookies;
         let mut offer = self.agree(seg);
         if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
@@ -143,38 +150,65 @@ impl Tcp {
             ts_recent: offer.ts_recent,
             sent_us: self.now_us,
         };
-        if !(mode == SynCookies::Always && after.is_none()) && self.keep_syn(flow, hash, &record) {
-            self.stats.passive_opens.increment();
-        } else if mode == SynCookies::Never {
-            self.stats.refused_table_full.increment();
-            return self.stats.dropped.count(DropReason::TableFull);
+        // a number that had to be above another one is no cookie: there must be a record
+        let is_cookie = mode != SynCookies::Never && record.iss == iss;
+        let kept = if mode == SynCookies::Always && is_cookie {
+            Err(DropReason::TableFull)
         } else {
-            self.cookies.rely(self.now);
-            self.stats.syn_cookies_sent.increment();
+            self.keep_syn(flow, hash, &record, mode)
+        };
+        match kept {
+            Ok(()) => self.stats.passive_opens.increment(),
+            Err(_) if is_cookie => {
+                self.cookies.rely(self.now);
+                self.stats.syn_cookies_sent.increment();
+            }
+            Err(reason) => {
+                self.stats.refused_table_full.increment();
+                return self.stats.dropped.count(reason);
+            }
         }
         self.syn_ack(tx, &record, flow.remote, Some(seg.source_mac));
     }
 
-    /// Keeps a half-open connection, if there are not too many. Above three quarters of the limit none is kept until
-    /// half of it is reached again: a flood then costs no memory and no table.
-    fn keep_syn(&mut self, flow: &FlowId, hash: u64, record: &SynReceived) -> bool {
+    /// Whether too many connections are half open, or too many SYNs lead to nothing: a flood then costs no memory and no
+    /// table. Above three quarters of the limit this is so until half of it is reached again.
+    fn sheds(&mut self, mode: SynCookies) -> bool {
         let held: u32 = self.syns.iter().map(crate::flow::Log::len).sum();
         let mark = if self.shedding { self.max_syn_received / 2 } else { self.max_syn_received / 4 * 3 };
         self.shedding = held >= mark.max(1);
-        if self.shedding {
-            return false;
+        // who cannot send cookies has to take the SYNs as they come
+        let flood = self.syn_guard.syn(self.now_ms) && mode == SynCookies::Auto;
+        let sheds = self.shedding || flood;
+        if sheds && self.stats.syn_flood_now.get() == 0 {
+            self.stats.syn_floods.increment();
         }
-        let Some((remote, family)) = self.intern(flow.remote) else { return false };
+        self.stats.syn_flood_now.set(u64::from(sheds));
+        sheds
+    }
+
+    /// Keeps a half-open connection, if there are not too many.
+    fn keep_syn(&mut self, flow: &FlowId, hash: u64, record: &SynReceived, mode: SynCookies) -> Result<(), DropReason> {
+        let full = Err(DropReason::TableFull);
+        if self.sheds(mode) {
+            return full;
+        }
+        if !self.syn_guard.has_room(flow.remote) {
+            self.stats.syn_prefix_limited.increment();
+            return Err(DropReason::PrefixLimited);
+        }
+        let Some((remote, family)) = self.intern(flow.remote) else { return full };
         let Some(handle) = self.syns[0].push(SynReceived { remote, ..*record }) else {
             self.forget_remote(remote, family);
-            return false;
+            return full;
         };
         if self.table.insert(hash, Kind::SynReceived, handle).is_err() {
             self.syns[0].kill(handle);
             self.forget_remote(remote, family);
-            return false;
+            return full;
         }
-        true
+        self.syn_guard.take(flow.remote);
+        Ok(())
     }
 
     /// An ACK at a listener without a half-open connection: a SYN cookie that comes back, or nothing.
@@ -253,11 +287,12 @@ impl Tcp {
 
     /// An ACK that says where a half-open connection stands (RFC 9293 §3.10.7.4, RFC 5961 §4).
     fn syn_received_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, mac: MacAddr) {
-        if !self.challenges.allow(self.now) {
+        let remote = self.remote(record.remote, record.flags);
+        let name = remote_port_name(record.remote, record.remote_port);
+        if !(self.challenges_each.allow(name, self.now_ms) && self.challenges.allow(self.now)) {
             return self.stats.challenge_acks_limited.increment();
         }
         self.stats.challenge_acks.increment();
-        let remote = self.remote(record.remote, record.flags);
         let timestamps = (record.flags & flag::TIMESTAMPS != 0)
             .then(|| Timestamps { value: self.timestamp(record.local, remote), echo: record.ts_recent });
         let reply = Reply {
@@ -378,15 +413,18 @@ impl Tcp {
                 self.table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
                 let (class, position) = split(handle);
                 self.syns[class].kill(position);
+                self.syn_guard.give_back(seg.source);
             }
             None if self.table.insert(hash, Kind::Connection, id).is_err() => {
                 self.conns.free(id);
                 self.stats.refused_table_full.increment();
+                self.stats.dropped.count(DropReason::TableFull);
                 return None;
             }
             None => {}
         }
         self.stats.established.increment();
+        self.syn_guard.completed();
         let on_link = self.locals.on_link(seg.source);
         let neighbor = on_link.then(|| self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
         if let Some(slot) = self.attach(id) {
@@ -417,6 +455,7 @@ impl Tcp {
         let (class, position) = split(handle);
         if let Some(record) = self.syns[class].get(position) {
             let (remote, flags) = (record.remote, record.flags);
+            self.syn_guard.give_back(self.remote(remote, flags));
             self.forget_remote(remote, flags);
         }
         self.table.remove(hash, Kind::SynReceived, handle);
@@ -457,7 +496,16 @@ impl Tcp {
                         }
                         self.syn_ack(tx, &again, flow.remote, None);
                     }
-                    None => self.forget_syn(hash, handle),
+                    None => {
+                        if moved {
+                            // there is no room for it among those sent as often; its number may still be a cookie
+                            self.stats.syn_received_evicted.increment();
+                            self.cookies.rely(self.now);
+                        } else {
+                            self.stats.syn_received_expired.increment();
+                        }
+                        self.forget_syn(hash, handle);
+                    }
                 }
             }
         }
@@ -529,6 +577,11 @@ pub(super) fn syn_options(
 #[inline]
 pub(super) fn syn_window(config: &TcpConfig) -> u16 {
     config.receive_window.min(65_535) as u16
+}
+
+/// A number for who is answered before there is a connection, apart from those of connections.
+pub(super) fn remote_port_name(remote: u32, port: u16) -> u32 {
+    remote.wrapping_mul(0x9e37_79b1) ^ u32::from(port).wrapping_mul(0x85eb_ca6b) | 1 << 31
 }
 
 fn split(handle: u32) -> (usize, u32) {

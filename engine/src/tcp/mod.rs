@@ -52,7 +52,7 @@ pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
 use buffer::{Buffers, Chain};
 use flight::Flights;
-use limit::{EachLimit, RateLimit};
+use limit::{EachLimit, RateLimit, SynGuard};
 use locals::Locals;
 use ports::Ports;
 
@@ -154,6 +154,8 @@ pub struct Tcp {
     pub(crate) icmp: RateLimit,
     pub(crate) challenges: RateLimit,
     pub(crate) challenges_each: EachLimit,
+    resets_each: EachLimit,
+    syn_guard: SynGuard,
     pub(crate) stats: Arc<Stats>,
     pub(crate) now: Instant,
     pub(crate) now_us: u32,
@@ -220,8 +222,8 @@ impl Tcp {
                 ..Busy::default()
             },
             remotes: Slab::with_limit(records),
-            flights: Flights::new(busies),
-            buffers: Buffers::new(config.buffer_bytes),
+            flights: Flights::new(busies, config.tcp.flight_segments_max),
+            buffers: Buffers::new(config.buffer_bytes, config.out_of_order_bytes),
             syns: core::array::from_fn(|class| {
                 let records = if class == 0 { config.max_syn_received * 4 } else { config.max_syn_received };
                 Log::with_limit(records.clamp(4096, 1 << (SYN_CLASS_SHIFT - 1)))
@@ -230,12 +232,21 @@ impl Tcp {
             wheel: TimerWheel::new(0),
             dirty: Vec::with_capacity(DIRTY_MAX),
             ports: Ports::new(&config.tcp, config.shared, secrets.ports),
-            neighbors: NeighborTable::new(NeighborConfig::default(), secrets.ports),
+            neighbors: NeighborTable::new(
+                NeighborConfig { capacity: config.max_neighbors as usize, ..NeighborConfig::default() },
+                secrets.ports,
+            ),
             unresolved: Vec::with_capacity(4096),
             resets: RateLimit::new(config.resets_per_second),
             icmp: RateLimit::new(config.icmp_per_second),
-            challenges: RateLimit::new(1000),
-            challenges_each: EachLimit::new(),
+            challenges: RateLimit::uneven(config.challenge_acks_per_second, secrets.ports[0].rotate_left(29)),
+            challenges_each: EachLimit::new(config.tcp.challenge_acks_per_connection),
+            resets_each: EachLimit::new(config.tcp.resets_per_connection),
+            syn_guard: SynGuard::new(
+                config.max_syn_received_per_prefix,
+                config.syn_flood_per_second,
+                [secrets.table[0].rotate_left(11), secrets.table[1].rotate_left(23)],
+            ),
             unresolved_syns: Vec::with_capacity(1024),
             syns_woken: false,
             keep_alive: keep_alive::Sweep::default(),
@@ -257,6 +268,7 @@ impl Tcp {
         self.now = now;
         self.now_us = now.micros() as u32;
         self.now_ms = now.millis32();
+        self.flights.walked = 0;
     }
 
     /// Grows what is short and gives back what is empty, a bounded amount: called between two bursts.
@@ -275,6 +287,11 @@ impl Tcp {
         }
         self.stats.connections.set(u64::from(self.conns.len()));
         self.stats.time_wait_now.set(u64::from(self.time_waits.len()));
+        let neighbors = self.neighbors.counters();
+        self.stats.neighbors_now.set(self.neighbors.len() as u64);
+        self.stats.neighbors_evicted.set(neighbors.evicted);
+        self.stats.neighbors_refused.set(neighbors.refused);
+        self.stats.neighbor_unsolicited.set(neighbors.unsolicited);
         self.stats.syn_received_now.set(self.syns.iter().map(|log| u64::from(log.len())).sum());
     }
 
@@ -508,6 +525,7 @@ impl Tcp {
         for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)] {
             self.buffers.clear(&mut Chain { head, tail });
         }
+        self.buffers.ahead -= u32::from(b.ahead_chunks);
         self.busies.free(slot);
     }
 

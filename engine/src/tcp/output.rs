@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::app::{App, End};
 use crate::device::{Device, Frame};
+use crate::flow::FlowKey;
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
 use crate::wire::ethernet::Link;
@@ -125,7 +126,7 @@ impl Tcp {
         if seg.flags.rst() || self.shared {
             return;
         }
-        if !self.resets.allow(self.now) {
+        if !self.may_reset(seg) {
             self.stats.resets_limited.increment();
             return self.stats.dropped.count(DropReason::RstRateLimited);
         }
@@ -134,6 +135,21 @@ impl Tcp {
             self.stats.resets_sent.increment();
             self.stats.segments_sent.increment();
         }
+    }
+
+    /// The limit of all, and that of one pair of sockets: what a window full of segments draws after its connection is
+    /// gone is one answer, said often.
+    fn may_reset(&mut self, seg: &TcpSegment) -> bool {
+        if !self.resets.ready(self.now) {
+            return false;
+        }
+        let key = FlowKey {
+            local: seg.destination,
+            remote: seg.source,
+            local_port: seg.destination_port,
+            remote_port: seg.source_port,
+        };
+        self.resets_each.allow(self.hash_key(&key) as u32, self.now_ms) && self.resets.allow(self.now)
     }
 
     /// Step 8 of the loop: everything that the connections on the list want to say.
@@ -188,9 +204,18 @@ impl Tcp {
             None => {
                 let c = &self.conns[id];
                 let hop = self.next_hop(self.remote(c.remote, c.flags))?;
-                let (index, resolution) = self.neighbors.resolve(hop, now)?;
-                self.busies[slot].neighbor = Some(index);
-                resolution
+                match self.neighbors.resolve(hop, now) {
+                    Some((index, resolution)) => {
+                        self.busies[slot].neighbor = Some(index);
+                        resolution
+                    }
+                    None => {
+                        // too many are asked for already: the retransmission timer tries again
+                        self.stats.dropped.count(DropReason::NeighborUnresolved);
+                        self.set_timers(id, slot);
+                        return None;
+                    }
+                }
             }
         };
         match resolution {
@@ -323,6 +348,7 @@ impl Tcp {
             if !waiting {
                 b.timers &= !1;
                 b.flags &= !busy::PERSIST;
+                b.stalled_ms = 0;
             } else if b.timers & 1 == 0 {
                 // the peer's window is shut, or too small to be worth a segment
                 b.flags |= busy::PERSIST;

@@ -6,7 +6,7 @@ use crate::wire::{Flags, SackBlock, SackBlocks, Seq, TcpSegment};
 
 use super::Tcp;
 use super::block::{Busy, Connection, NONE, busy, flag};
-use super::buffer::{Buffers, Chain};
+use super::buffer::{Buffers, CHUNK, Chain};
 use super::conn::Conn;
 use super::segment::text_end;
 use super::state::Event;
@@ -125,11 +125,11 @@ impl Tcp {
         b.recent.copy_within(..2, 1);
         b.recent[0] = seq;
         if b.ahead_bytes.saturating_add(payload.len() as u32) > limit {
-            return self.stats.refused_memory.increment();
+            return self.stats.out_of_order_refused.increment();
         }
         let held = b.ahead_bytes;
-        if !insert_ahead(&mut self.buffers, b, seq, payload) {
-            self.stats.refused_memory.increment();
+        if !insert_ahead(&mut self.buffers, b, self.config.out_of_order_pieces, seq, payload) {
+            self.stats.out_of_order_refused.increment();
         } else if b.ahead_bytes == held {
             // all of it was held already: a duplicate beyond the hole (RFC 2883 §4.2)
             (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, seq, text_end(seq, payload));
@@ -157,11 +157,13 @@ impl Tcp {
                 b.ahead_tail = NONE;
             }
             b.ahead_bytes -= len;
+            b.ahead_chunks -= 1;
             // The application reads from a copy: the pool may be needed while it does.
-            let mut copy = [0; super::buffer::CHUNK];
+            let mut copy = [0; CHUNK];
             let n = chunk.len();
             copy[..n].copy_from_slice(chunk.bytes());
             self.buffers.free(head);
+            self.buffers.ahead -= 1;
             if n > 0 {
                 self.offer(app, id, slot, &copy[..n]);
             }
@@ -205,13 +207,12 @@ impl Tcp {
             if head == NONE || b.flags & busy::PAUSED != 0 {
                 break;
             }
-            let mut copy = [0; super::buffer::CHUNK];
+            let mut copy = [0; CHUNK];
             let n = self.buffers.get(head).len();
             copy[..n].copy_from_slice(self.buffers.get(head).bytes());
             let taken = app.received(&mut Conn { tcp: self, id }, &copy[..n]).min(n);
             let b = &mut self.busies[slot];
             b.read_bytes -= taken as u32;
-            b.flags |= busy::WINDOW_UPDATE;
             if taken < n {
                 self.buffers.get_mut(head).advance(taken);
                 b.flags |= busy::PAUSED;
@@ -274,28 +275,30 @@ pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) ->
 }
 
 /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds the
-/// newest segment, then those reported before it, then the others.
+/// newest segment, then those reported before it, then the others. The chain is walked once.
 pub(super) fn sack_blocks(buffers: &Buffers, b: &mut Busy, room: usize) -> SackBlocks {
     let mut blocks = SackBlocks::NONE;
     if core::mem::take(&mut b.duplicate) {
         blocks.push(SackBlock { start: b.duplicate_start, end: b.duplicate_end });
     }
     let first = blocks.as_slice().len();
-    let known = |blocks: &SackBlocks, block: &SackBlock| blocks.as_slice()[first..].contains(block);
-    for recent in b.recent {
-        let holds = |block: &SackBlock| recent.at_or_after(block.start) && recent.before(block.end);
-        if let Some(block) = ranges(buffers, b.ahead_head).find(holds)
-            && blocks.as_slice().len() < room
-            && !known(&blocks, &block)
-        {
-            blocks.push(block);
+    let mut recent = [None; 3];
+    let mut others = [None; 4];
+    let mut next_other = others.iter_mut();
+    for block in ranges(buffers, b.ahead_head) {
+        let mut reported = false;
+        for (holder, seq) in recent.iter_mut().zip(b.recent) {
+            if seq.at_or_after(block.start) && seq.before(block.end) {
+                *holder = Some(block);
+                reported = true;
+            }
+        }
+        if !reported && let Some(other) = next_other.next() {
+            *other = Some(block);
         }
     }
-    for block in ranges(buffers, b.ahead_head) {
-        if blocks.as_slice().len() >= room {
-            break;
-        }
-        if !known(&blocks, &block) {
+    for block in recent.into_iter().chain(others).flatten() {
+        if blocks.as_slice().len() < room && !blocks.as_slice()[first..].contains(&block) {
             blocks.push(block);
         }
     }
@@ -320,8 +323,9 @@ fn ranges(buffers: &Buffers, head: u32) -> impl Iterator<Item = SackBlock> + '_ 
     })
 }
 
-/// Puts octets into the chain of those ahead of a hole: sorted, without overlap. False if there was no chunk for all.
-fn insert_ahead(buffers: &mut Buffers, b: &mut Busy, seq: Seq, payload: &[u8]) -> bool {
+/// Puts octets into the chain of those ahead of a hole: sorted, without overlap. `pieces` of it may be small. False if
+/// there was no chunk for all.
+fn insert_ahead(buffers: &mut Buffers, b: &mut Busy, pieces: u16, seq: Seq, payload: &[u8]) -> bool {
     let (mut seq, mut payload) = (seq, payload);
     // Where it goes: after the last chunk that begins before it. In order at the end is the common case.
     let mut before = NONE;
@@ -351,7 +355,7 @@ fn insert_ahead(buffers: &mut Buffers, b: &mut Busy, seq: Seq, payload: &[u8]) -
         let gap =
             if after == NONE { payload.len() } else { ((buffers.get(after).seq - seq) as usize).min(payload.len()) };
         let (piece, rest) = payload.split_at(gap);
-        if !piece.is_empty() && append_after(buffers, b, before, seq, piece).is_none() {
+        if !piece.is_empty() && append_after(buffers, b, pieces, before, seq, piece).is_none() {
             return false;
         }
         if rest.is_empty() {
@@ -364,7 +368,7 @@ fn insert_ahead(buffers: &mut Buffers, b: &mut Busy, seq: Seq, payload: &[u8]) -
 }
 
 /// Adds a piece behind the chunk `before` (in it, if it continues it), and returns the chunk it ends in.
-fn append_after(buffers: &mut Buffers, b: &mut Busy, before: u32, seq: Seq, piece: &[u8]) -> Option<u32> {
+fn append_after(buffers: &mut Buffers, b: &mut Busy, pieces: u16, before: u32, seq: Seq, piece: &[u8]) -> Option<u32> {
     let (mut last, mut seq, mut piece) = (before, seq, piece);
     if last != NONE && buffers.get(last).end_seq() == seq {
         let n = buffers.get_mut(last).append(piece);
@@ -373,7 +377,15 @@ fn append_after(buffers: &mut Buffers, b: &mut Busy, before: u32, seq: Seq, piec
         seq += n as u32;
     }
     while !piece.is_empty() {
+        // What a peer sends in small pieces takes a chunk for each, and each is looked at when another comes: beyond some
+        // of them, chunks must be half full
+        let filled = b.ahead_bytes / (CHUNK as u32 / 2);
+        if u32::from(b.ahead_chunks) >= filled + u32::from(pieces) || !buffers.room_ahead() {
+            return None;
+        }
         let fresh = buffers.take(seq)?;
+        b.ahead_chunks += 1;
+        buffers.ahead += 1;
         let next = if last == NONE { b.ahead_head } else { buffers.get(last).next };
         let chunk = buffers.get_mut(fresh);
         chunk.next = next;

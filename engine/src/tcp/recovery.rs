@@ -154,6 +154,10 @@ pub(crate) fn take_sack(
     }
     let valid = &valid[..count];
     let Some(highest) = valid.iter().map(|v| v.1).reduce(Seq::latest) else { return };
+    if flights.walked >= env.config.scoreboard_per_pass {
+        return env.stats.sack_limited.increment();
+    }
+    let mut walked = 0;
     let mut cursor = flights.front(b);
     // Octets that earlier ACKs reported and that lie above the segment looked at
     let mut reported_above = b.sacked;
@@ -162,6 +166,7 @@ pub(crate) fn take_sack(
         if !record.start.before(highest) {
             break;
         }
+        walked += 1;
         if record.has(sent::SACKED) {
             reported_above -= u32::from(record.len);
         } else if valid.iter().any(|v| record.start.at_or_after(v.0) && record.end().at_or_before(v.1)) {
@@ -178,6 +183,13 @@ pub(crate) fn take_sack(
         }
         cursor = flights.next(at);
     }
+    note_walked(flights, walked, env);
+}
+
+/// Counts segments looked at, for the limit on them (`scoreboard_per_pass`).
+fn note_walked(flights: &mut Flights, walked: u32, env: &Env<'_>) {
+    flights.walked += walked;
+    env.stats.scoreboard_steps.add(u64::from(walked));
 }
 
 /// Marks lost what RACK (RFC 8985 §6.2 step 5) or the duplicate ACKs give up. Returns when to look again, in
@@ -192,7 +204,12 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
     if b.sacked == 0 && b.phase == Phase::Open {
         return None;
     }
-    let window = if b.flags & busy::REORDERING == 0 && segments_sacked(flights, b) >= DUP_THRESH {
+    if flights.walked >= env.config.scoreboard_per_pass {
+        // enough for this pass: the reordering timer looks again
+        return Some(1);
+    }
+    let mut walked = 0;
+    let window = if b.flags & busy::REORDERING == 0 && segments_sacked(flights, b, &mut walked) >= DUP_THRESH {
         0
     } else {
         reordering_window(b, c)
@@ -201,6 +218,7 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
         let record = *flights.get(at);
+        walked += 1;
         if !record.has(sent::SACKED | sent::LOST)
             && sent_after(b.rack_sent_us, b.rack_end, record.sent_us, record.end())
         {
@@ -214,16 +232,18 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
         }
         cursor = flights.next(at);
     }
+    note_walked(flights, walked, env);
     wait
 }
 
 /// Segments selectively acknowledged, as far as it matters.
-fn segments_sacked(flights: &Flights, b: &Busy) -> u16 {
+fn segments_sacked(flights: &Flights, b: &Busy, walked: &mut u32) -> u16 {
     let (mut count, mut cursor) = (0, flights.front(b));
     while let Some(at) = cursor
         && count < DUP_THRESH
     {
         count += u16::from(flights.get(at).has(sent::SACKED));
+        *walked += 1;
         cursor = flights.next(at);
     }
     count

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::flow::Kind;
 use crate::wire::{DropReason, Seq, TcpSegment};
 
-use super::block::{Busy, Connection, NONE, busy, flag};
+use super::block::{Busy, Connection, NONE, Phase, busy, flag};
 use super::buffer::{Buffers, Chain};
 use super::conn::Conn;
 use super::output::Tx;
@@ -259,6 +259,7 @@ impl Tcp {
             && seg.seq_len() == 0
             && !window_changed
             && b.flight_head != NONE
+            && may_count_duplicate(c, b)
         {
             b.dup_acks = b.dup_acks.saturating_add(1);
         }
@@ -365,6 +366,14 @@ fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
         return false;
     }
     seg.seq.in_window(c.rcv_nxt, window) || (seg.seq + (len - 1)).in_window(c.rcv_nxt, window)
+}
+
+/// Whether another duplicate ACK can mean that a segment has left: in recovery no more than were out at its beginning,
+/// however many are sent (RFC 5681 §3.2, last paragraph).
+#[inline]
+fn may_count_duplicate(c: &Connection, b: &Busy) -> bool {
+    let counted = u32::from(b.dup_acks) * c.payload_max();
+    b.phase == Phase::Open || b.recover.after(c.snd_una) && counted < b.recover - c.snd_una
 }
 
 /// SND.WND, SND.WL1 (§3.10.7.4, fifth step). Called after SND.UNA has moved. What moves it is newer than what set the

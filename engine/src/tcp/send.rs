@@ -252,7 +252,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let fin_sent = c.snd_nxt.after(b.snd_end);
         let fin_due = b.flags & busy::FIN_QUEUED != 0 && !fin_sent;
         let unsent = if fin_sent { 0 } else { b.snd_end - c.snd_nxt };
-        if unsent == 0 && !fin_due {
+        if unsent == 0 && !fin_due || self.flights.is_long(b) {
             return None;
         }
         let edge = c.snd_una + c.send_window();

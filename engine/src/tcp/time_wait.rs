@@ -94,7 +94,8 @@ impl Tcp {
         }
         // Nothing more is expected: whatever is not the peer's last ACK again is answered by where things stand
         if seg.seq != record.rcv_nxt || seg.seq_len() > 0 {
-            if !self.challenges.allow(self.now) {
+            let name = super::listen::remote_port_name(record.remote, record.remote_port);
+            if !(self.challenges_each.allow(name, self.now_ms) && self.challenges.allow(self.now)) {
                 return self.stats.challenge_acks_limited.increment();
             }
             self.time_wait_ack(tx, seg, &record);

@@ -108,6 +108,11 @@ impl Tcp {
                 self.remove(app, id, End::Timeout);
                 return true;
             }
+            if self.stalls(id, slot) {
+                self.stats.stalled.increment();
+                self.remove(app, id, End::Timeout);
+                return true;
+            }
             self.probe_window(id, slot);
             return false;
         }
@@ -118,6 +123,12 @@ impl Tcp {
         // A peer that has shut its window under what is in flight, and answers, is not dead either (MUST-37)
         let shut = !opening && self.conns[id].send_window() == 0;
         let unanswered = if shut { b.probes } else { b.backoff };
+        if shut && self.stalls(id, slot) {
+            self.stats.stalled.increment();
+            self.remove(app, id, End::Timeout);
+            return true;
+        }
+        let b = &self.busies[slot];
         if unanswered >= limit || (patience && unanswered > 0) {
             self.remove(app, id, if opening { End::SynTimeout } else { End::Timeout });
             return true;
@@ -141,6 +152,28 @@ impl Tcp {
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
         false
+    }
+
+    /// Whether the peer has kept its window shut, or so small that not even a segment went, for longer than it may (RFC
+    /// 6429). Only asked when the persist timer fires, so that the clock runs from the first time.
+    fn stalls(&mut self, id: u32, slot: u32) -> bool {
+        let pressed = self.buffers.is_short() || self.conns.len() >= self.max_connections / 8 * 7;
+        let Some(limit) = self.stall_limit_ms(pressed) else {
+            self.busies[slot].stalled_ms = 0;
+            return false;
+        };
+        let (c, b) = (&self.conns[id], &mut self.busies[slot]);
+        let moved = c.snd_una - b.stalled_una;
+        if b.stalled_ms == 0 || moved >= c.payload_max() {
+            (b.stalled_ms, b.stalled_una) = (self.now_ms.max(1), c.snd_una);
+        }
+        self.now_ms.wrapping_sub(b.stalled_ms) >= limit
+    }
+
+    fn stall_limit_ms(&self, pressed: bool) -> Option<u32> {
+        let under_pressure = pressed.then_some(self.config.stall_timeout_under_pressure);
+        let limit = self.config.stall_timeout.into_iter().chain(under_pressure).min()?;
+        Some(limit.as_millis().clamp(1, 1 << 31) as u32)
     }
 
     /// The tail loss probe's timer (RFC 8985 §7.3), which may have been set before the newest segment was sent.
@@ -174,8 +207,12 @@ impl Tcp {
         if !open {
             self.stats.window_probes.increment();
         }
-        let at = self.now_ms.wrapping_add(rtt::rto_ms(b, &self.config).max(1));
-        b.rtx_at = at;
+        let mut wait = rtt::rto_ms(b, &self.config).max(1);
+        if let Some(limit) = self.config.stall_timeout {
+            let stalled = self.now_ms.wrapping_sub(b.stalled_ms);
+            wait = wait.min((limit.as_millis() as u32).saturating_sub(stalled).max(1));
+        }
+        b.rtx_at = self.now_ms.wrapping_add(wait);
         b.timers |= 1;
         self.mark_dirty(id);
     }

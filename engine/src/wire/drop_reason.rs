@@ -88,6 +88,8 @@ drop_reasons! {
     NoTimestamp => "no_timestamp",
     /// There is no room for another connection.
     TableFull => "table_full",
+    /// A SYN of a prefix of sources that has too many half-open connections.
+    PrefixLimited => "prefix_limited",
     /// A frame to send whose next hop did not resolve.
     NeighborUnresolved => "neighbor_unresolved",
     /// A frame to send for which the device had no buffer or no room.

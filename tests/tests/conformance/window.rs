@@ -154,6 +154,27 @@ checks! {
         }
     }
 
+    /// A connection whose reader paused once has, when all is read and sent, no more than an idle one has.
+    fn a_paused_reader_costs_nothing_afterwards(bed) {
+        let mut c = bed.open(ECHO, &Offer::plain().window(4000));
+        c.window = 0;
+        // more than the echo may keep to send: it stops reading
+        let text = pattern(300_000);
+        for piece in text.chunks(1300) {
+            c.data(piece);
+            c.drain();
+        }
+        let unread = bed.engine(|engine| engine.held().chunks);
+        c.need(unread > 140, "nothing is unread");
+        c.window = 60_000;
+        c.ack();
+        c.reads_within(&text, 20_000);
+        bed.run(5_000);
+        let held = bed.engine(|engine| engine.held());
+        c.need((held.connections, held.busy_blocks, held.chunks) == (1, 0, 0), &format!("{held:?}"));
+        c.still_open("after the pause");
+    }
+
     /// §3.8.6.2.2 SWS at the receiver: a window that opens by an octet is not announced.
     fn receiver_avoids_silly_windows(bed) {
         let bed = Bed::with(bed.is_v6(), |config| config.tcp.receive_window = 20_000);
