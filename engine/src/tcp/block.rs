@@ -205,6 +205,10 @@ pub(crate) mod busy {
     pub(crate) const UNDO_DSACK: u32 = 1 << 24;
     /// A keep-alive probe is due.
     pub(crate) const KEEP_ALIVE: u32 = 1 << 25;
+    /// Nagle's algorithm is on where the configuration has it off, or off where it has it on.
+    pub(crate) const NAGLE_OTHER: u32 = 1 << 26;
+    /// Only full segments are sent.
+    pub(crate) const CORK: u32 = 1 << 27;
     /// Flags that an idle connection may lose with its busy block.
     pub(crate) const FORGETTABLE: u32 = REORDERING | UNDO | UNDO_DSACK | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR;
 }

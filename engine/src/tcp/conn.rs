@@ -78,6 +78,17 @@ impl Conn<'_> {
         if b.snd_end.after(c.snd_una) { b.snd_end - c.snd_una } else { 0 }
     }
 
+    /// Most octets of payload in a segment to the peer, now: its MSS option, the path's MTU and our options bound it.
+    pub fn payload_max(&self) -> u16 {
+        self.tcp.conns[self.id].payload_max() as u16
+    }
+
+    /// Octets received in order that the application has not taken yet.
+    pub fn unread(&self) -> u32 {
+        let slot = self.tcp.conns[self.id].busy;
+        if slot == NONE { 0 } else { self.tcp.busies[slot].read_bytes }
+    }
+
     /// The busy block, if data may still be queued.
     #[inline]
     fn sending(&mut self) -> Option<&mut Busy> {
@@ -141,6 +152,27 @@ impl Conn<'_> {
         self.tcp.config.send_buffer.saturating_sub(self.queued()) as usize
     }
 
+    /// Turns Nagle's algorithm (RFC 9293 §3.7.4) on or off for this connection; it begins as configured.
+    pub fn set_nagle(&mut self, on: bool) {
+        self.set_policy(busy::NAGLE_OTHER, on != self.tcp.config.nagle);
+    }
+
+    /// While on, only full segments are sent; what is left goes when it is turned off, or with the FIN.
+    pub fn set_cork(&mut self, on: bool) {
+        self.set_policy(busy::CORK, on);
+    }
+
+    fn set_policy(&mut self, bit: u32, on: bool) {
+        let slot = self.tcp.conns[self.id].busy;
+        if slot == NONE && !on {
+            return;
+        }
+        let Some(slot) = self.tcp.attach(self.id) else { return };
+        let b = &mut self.tcp.busies[slot];
+        b.flags = if on { b.flags | bit } else { b.flags & !bit };
+        self.tcp.mark_dirty(self.id);
+    }
+
     /// Closes our direction (RFC 9293 §3.10.4): a FIN follows the last queued octet, on its segment if it fits. The
     /// peer may go on sending.
     #[inline]
@@ -168,6 +200,17 @@ impl Conn<'_> {
         let Some(slot) = self.tcp.attach(self.id) else { return };
         self.tcp.busies[slot].flags |= busy::ABORT;
         self.tcp.mark_dirty(self.id);
+    }
+
+    /// Acknowledges at the end of this pass what has been received and not yet acknowledged: without the delay of RFC
+    /// 9293 §3.8.6.3. False if all of it has been acknowledged.
+    pub fn acknowledge(&mut self) -> bool {
+        let slot = self.tcp.conns[self.id].busy;
+        let due = slot != NONE && self.tcp.busies[slot].unacked_segments > 0;
+        if due {
+            self.tcp.ack_now(self.id);
+        }
+        due
     }
 
     /// Asks for the octets that [`App::received`](crate::app::App::received) did not take: they are offered again at

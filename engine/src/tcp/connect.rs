@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::app::{ConnId, ConnectError};
+use crate::config::Listener;
 use crate::flow::Kind;
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
@@ -59,6 +60,18 @@ impl Net<'_> {
         Some(Conn { tcp: self.tcp, id: id.0 })
     }
 
+    /// Listens on more ports. Returns the number that [`App::accepted`](crate::app::App::accepted) will name, or `None`
+    /// if there are 254 listeners already or one of the ports is taken.
+    pub fn listen(&mut self, listener: Listener) -> Option<usize> {
+        self.tcp.listen(listener)
+    }
+
+    /// Ends a listener: SYNs to its ports are answered by RST from now on. Connections that it accepted stay, and a
+    /// handshake that is under way may still end in [`App::accepted`](crate::app::App::accepted).
+    pub fn stop_listening(&mut self, listener: usize) {
+        self.tcp.stop_listening(listener);
+    }
+
     /// Whether the next hop to `remote` is known. Asks for it if it is not.
     pub fn resolve(&mut self, remote: IpAddr) -> NextHop {
         let Some(hop) = self.tcp.next_hop(remote) else { return NextHop::Unreachable };
@@ -95,6 +108,27 @@ impl Net<'_> {
 }
 
 impl Tcp {
+    fn listen(&mut self, listener: Listener) -> Option<usize> {
+        let ports = usize::from(listener.first_port)..=usize::from(listener.last_port);
+        let index = self.listeners.len();
+        let free = self.listening[ports.clone()].iter().all(|&taken| taken == 0);
+        // the last number means a connection that we opened
+        if index + 1 >= usize::from(ACTIVE) || ports.is_empty() || !free {
+            return None;
+        }
+        self.listening[ports].fill(index as u8 + 1);
+        self.listeners.push(listener);
+        Some(index)
+    }
+
+    fn stop_listening(&mut self, listener: usize) {
+        for port in &mut self.listening {
+            if usize::from(*port) == listener + 1 {
+                *port = 0;
+            }
+        }
+    }
+
     /// Where packets to `remote` go first: the remote itself if it is on the link, else the gateway.
     #[inline]
     pub(crate) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {

@@ -271,9 +271,10 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         if payload < mss && payload > 0 && !fin {
             let all = payload == unsent;
             let idle = c.snd_nxt == c.snd_una;
-            let nagle_holds = self.config.nagle && !idle;
+            let nagle_holds = !idle && self.config.nagle != (b.flags & busy::NAGLE_OTHER != 0);
             let forced = b.flags & busy::OVERRIDE != 0;
-            if !(forced || all && !nagle_holds || payload >= b.snd_wnd_max / 2) {
+            let corked = b.flags & busy::CORK != 0;
+            if !(forced || all && !nagle_holds && !corked || payload >= b.snd_wnd_max / 2) {
                 return None;
             }
         }
