@@ -121,34 +121,94 @@ static __always_inline __u32 read_be32(const __u8 *octets)
 	return (__u32)octets[0] << 24 | (__u32)octets[1] << 16 | (__u32)octets[2] << 8 | octets[3];
 }
 
+/*
+ * Without CAP_PERFMON the verifier takes pointers plus constants only. The compiler must not make a base and an index of
+ * a pointer that is stepped through an array.
+ */
+#define STEPPED(pointer) asm volatile("" : "+r"(pointer))
+
+/*
+ * The ranges are walked without a branch on what they hold: each one would be a way more for the verifier to follow, and
+ * without CAP_PERFMON it follows the ones that speculation takes, too.
+ */
+static __always_inline __u64 less(__u64 a, __u64 b)
+{
+	return ((~a & b) | ((~a | b) & (a - b))) >> 63;
+}
+
+static __always_inline __u64 less128(__u64 a_high, __u64 a_low, __u64 b_high, __u64 b_low)
+{
+	return less(a_high, b_high) | (~less(b_high, a_high) & less(a_low, b_low) & 1);
+}
+
 static __always_inline int owns4(const struct config *cfg, __u32 address)
 {
+	const struct range4 *range = cfg->range4;
+	__u64 found = 0;
+
 	for (__u32 i = 0; i < RANGES_MAX; i++) {
 		if (i >= cfg->range4_count)
 			break;
-		if (address >= cfg->range4[i].first && address <= cfg->range4[i].last)
-			return 1;
+		found |= ~(less(address, range->first) | less(range->last, address)) & 1;
+		/* Not even after the last may it point beyond. */
+		if (i + 1 == RANGES_MAX)
+			break;
+		range++;
+		STEPPED(range);
 	}
-	return 0;
+	return found != 0;
 }
 
 static __always_inline int owns6(const struct config *cfg, const struct in6_addr *address)
 {
 	__u64 high = (__u64)bpf_ntohl(address->in6_u.u6_addr32[0]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[1]);
 	__u64 low = (__u64)bpf_ntohl(address->in6_u.u6_addr32[2]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[3]);
+	const struct range6 *range = cfg->range6;
+	__u64 found = 0;
 
 	for (__u32 i = 0; i < RANGES_MAX; i++) {
 		if (i >= cfg->range6_count)
 			break;
 
-		const struct range6 *range = &cfg->range6[i];
-		int from = high > range->first_high || (high == range->first_high && low >= range->first_low);
-		int to = high < range->last_high || (high == range->last_high && low <= range->last_low);
+		__u64 before = less128(high, low, range->first_high, range->first_low);
+		__u64 after = less128(range->last_high, range->last_low, high, low);
 
-		if (from && to)
-			return 1;
+		found |= ~(before | after) & 1;
+		/* Not even after the last may it point beyond. */
+		if (i + 1 == RANGES_MAX)
+			break;
+		range++;
+		STEPPED(range);
 	}
-	return 0;
+	return found != 0;
+}
+
+/*
+ * What follows an IPv4 header of so many words of 32 bits, 15 at most. No loop: what bounds it would not bound the ways
+ * that speculation takes through it.
+ */
+static __always_inline void *after_ipv4(void *header, __u32 words)
+{
+	void *payload = header + sizeof(struct iphdr);
+
+#define ONE_MORE_THAN(n)            \
+	if (words <= (n))           \
+		return payload;     \
+	payload += 4;               \
+	STEPPED(payload)
+
+	ONE_MORE_THAN(5);
+	ONE_MORE_THAN(6);
+	ONE_MORE_THAN(7);
+	ONE_MORE_THAN(8);
+	ONE_MORE_THAN(9);
+	ONE_MORE_THAN(10);
+	ONE_MORE_THAN(11);
+	ONE_MORE_THAN(12);
+	ONE_MORE_THAN(13);
+	ONE_MORE_THAN(14);
+#undef ONE_MORE_THAN
+	return payload;
 }
 
 static __always_inline int owns_port(const struct config *cfg, __be16 port)
@@ -185,7 +245,7 @@ static __always_inline int ours_icmp_error4(const struct config *cfg, void *at, 
 	if (!FITS(quoted, data_end) || quoted->protocol != IPPROTO_TCP || !owns4(cfg, bpf_ntohl(quoted->saddr)))
 		return 0;
 
-	__be16 *source_port = (void *)quoted + quoted->ihl * 4;
+	__be16 *source_port = after_ipv4(quoted, quoted->ihl);
 
 	return FITS(source_port, data_end) && owns_port(cfg, *source_port);
 }
@@ -202,7 +262,7 @@ static __always_inline int ours_ipv4(const struct config *cfg, void *at, void *d
 	if (ip->frag_off & bpf_htons(0x3fff))
 		return 0;
 
-	void *payload = at + ip->ihl * 4;
+	void *payload = after_ipv4(ip, ip->ihl);
 
 	if (ip->protocol == IPPROTO_ICMP)
 		return ours_icmp_error4(cfg, payload, data_end);

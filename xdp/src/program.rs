@@ -250,10 +250,20 @@ fn program_error(name: &str, error: ProgramError) -> OpenError {
             if io_error.raw_os_error() == Some(libc::EPERM) {
                 return no_privilege(name);
             }
-            rejected(chain(&error))
+            rejected(verdict_of(&error))
         }
-        _ => rejected(chain(&error)),
+        _ => rejected(verdict_of(&error)),
     }
+}
+
+/// What the verifier's log says last, its statistics left out: why it refused. The log begins with the program.
+fn verdict_of(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
+    let log = verifier_log.to_string();
+    let figures = ["processed ", "verification ", "stack depth "];
+    let said = |line: &&str| !line.is_empty() && !figures.iter().any(|figure| line.starts_with(figure));
+    let last = log.lines().map(str::trim).rfind(said).unwrap_or("the verifier says no more");
+    format!("{io_error}: {}", last.chars().take(200).collect::<String>())
 }
 
 fn no_privilege(name: &str) -> OpenError {
