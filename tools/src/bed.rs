@@ -12,7 +12,8 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::process;
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -351,6 +352,51 @@ impl Bed {
     /// The bed's name, from which follow those of its namespaces and devices.
     pub fn name(&self) -> &BedName {
         &self.name
+    }
+}
+
+/// A bed that a process of its own takes away when this value goes, or when this process does, however it ends: so that
+/// it need not keep the privilege to do it.
+#[derive(Debug)]
+pub struct BedInCare {
+    name: BedName,
+    keeper: Child,
+}
+
+impl Bed {
+    /// Leaves the removal to another process of this program. Tests cannot: they are another program.
+    ///
+    /// # Errors
+    /// Exit 3 if it cannot be started; the bed is then removed.
+    pub fn in_care(self) -> Result<BedInCare> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["veth", "down", "--name", &self.name.0, "--after-stdin"]);
+        // A Ctrl-C is not meant for it. It has nothing to say unless it fails.
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn();
+        let what = "cannot start the process that removes the bed";
+        let keeper = child.map_err(|error| Error::environment(what, error, "raise `ulimit -u`"))?;
+        let name = self.name.clone();
+        // From here on it is the other's.
+        std::mem::forget(self);
+        Ok(BedInCare { name, keeper })
+    }
+}
+
+impl BedInCare {
+    /// The bed's name, from which follow those of its namespaces and devices.
+    pub fn name(&self) -> &BedName {
+        &self.name
+    }
+}
+
+impl Drop for BedInCare {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        match self.keeper.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("syncline: cannot remove test bed {}: {status}", self.name),
+            Err(error) => eprintln!("syncline: cannot remove test bed {}: {error}", self.name),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod flood;
 mod load;
 mod output;
 mod pair;
@@ -49,7 +50,11 @@ fn veth(action: VethAction) -> Result<Exit> {
             bed::up(&bed.name, &spec.into())?;
             print(&bed::status(&bed.name)?.unwrap_or_default())?;
         }
-        VethAction::Down(bed) => {
+        VethAction::Down { bed, after_stdin } => {
+            if after_stdin {
+                // Whatever ends it: that the other process is gone is all that matters.
+                let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            }
             let there = bed::down(&bed.name)?;
             print(&if there { format!("{} removed\n", bed.name) } else { format!("there is no {}\n", bed.name) })?;
         }

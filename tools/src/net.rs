@@ -43,6 +43,11 @@ impl Cidr {
         self.0.prefix_len()
     }
 
+    /// The network alone, without the host's bits.
+    pub fn network(self) -> IpNet {
+        self.0.trunc()
+    }
+
     /// Whether `addr` is on the same link.
     pub fn contains(self, addr: IpAddr) -> bool {
         self.0.contains(&addr)

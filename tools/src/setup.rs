@@ -90,6 +90,19 @@ pub fn check_memory(workers: usize, connections: u64) -> Result<()> {
 /// # Errors
 /// Exit 2 or 3, as the device says.
 pub fn open(args: &DeviceArgs, queues: usize, peer_is_engine: bool) -> Result<(Interface, Vec<XdpDevice>)> {
+    open_with(args, queues, peer_is_engine, &[])
+}
+
+/// The same; what comes for the addresses in `more` is ours, too, though nobody is told that they are here.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_with(
+    args: &DeviceArgs,
+    queues: usize,
+    peer_is_engine: bool,
+    more: &[syncline_xdp::AddressRange],
+) -> Result<(Interface, Vec<XdpDevice>)> {
     if let Some(netns) = &args.netns {
         crate::netns::enter(netns)?;
     }
@@ -102,7 +115,7 @@ pub fn open(args: &DeviceArgs, queues: usize, peer_is_engine: bool) -> Result<(I
         Some((shared, ports)) => {
             Claim::Shared { addresses: vec![shared.addr()], port_first: ports.first(), port_last: ports.last() }
         }
-        None => Claim::Owned(args.addr.iter().map(range).collect()),
+        None => Claim::Owned(args.addr.iter().map(range).chain(more.iter().copied()).collect()),
     };
     let options = Options {
         vlan_id: args.vlan,

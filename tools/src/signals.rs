@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
+use crate::privilege;
 
 /// How urgently a run is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +42,11 @@ impl StopFlag {
         let flag = Self::new();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
         let raised = flag.clone();
-        let watch = move || signals.forever().for_each(|_| raised.escalate());
+        let watch = move || {
+            // Waiting for a signal takes no privilege. Where it cannot be given up, the threads at work say so.
+            let _ = privilege::give_up();
+            signals.forever().for_each(|_| raised.escalate());
+        };
         thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;
         Ok(flag)
     }

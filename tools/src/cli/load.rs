@@ -1,6 +1,7 @@
 //! `syncline load`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -8,7 +9,8 @@ use serde::{Serialize, Serializer};
 
 use super::{DeviceArgs, OutputArgs};
 use crate::error::{Error, Result};
-use crate::net::Target;
+use crate::flood::guard;
+use crate::net::{Cidr, Target};
 use crate::report::Threshold;
 use crate::units::{self, BitRate, Count, Octets, OfferedRate, Rate, Span};
 
@@ -28,6 +30,8 @@ pub enum Profile {
     Bulk,
     /// HTTP/1.1
     Http,
+    /// SYNs from addresses that are not ours, never completed
+    SynFlood,
 }
 
 impl Profile {
@@ -40,6 +44,7 @@ impl Profile {
             Self::Hold => "hold",
             Self::Bulk => "bulk",
             Self::Http => "http",
+            Self::SynFlood => "syn-flood",
         }
     }
 }
@@ -114,7 +119,9 @@ Examples:
   syncline load --netns syn-a --dev syn-a0 --addr 10.9.0.1/24 --target 10.9.0.2:80 \\
       --profile http --rate 10k --duration 30s --threshold 'latency_us.transaction.p99<2000'
   syncline load --netns syn-a --dev syn-a0 --addr 10.9.0.1-10.9.0.50/24 --target 10.9.0.2:80 \\
-      --profile hold --connections 1M --rate 50k --hold 60s --json report.json")]
+      --profile hold --connections 1M --rate 50k --hold 60s --json report.json
+  syncline load --netns syn-a --dev syn-a0 --addr 10.9.0.1/24 --target 10.9.0.2:80 \\
+      --profile syn-flood --spoof 198.18.0.0/15 --rate 100k --duration 30s")]
 pub struct LoadArgs {
     /// The device.
     #[command(flatten)]
@@ -188,6 +195,13 @@ pub struct LoadArgs {
     /// Report the SHA-256 of what was received, for the first answers
     #[arg(long)]
     pub digest: bool,
+    /// Where the sources of a flood come from, at most one range of each family
+    /// [default: 198.18.0.0/15, 2001:2::/48] (syn-flood)
+    #[arg(long, value_name = "CIDR")]
+    pub spoof: Vec<Cidr>,
+    /// Flood targets, or in the name of sources, that may be somebody else's (syn-flood)
+    #[arg(long)]
+    pub allow_public_target: bool,
     /// Condition on the report: `latency_us.connect.p99<2000` (repeatable)
     #[arg(long, value_name = "EXPR")]
     #[serde(serialize_with = "as_written")]
@@ -235,7 +249,8 @@ impl LoadArgs {
     }
 
     fn check_profile(&self) -> Result<()> {
-        use Profile::{Bulk, Hold, Http, Rr};
+        use Profile::{Bulk, Connect, Crr, Hold, Http, Rr, SynFlood};
+        const ALL: [Profile; 6] = [Connect, Crr, Rr, Hold, Bulk, Http];
         let only = |flag: &str, given: bool, profiles: &[Profile]| {
             if !given || profiles.contains(&self.profile) {
                 return Ok(());
@@ -250,6 +265,19 @@ impl LoadArgs {
         only("--bitrate", self.bitrate.is_some(), &[Bulk])?;
         only("--request-rate", self.request_rate.is_some(), &[Rr, Http])?;
         only("--requests-per-connection", self.requests_per_connection.is_some(), &[Rr, Http])?;
+        only("--concurrency", self.concurrency.is_some(), &ALL)?;
+        only("--max-in-flight", self.max_in_flight.is_some(), &ALL)?;
+        only("--ramp", self.ramp.is_some(), &ALL)?;
+        only("--request-bytes", self.request_bytes.is_some(), &ALL)?;
+        only("--response-bytes", self.response_bytes.is_some(), &ALL)?;
+        only("--piggyback", self.piggyback, &ALL)?;
+        only("--first-close", self.first_close.is_some(), &ALL)?;
+        only("--digest", self.digest, &ALL)?;
+        only("--spoof", !self.spoof.is_empty(), &[SynFlood])?;
+        only("--allow-public-target", self.allow_public_target, &[SynFlood])?;
+        if self.profile == SynFlood {
+            self.check_flood()?;
+        }
         if self.profile == Hold && self.connections.is_none() {
             return Err(Error::usage("--profile hold", "does not know how many", "give --connections N"));
         }
@@ -257,6 +285,29 @@ impl LoadArgs {
             return Err(Error::usage("the run would not end", "it has no limit", "give --duration S or --count N"));
         }
         Ok(())
+    }
+}
+
+impl LoadArgs {
+    fn check_flood(&self) -> Result<()> {
+        if self.device.shared_addr.is_some() || self.device.local_ports.is_some() {
+            let flag = if self.device.shared_addr.is_some() { "--shared-addr" } else { "--local-ports" };
+            let why = "says nothing to --profile syn-flood";
+            return Err(Error::usage(flag, why, "give --addr: an address to ask for the next hop with"));
+        }
+        for (index, range) in self.spoof.iter().enumerate() {
+            if self.spoof[..index].iter().any(|other| other.addr().is_ipv4() == range.addr().is_ipv4()) {
+                let why = "is the second of its family";
+                return Err(Error::usage(format!("--spoof {range}"), why, "name one range of each family"));
+            }
+        }
+        if self.allow_public_target { Ok(()) } else { guard::check(&self.target, &self.spoof) }
+    }
+
+    /// The range that sources towards `target` are drawn from.
+    pub fn spoof_for(&self, target: IpAddr) -> Option<Cidr> {
+        let default = || guard::SPOOF_DEFAULT.iter().filter_map(|range| range.parse().ok());
+        self.spoof.iter().copied().chain(default()).find(|range| range.addr().is_ipv4() == target.is_ipv4())
     }
 }
 
@@ -313,11 +364,27 @@ mod tests {
             ("--target 10.0.0.2:80 --profile http --count 1 --path x", "begin with /"),
             ("--target 10.0.0.2:80 --profile crr --count 1 --gateway 10.2.0.1", "none of the addresses"),
             ("--target 10.0.0.2:80 --profile crr --count 1 --addr 10.0.0.1-10.0.0.9/24", "overlaps"),
+            ("--target 10.0.0.2:80 --profile crr --count 1 --spoof 10.1.0.0/16", "it goes with syn-flood"),
+            ("--target 10.0.0.2:80 --profile syn-flood", "would not end"),
+            ("--target 10.0.0.2:80 --profile syn-flood --count 1 --concurrency 2", "says nothing to"),
+            ("--target 10.0.0.2:80 --profile syn-flood --count 1 --spoof 8.0.0.0/8", "never asked"),
+            ("--target 10.0.0.2:80 --profile syn-flood --count 1 --spoof 10.1.0.0/16 --spoof 10.2.0.0/16", "second"),
+            ("--target 8.8.8.8:53 --gateway 10.0.0.254 --profile syn-flood --count 1", "an attack"),
         ] {
             let error = load(words).check().unwrap_err();
             assert_eq!(error.exit(), Exit::Usage);
             assert!(error.to_string().contains(why), "{words}: {error}");
         }
+    }
+
+    #[test]
+    fn a_flood_has_sources_of_its_targets_family() {
+        let args = load("--target 10.0.0.2:80 --profile syn-flood --count 1 --spoof 10.64.0.0/10");
+        assert_eq!(args.check(), Ok(()));
+        let range = |target: &str| args.spoof_for(target.parse().unwrap()).unwrap().to_string();
+        assert_eq!((range("10.0.0.2"), range("fd00::1")), ("10.64.0.0/10".into(), "2001:2::/48".into()));
+        let words = "--target 8.8.8.8:53 --gateway 10.0.0.254 --profile syn-flood --count 1 --allow-public-target";
+        assert_eq!(load(words).check(), Ok(()));
     }
 
     #[test]

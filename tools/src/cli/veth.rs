@@ -33,7 +33,14 @@ pub enum VethAction {
         spec: SpecArgs,
     },
     /// Remove the bed and all that is in it
-    Down(NameArgs),
+    Down {
+        /// The bed.
+        #[command(flatten)]
+        bed: NameArgs,
+        /// Once standard input has ended: what takes a bed away for a process that gave up the privilege to do it
+        #[arg(long, hide = true)]
+        after_stdin: bool,
+    },
     /// Show the bed's namespaces, devices and addresses
     Status(NameArgs),
 }

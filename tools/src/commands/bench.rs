@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use syncline_engine::config::{AddressRange, Config};
 use syncline_engine::device::ring;
 
-use super::load::publish;
+use super::output::Output;
 use super::pair::{self, PORT};
 use super::progress::Progress;
 use super::{demo, raw};
 use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
 use crate::error::{Error, Exit, Result};
+use crate::privilege;
 use crate::setup;
 use crate::signals::StopFlag;
 
@@ -42,6 +43,7 @@ pub(super) fn run(what: &BenchWhat) -> Result<Exit> {
 
 fn ring(args: &RingArgs) -> Result<Exit> {
     let stop = StopFlag::on_signals()?;
+    let output = Output::open(&args.output)?;
     let cores = match args.cores.as_ref().map(|cores| cores.as_slice()) {
         None => demo::cores(),
         Some(&[server, load]) => [Some(server), Some(load)],
@@ -58,9 +60,10 @@ fn ring(args: &RingArgs) -> Result<Exit> {
         load_plan.plan.requests = Some(0);
     }
     let progress = Progress::new(&args.output);
+    privilege::give_up()?;
     let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, progress)?;
     report.host = setup::host_facts(None, "ring", &[cores[1]]);
-    publish(&report, &args.output)
+    output.publish(&report)
 }
 
 fn config(first: IpAddr, last: IpAddr) -> Config {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use syncline_engine::config::{AddressRange, Config};
 use syncline_xdp::{Claim, Interface, Options, XdpDevice};
 
-use super::load::publish;
+use super::output::Output;
 use super::pair::{self, PORT};
 use super::print;
 use super::progress::Progress;
@@ -14,7 +14,7 @@ use crate::cli::DemoArgs;
 use crate::error::{Exit, Result};
 use crate::netns;
 use crate::signals::StopFlag;
-use crate::{host, setup};
+use crate::{host, privilege, setup};
 
 /// The server's address.
 const SERVER: [u8; 4] = [10, 0, 0, 1];
@@ -34,7 +34,8 @@ const AT_ONCE: u32 = 512;
 /// Exit 3 if the host lacks something.
 pub(super) fn run(args: &DemoArgs) -> Result<Exit> {
     let stop = StopFlag::on_signals()?;
-    let bed = Bed::fresh(&BedSpec::default())?;
+    let output = Output::open(&args.output)?;
+    let bed = Bed::fresh(&BedSpec::default())?.in_care()?;
     let name = bed.name();
     let quiet = args.output.json_on_stdout();
     if !quiet {
@@ -56,11 +57,12 @@ pub(super) fn run(args: &DemoArgs) -> Result<Exit> {
     load_plan.command = "demo";
     let cores = cores();
     let progress = Progress::new(&args.output);
+    privilege::give_up()?;
     let report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, progress);
     drop(bed);
     let mut report = report?;
     report.host = setup::host_facts(Some(&load_end), load_end.name(), &[cores[1]]);
-    publish(&report, &args.output)
+    output.publish(&report)
 }
 
 /// The server's core and the load's: apart where there are two.

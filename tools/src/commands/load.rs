@@ -8,16 +8,18 @@ use std::time::{Duration, SystemTime};
 use syncline_engine::config::Config;
 use syncline_engine::worker::Worker;
 
+use super::flood;
+use super::output::Output;
 use super::progress::Progress;
-use super::{print, write_json};
+use crate::cli::LoadArgs;
 use crate::cli::load::{CloseMode, FirstClose, Profile as ProfileName, ResponseLength};
-use crate::cli::{LoadArgs, OutputArgs};
 use crate::error::{Error, Exit, Result};
 use crate::load::{self, Client, Control, Exchange, FirstCloser, Load, Plan, Profile, Response, Supply, Transfer};
+use crate::privilege;
+use crate::report::Threshold;
 use crate::report::blocks::Detail;
 use crate::report::model::{Report, SupplyReport, TargetReport, TransferReport};
 use crate::report::verdict::{self, Context};
-use crate::report::{Threshold, text};
 use crate::run::collect::Collected;
 use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable};
 use crate::setup::{self, Pages};
@@ -57,12 +59,16 @@ pub(super) struct LoadPlan {
 /// Exit 2 or 3 before the start, 3 if the device fails.
 pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     args.check()?;
+    if args.profile == ProfileName::SynFlood {
+        return flood::run(args);
+    }
     let stop = StopFlag::on_signals()?;
     let clock = MonotonicClock::start();
     let cores = setup::cores(&args.device);
     let mut plan = plan(args, cores.len() as u64)?;
     let supply = supply(args, &plan)?;
     setup::check_memory(cores.len(), args.connections.map_or(0, |held| held.0))?;
+    let output = Output::open(&args.output)?;
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     if args.device.shared_addr.is_some() {
         let remotes: HashSet<_> = args.target.iter().map(|target| target.0.ip()).collect();
@@ -80,21 +86,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
         time_wait_s: supply.rest.as_secs_f64(),
         rate_max_cps: supply.rate_max_cps(),
     });
-    publish(&report, &args.output)
-}
-
-/// Writes the report where it belongs, and returns what the process ends with.
-///
-/// # Errors
-/// Exit 3 if it cannot be written.
-pub(super) fn publish(report: &Report, output: &OutputArgs) -> Result<Exit> {
-    if let Some(file) = &output.json {
-        write_json(file, report)?;
-    }
-    if !output.json_on_stdout() {
-        print(&text::render(report))?;
-    }
-    Ok(report.exit())
+    output.publish(&report)
 }
 
 fn plan(args: &LoadArgs, workers: u64) -> Result<LoadPlan> {
@@ -105,6 +97,7 @@ fn plan(args: &LoadArgs, workers: u64) -> Result<LoadPlan> {
         ProfileName::Hold => Profile::Hold,
         ProfileName::Bulk => Profile::Bulk,
         ProfileName::Http => Profile::Http,
+        ProfileName::SynFlood => return Err(Error::unexpected("a SYN flood", "makes no connections")),
     };
     let mut plan = Plan::new(profile, args.target.iter().map(|target| target.0).collect());
     plan.load = shape(args, &plan, workers);
@@ -351,6 +344,7 @@ fn generate<D: Waitable + Send + 'static>(
 where
     Worker<D, Client, Pages>: Send,
 {
+    privilege::give_up()?;
     let generated = Generating::start(devices, plan, cores, clock, stop)?.finish(plan, stop, progress)?;
     Ok(generated.report)
 }

@@ -1,8 +1,10 @@
 //! A line a second on stderr, for whoever watches.
 
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
 use crate::cli::OutputArgs;
+use crate::report::blocks::Span;
 use crate::report::model::IntervalReport;
 use crate::report::text::si;
 use crate::report::verdict::causes;
@@ -17,6 +19,16 @@ impl Progress {
     /// On a terminal, or because it was asked for.
     pub(super) fn new(output: &OutputArgs) -> Self {
         Self { wanted: output.progress || io::stderr().is_terminal() }
+    }
+
+    /// Prints a line about a flood.
+    pub(super) fn flood(self, at: Duration, span: &Span) {
+        if !self.wanted {
+            return;
+        }
+        let per_second = |count: u64| si(Some(count as f64 / span.length.as_secs_f64()));
+        let (sent, received) = (per_second(span.traffic.tx_frames), per_second(span.traffic.rx_frames));
+        eprintln!("{:>4.0} s {sent:>10} frames/s sent {received:>10} received", at.as_secs_f64());
     }
 
     /// Prints a line.

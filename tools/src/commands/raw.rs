@@ -10,15 +10,15 @@ use syncline_engine::worker::BURST;
 use syncline_xdp::{AddressRange, Claim, Interface, ModeChoice, Options, XdpDevice};
 
 use super::demo;
-use super::load::publish;
-use crate::bed::{Bed, BedName, BedSpec};
+use super::output::Output;
+use crate::bed::{Bed, BedInCare, BedName, BedSpec};
 use crate::cli::bench::RawArgs;
 use crate::cli::device::Mode;
 use crate::error::{Error, Exit, Result};
 use crate::report::blocks::{Traffic, ratio};
 use crate::report::model::{Packets, Raw, Report, Syscalls, Verdict};
 use crate::signals::{Stop, StopFlag};
-use crate::{netns, setup};
+use crate::{netns, privilege, setup};
 
 /// The ends' addresses.
 const ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
@@ -43,9 +43,11 @@ pub(super) fn run(args: &RawArgs) -> Result<Exit> {
         return Err(Error::usage("--frame-bytes", why, "the smallest of Ethernet is 60 without its checksum"));
     }
     let stop = StopFlag::on_signals()?;
+    let output = Output::open(&args.output)?;
     let (name, _bed) = bed(&args.name)?;
     let (a, device_a) = open(&name.netns_a(), &name.dev_a(), ENDS[0], args.mode)?;
     let (b, device_b) = open(&name.netns_b(), &name.dev_b(), ENDS[1], args.mode)?;
+    privilege::give_up()?;
     let frame = |from: usize| template(a.mac(), b.mac(), from, frame_bytes);
     let (to_b, to_a) = (frame(0), frame(1));
 
@@ -63,11 +65,11 @@ pub(super) fn run(args: &RawArgs) -> Result<Exit> {
     let mut report = report([moved_a?, moved_b?], args, a.mode().name());
     report.partial = stop.get() != Stop::No;
     report.host = setup::host_facts(Some(&a), a.name(), &[core_a, core_b]);
-    publish(&report, &args.output)
+    output.publish(&report)
 }
 
 /// The bed of that name, or a fresh one for the time of the measurement.
-fn bed(name: &BedName) -> Result<(BedName, Option<Bed>)> {
+fn bed(name: &BedName) -> Result<(BedName, Option<BedInCare>)> {
     if netns::exists(&name.netns_dut()) {
         let mend = "use a bed without --via";
         return Err(Error::usage(format!("bed {name}"), "has something between its ends", mend));
@@ -75,7 +77,7 @@ fn bed(name: &BedName) -> Result<(BedName, Option<Bed>)> {
     if netns::exists(&name.netns_a()) {
         return Ok((name.clone(), None));
     }
-    let bed = Bed::fresh(&BedSpec::default())?;
+    let bed = Bed::fresh(&BedSpec::default())?.in_care()?;
     Ok((bed.name().clone(), Some(bed)))
 }
 

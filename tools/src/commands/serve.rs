@@ -7,19 +7,19 @@ use syncline_engine::config::{Config, Listener, SynCookies as CookieMode};
 use syncline_engine::stats::Stats;
 use syncline_engine::worker::Worker;
 
-use super::{print, write_json};
+use super::output::Output;
+use super::print;
 use crate::apps::{ServeApp, Server, ServerCounters};
 use crate::cli::ServeArgs;
 use crate::cli::serve::{ServerApp, SynCookieMode};
 use crate::error::{Error, Exit, Result};
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
 use crate::report::model::{Report, SynCache, SynCookies, Verdict};
-use crate::report::text;
 use crate::run::collect::{traffic, worker_report_since_start};
 use crate::run::{Crew, Member, MonotonicClock, Waitable};
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
-use crate::{host, setup};
+use crate::{host, privilege, setup};
 
 /// What a server needs to know beside its device.
 pub(super) struct ServerPlan {
@@ -42,6 +42,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     let cores = setup::cores(&args.device);
     let plan = plan(args, cores.len())?;
     setup::check_memory(cores.len(), 0)?;
+    let output = Output::open(&args.output)?;
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     let facts = setup::host_facts(Some(&interface), interface.name(), &cores);
 
@@ -52,13 +53,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     report.host = facts;
     report.seed = Some(plan.seed);
     report.config = serde_json::to_value(args).unwrap_or_default();
-    if let Some(file) = &args.output.json {
-        write_json(file, &report)?;
-    }
-    if !args.output.json_on_stdout() {
-        print(&text::render(&report))?;
-    }
-    Ok(report.exit())
+    output.publish(&report)
 }
 
 fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
@@ -201,6 +196,7 @@ fn serve<D: Waitable + Send + 'static>(
 where
     Worker<D, Server, Pages>: Send,
 {
+    privilege::give_up()?;
     let mut serving = Serving::start(devices, plan, cores, clock, stop)?;
     if args.output.json_on_stdout() {
         eprintln!("ready");

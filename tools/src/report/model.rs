@@ -104,6 +104,9 @@ pub struct Report {
     pub server: Option<Box<Self>>,
     /// The bare device path (`bench raw`).
     pub raw: Option<Raw>,
+    /// What a SYN flood sent, and what came back (`load --profile syn-flood`).
+    #[serde(default)]
+    pub syn_flood: SynFlood,
 }
 
 impl Report {
@@ -389,6 +392,29 @@ pub struct SynCache {
     pub evicted: Option<u64>,
     /// Records that no ACK came for in time.
     pub expired: Option<u64>,
+}
+
+/// A SYN flood, all targets together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SynFlood {
+    /// SYNs per second that were asked for; `null` if it was as many as go.
+    pub offered_per_s: Option<f64>,
+    /// SYNs per second that the device took.
+    pub sent_per_s: Option<f64>,
+    /// SYNs that the device took.
+    pub syns: Option<u64>,
+    /// Addresses that sources were drawn from, at most 2⁶⁴ − 1.
+    pub sources: Option<u64>,
+    /// SYN-ACKs that came back.
+    pub syn_acks: Option<u64>,
+    /// RSTs that came back.
+    pub resets: Option<u64>,
+    /// ICMP errors that came back.
+    pub icmp_errors: Option<u64>,
+    /// Other segments that came back from a target.
+    pub others: Option<u64>,
+    /// SYN-ACKs and RSTs ÷ SYNs.
+    pub answered_ratio: Option<f64>,
 }
 
 /// The bare device path of a test bed, counted at the receivers.

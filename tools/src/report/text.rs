@@ -16,6 +16,8 @@ pub fn render(report: &Report) -> String {
         let mode = raw.mode.as_deref().unwrap_or("-");
         line(&mut out, "raw", &format!("{both} frames/s both ways, {one_way} each way, {size} octets, mode {mode}"));
         line(&mut out, "", &format!("{}bit/s, {} doorbells", si(raw.bits_per_s), si(raw.doorbells.map(|n| n as f64))));
+    } else if report.syn_flood.syns.is_some() {
+        syn_flood(&mut out, report);
     } else {
         blocks(&mut out, &report.blocks);
     }
@@ -50,6 +52,34 @@ fn verdict(out: &mut String, report: &Report) {
     }
 }
 
+fn syn_flood(out: &mut String, report: &Report) {
+    let flood = &report.syn_flood;
+    let count = |value: Option<u64>| value.map_or_else(|| "-".into(), thousands);
+    let offered = flood.offered_per_s.map_or_else(String::new, |rate| format!(" of {} offered", si(Some(rate))));
+    line(out, "rate", &format!("{} SYNs/s{offered}", si(flood.sent_per_s)));
+    let rate = &report.blocks.rate;
+    line(out, "", &format!("{}bit/s sent, {}bit/s received", si(rate.tx_bits_per_s), si(rate.rx_bits_per_s)));
+    line(out, "SYNs", &format!("{} sent, from {} addresses", count(flood.syns), count(flood.sources)));
+    line(
+        out,
+        "answers",
+        &format!(
+            "{} SYN-ACK, {} RST, {} ICMP errors, {} others: {} of the SYNs answered",
+            count(flood.syn_acks),
+            count(flood.resets),
+            count(flood.icmp_errors),
+            count(flood.others),
+            flood.answered_ratio.map_or_else(|| "-".into(), |ratio| format!("{:.1}%", ratio * 100.0)),
+        ),
+    );
+    let packets = &report.blocks.packets;
+    let per_packet = report.blocks.syscalls.per_packet.map_or_else(|| "-".into(), |ratio| format!("{ratio:.3}"));
+    let (tx, rx, doorbells) = (count(packets.tx), count(packets.rx), count(report.blocks.syscalls.doorbells));
+    line(out, "packets", &format!("{tx} sent, {rx} received, {doorbells} doorbells, {per_packet} per packet"));
+    dropped(out, &report.blocks);
+    workers(out, &report.blocks);
+}
+
 fn blocks(out: &mut String, blocks: &Blocks) {
     rates(out, blocks);
     connections(out, blocks);
@@ -66,6 +96,10 @@ fn blocks(out: &mut String, blocks: &Blocks) {
             memory.bytes_per_idle_connection.map_or_else(|| "-".into(), |bytes| format!("{bytes:.0}")),
         ),
     );
+    workers(out, blocks);
+}
+
+fn workers(out: &mut String, blocks: &Blocks) {
     for worker in &blocks.workers {
         let percent = |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.0}%", share * 100.0));
         let (busy, softirq) = (percent(worker.busy_ratio), percent(worker.softirq_ratio));
@@ -165,6 +199,11 @@ fn packets(out: &mut String, blocks: &Blocks) {
     );
     let per_packet = blocks.syscalls.per_packet.map_or_else(|| "-".into(), |ratio| format!("{ratio:.3}"));
     line(out, "", &format!("{} doorbells, {per_packet} per packet", count(blocks.syscalls.doorbells)));
+    dropped(out, blocks);
+}
+
+fn dropped(out: &mut String, blocks: &Blocks) {
+    let packets = &blocks.packets;
     if !packets.dropped.is_empty() {
         let dropped: Vec<_> = packets.dropped.iter().map(|(why, n)| format!("{why} {}", thousands(*n))).collect();
         line(out, "dropped", &dropped.join(", "));

@@ -104,6 +104,44 @@ pub fn judge(report: &mut Report, thresholds: &[Threshold], context: &Context) {
     }
 }
 
+/// The same for a SYN flood: its rate, its rings, its thresholds. What the target answers is for thresholds to judge.
+pub fn judge_flood(report: &mut Report, thresholds: &[Threshold], context: &Context) {
+    report.partial = context.partial;
+    report.thresholds = evaluate(report, thresholds);
+    report.thresholds.retain(|result| thresholds.iter().any(|threshold| threshold.to_string() == result.expr));
+    let (broken, unmeasured) = threshold_findings(&report.thresholds);
+    let flood = &report.syn_flood;
+    let nothing_sent = flood.syns.unwrap_or(0) == 0;
+    let mut limits = Vec::new();
+    if let (Some(offered), Some(sent)) = (flood.offered_per_s, flood.sent_per_s)
+        && context.sustain_seconds >= 1.0
+        && sent < offered * context.limits.achieved_ratio
+    {
+        limits.push(format!("{sent:.0} SYNs/s were sent of {offered:.0} asked for"));
+    }
+    report.verdict = if nothing_sent || !unmeasured.is_empty() {
+        Verdict::Inconclusive
+    } else if !limits.is_empty() {
+        Verdict::GeneratorLimited
+    } else if !broken.is_empty() {
+        Verdict::Failed
+    } else if context.maximum_asked {
+        Verdict::Ceiling
+    } else {
+        Verdict::Valid
+    };
+    if nothing_sent {
+        report.reasons.push("no SYN was sent".into());
+    }
+    report.reasons.extend(limits.into_iter().chain(broken).chain(unmeasured));
+    if context.traffic.rx_dropped > 0 {
+        report.reasons.push(format!("{} answers were lost before they were counted", context.traffic.rx_dropped));
+    }
+    if context.partial {
+        report.reasons.push("interrupted before the end".into());
+    }
+}
+
 fn evaluate(report: &Report, thresholds: &[Threshold]) -> Vec<ThresholdResult> {
     let json = serde_json::to_value(report).unwrap_or(Value::Null);
     let default: Option<Threshold> = threshold::DEFAULT.parse().ok();

@@ -17,8 +17,9 @@ use crate::report::model::{IntervalReport, PhaseReport, WorkerReport};
 
 /// Everything counted of a worker at some time.
 #[derive(Clone, Debug, Default)]
-struct Mark {
-    traffic: Traffic,
+pub struct Mark {
+    /// What its engine and device counted.
+    pub traffic: Traffic,
     reading: Reading,
     core: Option<CoreTimes>,
     handed_over: u64,
@@ -26,7 +27,8 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(member: &Member) -> Self {
+    /// Of now.
+    pub fn of(member: &Member) -> Self {
         let (stats, reading) = (&member.stats, member.gauges.read());
         Self {
             traffic: traffic(stats, &reading),
@@ -56,7 +58,7 @@ pub fn traffic(stats: &Stats, reading: &Reading) -> Traffic {
 }
 
 /// The figures of one worker between two marks that lie `length` apart.
-fn worker_report(member: &Member, from: &Mark, to: &Mark, length: Duration) -> WorkerReport {
+pub fn worker_report(member: &Member, from: &Mark, to: &Mark, length: Duration) -> WorkerReport {
     let moved = to.traffic.since(&from.traffic);
     let micros = |length: Option<Duration>| length.map(|length| length.as_secs_f64() * 1e6);
     let seconds = length.as_secs_f64();

@@ -220,7 +220,11 @@ where
     }
 }
 
-fn check_cores(mut cores: impl Iterator<Item = usize>) -> Result<()> {
+/// Checks that this process may run on `cores`.
+///
+/// # Errors
+/// Exit 2.
+pub fn check_cores(mut cores: impl Iterator<Item = usize>) -> Result<()> {
     let available: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     match cores.find(|core| !available.is_empty() && !available.contains(core)) {
         None => Ok(()),
