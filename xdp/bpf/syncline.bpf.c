@@ -129,8 +129,16 @@ static __always_inline __u32 read_be32(const __u8 *octets)
 
 /*
  * The ranges are walked without a branch on what they hold: each one would be a way more for the verifier to follow, and
- * without CAP_PERFMON it follows the ones that speculation takes, too.
+ * without CAP_PERFMON it follows the ones that speculation takes, too. The walks are functions for the same reason: one
+ * that is not static is followed once, not from every place that calls it.
  */
+static __always_inline const struct config *configuration(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
 static __always_inline __u64 less(__u64 a, __u64 b)
 {
 	return ((~a & b) | ((~a | b) & (a - b))) >> 63;
@@ -141,10 +149,15 @@ static __always_inline __u64 less128(__u64 a_high, __u64 a_low, __u64 b_high, __
 	return less(a_high, b_high) | (~less(b_high, a_high) & less(a_low, b_low) & 1);
 }
 
-static __always_inline int owns4(const struct config *cfg, __u32 address)
+__noinline int in_ranges4(__u32 address)
 {
-	const struct range4 *range = cfg->range4;
+	const struct config *cfg = configuration();
 	__u64 found = 0;
+
+	if (!cfg)
+		return 0;
+
+	const struct range4 *range = cfg->range4;
 
 	for (__u32 i = 0; i < RANGES_MAX; i++) {
 		if (i >= cfg->range4_count)
@@ -159,12 +172,15 @@ static __always_inline int owns4(const struct config *cfg, __u32 address)
 	return found != 0;
 }
 
-static __always_inline int owns6(const struct config *cfg, const struct in6_addr *address)
+__noinline int in_ranges6(__u64 high, __u64 low)
 {
-	__u64 high = (__u64)bpf_ntohl(address->in6_u.u6_addr32[0]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[1]);
-	__u64 low = (__u64)bpf_ntohl(address->in6_u.u6_addr32[2]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[3]);
-	const struct range6 *range = cfg->range6;
+	const struct config *cfg = configuration();
 	__u64 found = 0;
+
+	if (!cfg)
+		return 0;
+
+	const struct range6 *range = cfg->range6;
 
 	for (__u32 i = 0; i < RANGES_MAX; i++) {
 		if (i >= cfg->range6_count)
@@ -181,6 +197,19 @@ static __always_inline int owns6(const struct config *cfg, const struct in6_addr
 		STEPPED(range);
 	}
 	return found != 0;
+}
+
+static __always_inline int owns4(__be32 address)
+{
+	return in_ranges4(bpf_ntohl(address));
+}
+
+static __always_inline int owns6(const struct in6_addr *address)
+{
+	__u64 high = (__u64)bpf_ntohl(address->in6_u.u6_addr32[0]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[1]);
+	__u64 low = (__u64)bpf_ntohl(address->in6_u.u6_addr32[2]) << 32 | bpf_ntohl(address->in6_u.u6_addr32[3]);
+
+	return in_ranges6(high, low);
 }
 
 /*
@@ -224,10 +253,10 @@ static __always_inline int ours_arp(const struct config *cfg, void *at, void *da
 
 	if (cfg->shared || !FITS(arp, data_end) || arp->protocol != bpf_htons(ETH_P_IP))
 		return 0;
-	if (owns4(cfg, read_be32(arp->target_ip)))
+	if (in_ranges4(read_be32(arp->target_ip)))
 		return 1;
 	/* Somebody else answers for an address of ours: RFC 5227's conflict. */
-	return arp->operation == bpf_htons(ARP_REPLY) && owns4(cfg, read_be32(arp->sender_ip));
+	return arp->operation == bpf_htons(ARP_REPLY) && in_ranges4(read_be32(arp->sender_ip));
 }
 
 /* An ICMP error is ours if the packet it quotes left from one of our ports (RFC 792, RFC 1122 section 3.2.2). */
@@ -242,7 +271,7 @@ static __always_inline int ours_icmp_error4(const struct config *cfg, void *at, 
 
 	struct iphdr *quoted = (void *)(icmp + 1);
 
-	if (!FITS(quoted, data_end) || quoted->protocol != IPPROTO_TCP || !owns4(cfg, bpf_ntohl(quoted->saddr)))
+	if (!FITS(quoted, data_end) || quoted->protocol != IPPROTO_TCP || !owns4(quoted->saddr))
 		return 0;
 
 	__be16 *source_port = after_ipv4(quoted, quoted->ihl);
@@ -254,7 +283,7 @@ static __always_inline int ours_ipv4(const struct config *cfg, void *at, void *d
 {
 	struct iphdr *ip = at;
 
-	if (!FITS(ip, data_end) || !owns4(cfg, bpf_ntohl(ip->daddr)))
+	if (!FITS(ip, data_end) || !owns4(ip->daddr))
 		return 0;
 	if (!cfg->shared)
 		return 1;
@@ -283,7 +312,7 @@ static __always_inline int ours_icmp_error6(const struct config *cfg, void *at, 
 
 	struct ipv6hdr *quoted = (void *)(icmp + 1);
 
-	if (!FITS(quoted, data_end) || quoted->nexthdr != IPPROTO_TCP || !owns6(cfg, &quoted->saddr))
+	if (!FITS(quoted, data_end) || quoted->nexthdr != IPPROTO_TCP || !owns6(&quoted->saddr))
 		return 0;
 
 	__be16 *source_port = (void *)(quoted + 1);
@@ -298,7 +327,7 @@ static __always_inline int ours_ipv6(const struct config *cfg, void *at, void *d
 	if (!FITS(ip, data_end))
 		return 0;
 
-	int to_us = owns6(cfg, &ip->daddr);
+	int to_us = owns6(&ip->daddr);
 
 	if (!cfg->shared) {
 		if (to_us)
@@ -311,7 +340,7 @@ static __always_inline int ours_ipv6(const struct config *cfg, void *at, void *d
 		if (message->header.type != ND_NEIGHBOR_SOLICITATION &&
 		    message->header.type != ND_NEIGHBOR_ADVERTISEMENT)
 			return 0;
-		return owns6(cfg, &message->target);
+		return owns6(&message->target);
 	}
 	if (!to_us)
 		return 0;
@@ -368,8 +397,7 @@ static __always_inline void count(__u32 counter)
 SEC("xdp")
 int syncline(struct xdp_md *ctx)
 {
-	__u32 zero = 0;
-	const struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	const struct config *cfg = configuration();
 
 	if (!cfg || !ours(cfg, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
 		count(COUNTER_PASSED);

@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Where the files are; the second if the first cannot be written.
-const DIRECTORIES: [&str; 2] = ["/run/syncline", "/tmp/syncline"];
+/// Where the files are: the first that can be written. Users who cannot write the first have directories of their own;
+/// that two of them do not take one device is then the kernel's to see to, which lets it have one program.
+fn directories() -> impl Iterator<Item = PathBuf> {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join("syncline"));
+    let last = format!("/tmp/syncline-{}", rustix::process::geteuid().as_raw());
+    [Some("/run/syncline".into()), own, Some(last.into())].into_iter().flatten()
+}
 
 /// How often, and how far apart, a held lock is tried again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -37,13 +42,13 @@ impl QueueLock {
     /// Locks queue `queue` of the device with the number `interface` in the namespace `netns`.
     pub(crate) fn take(netns: u64, interface: u32, name: &str, queue: u32) -> Result<Self, LockError> {
         let mut failure = None;
-        for directory in DIRECTORIES {
-            match Self::take_in(Path::new(directory), netns, interface, name, queue) {
+        for directory in directories() {
+            match Self::take_in(&directory, netns, interface, name, queue) {
                 Err(LockError::Io(path, error)) => failure = failure.or(Some(LockError::Io(path, error))),
                 other => return other,
             }
         }
-        Err(failure.unwrap_or_else(|| LockError::Io(DIRECTORIES[0].into(), io::ErrorKind::NotFound.into())))
+        Err(failure.unwrap_or_else(|| LockError::Io(PathBuf::new(), io::ErrorKind::NotFound.into())))
     }
 
     fn take_in(directory: &Path, netns: u64, interface: u32, name: &str, queue: u32) -> Result<Self, LockError> {

@@ -12,9 +12,6 @@ use crate::host;
 /// bpf_link for XDP, which takes the program off when the process ends, came with this release.
 const KERNEL_MIN: (u32, u32) = (5, 9);
 
-/// From this release on BPF memory is charged to the cgroup, not to RLIMIT_MEMLOCK.
-const KERNEL_CGROUP_MEMORY: (u32, u32) = (5, 11);
-
 /// XDP_MAX_TX_SKB_BUDGET came with this release.
 const KERNEL_TX_BUDGET: (u32, u32) = (6, 17);
 
@@ -30,8 +27,8 @@ pub(super) fn examine() -> Vec<Finding> {
         btf(),
         bpf_jit(),
         tx_budget(release),
-        privileges(),
-        memlock(release),
+        privileges(effective()),
+        memlock(effective()),
         huge_pages(),
         cores(),
         governor(),
@@ -87,36 +84,57 @@ fn tx_budget(release: (u32, u32)) -> Finding {
     Finding::warn("TX budget", detail, format!("Linux {major}.{minor} or newer sends more; expect 10 to 15% less"))
 }
 
-/// The capabilities used: number, name, and what for.
-const CAPABILITIES: [(u32, &str, &str); 4] = [
+/// A capability: its bit, its name, what it is used for.
+type Capability = (u32, &'static str, &'static str);
+
+/// Without these nothing works. SECURITY.md has the line for `setcap`.
+const CAPABILITIES: [Capability; 3] = [
     (12, "CAP_NET_ADMIN", "attach XDP programs"),
     (13, "CAP_NET_RAW", "open AF_XDP sockets"),
-    (39, "CAP_BPF", "load programs and maps"),
-    (21, "CAP_SYS_ADMIN", "enter network namespaces"),
+    (CAP_BPF, "CAP_BPF", "load programs and maps"),
 ];
+const CAP_IPC_LOCK: u32 = 14;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
 
-fn privileges() -> Finding {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = host::field(&status, "CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
-    let lacking: Vec<_> = CAPABILITIES.iter().filter(|(bit, ..)| effective & (1 << bit) == 0).collect();
-    if lacking.is_empty() {
-        return Finding::ok("privileges", "all that are used");
-    }
-    let lacking: Vec<_> = lacking.iter().map(|(_, name, what_for)| format!("{name} ({what_for})")).collect();
-    Finding::missing("privileges", format!("without {}", lacking.join(", ")), "run as root, for example with sudo")
+/// The calling thread's capabilities, a bit each.
+fn effective() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    host::field(&status, "CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
-fn memlock(release: (u32, u32)) -> Finding {
+fn privileges(effective: u64) -> Finding {
+    let has = |bit: u32| effective & (1 << bit) != 0 || bit == CAP_BPF && effective & (1 << CAP_SYS_ADMIN) != 0;
+    let lacking: Vec<_> = CAPABILITIES.iter().filter(|(bit, ..)| !has(*bit)).collect();
+    if !lacking.is_empty() {
+        let lacking: Vec<_> = lacking.iter().map(|(_, name, what_for)| format!("{name} ({what_for})")).collect();
+        let program = std::env::current_exe().unwrap_or_else(|_| "syncline".into());
+        let mend = format!("run as root, or `setcap {SETCAP} {}`", program.display());
+        return Finding::missing("privileges", format!("without {}", lacking.join(", ")), mend);
+    }
+    if !has(CAP_SYS_ADMIN) {
+        let detail = "all but CAP_SYS_ADMIN: no --netns, no test beds";
+        return Finding::warn("privileges", detail, "start it in the namespace: `ip netns exec NAME …`");
+    }
+    Finding::ok("privileges", "all that are used; given up after set-up")
+}
+
+/// What `setcap` is to be told.
+const SETCAP: &str = "cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock=ep";
+
+fn memlock(effective: u64) -> Finding {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else {
         return Finding::warn("RLIMIT_MEMLOCK", "unknown", "check with `ulimit -l`");
     };
     let text = |limit| if limit == RLIM_INFINITY { "unlimited".into() } else { format!("{} KiB", limit >> 10) };
     let detail = format!("{} of {}", text(soft), text(hard));
-    // A process with CAP_IPC_LOCK is not held to the limit.
-    if hard >= MEMLOCK_WANTED || release >= KERNEL_CGROUP_MEMORY && nix::unistd::geteuid().is_root() {
+    if effective & (1 << CAP_IPC_LOCK) != 0 {
+        return Finding::ok("RLIMIT_MEMLOCK", format!("{detail}; with CAP_IPC_LOCK it does not matter"));
+    }
+    if hard >= MEMLOCK_WANTED {
         return Finding::ok("RLIMIT_MEMLOCK", detail);
     }
-    Finding::warn("RLIMIT_MEMLOCK", detail, "ulimit -l unlimited, or run as root")
+    Finding::warn("RLIMIT_MEMLOCK", detail, "ulimit -l unlimited, or CAP_IPC_LOCK")
 }
 
 fn huge_pages() -> Finding {
@@ -176,6 +194,20 @@ fn iproute2() -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::Status;
+
+    #[test]
+    fn what_is_missing_is_named_with_the_line_that_grants_it() {
+        let bit = |bit: u32| 1u64 << bit;
+        let three = bit(12) | bit(13) | bit(CAP_BPF);
+        assert_eq!(privileges(three | bit(CAP_SYS_ADMIN)).status, Status::Ok);
+        assert_eq!(privileges(bit(12) | bit(13) | bit(CAP_SYS_ADMIN)).status, Status::Ok, "it includes CAP_BPF");
+        assert_eq!(privileges(three).status, Status::Warn);
+        let lacking = privileges(bit(13));
+        assert_eq!(lacking.status, Status::Missing);
+        assert!(lacking.detail.contains("CAP_NET_ADMIN") && lacking.detail.contains("CAP_BPF"), "{lacking:?}");
+        assert!(lacking.mend.is_some_and(|mend| mend.contains("setcap cap_net_raw,")));
+        assert_eq!(memlock(bit(CAP_IPC_LOCK)).status, Status::Ok);
+    }
 
     #[test]
     fn releases_compare_as_numbers() {

@@ -6,8 +6,10 @@
 
 mod engines;
 mod failures;
+mod flood;
 mod load;
 mod middle;
+mod privileges;
 mod serve;
 mod shared;
 mod stage;

@@ -195,8 +195,17 @@ impl Running {
 
     /// Waits until what the program printed passes `test`.
     pub(crate) fn wait_until(&mut self, what: &str, test: impl Fn(&str) -> bool) {
+        self.wait_for(&self.out.clone(), what, test);
+    }
+
+    /// Waits until what the program said on stderr passes `test`.
+    pub(crate) fn wait_until_said(&mut self, what: &str, test: impl Fn(&str) -> bool) {
+        self.wait_for(&self.err.clone(), what, test);
+    }
+
+    fn wait_for(&mut self, file: &Path, what: &str, test: impl Fn(&str) -> bool) {
         let begun = Instant::now();
-        while !test(&fs::read_to_string(&self.out).unwrap_or_default()) {
+        while !test(&fs::read_to_string(file).unwrap_or_default()) {
             let ended = self.child.try_wait().unwrap();
             let err = fs::read_to_string(&self.err).unwrap_or_default();
             assert!(ended.is_none(), "{} ended before it {what}: {ended:?} {err}", self.name);
