@@ -269,6 +269,12 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         self.tcp.check_invariants()
     }
 
+    /// What the connections' state comes to, in one number that does not depend on the time of day. For explorers of the
+    /// state space: takes time in proportion to what is held.
+    pub fn digest(&self, hasher: &mut impl core::hash::Hasher) {
+        self.tcp.digest(hasher);
+    }
+
     /// Octets of index, blocks, records and buffers now held.
     pub fn table_bytes(&self) -> u64 {
         self.tcp.bytes()

@@ -82,15 +82,14 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
         pages * (size_of::<[T; N]>() + N / 8) as u64 + (self.ring.len() * size_of::<Option<&T>>()) as u64
     }
 
-    /// Makes pages ready for `count` more records, those that the front has left first. Call it between polls.
+    /// Makes pages ready for `count` more records, or as many as the limit given at creation leaves, those that the front
+    /// has left first. Call it between polls.
     ///
     /// # Errors
-    /// [`OutOfMemory`] if the source refuses or the limit given at creation is reached; what was taken stays.
+    /// [`OutOfMemory`] if the source refuses; what was taken stays.
     pub fn reserve<P: PageSource>(&mut self, source: &mut P, count: u32) -> Result<(), OutOfMemory> {
-        if self.back - self.front + u64::from(count) > self.positions_max {
-            return Err(OutOfMemory);
-        }
-        while self.end - self.back < u64::from(count) {
+        let count = u64::from(count).min(self.positions_max - (self.back - self.front));
+        while self.end - self.back < count {
             let page = match self.take_left_page() {
                 Some(page) => page,
                 None => source.take()?,
@@ -165,6 +164,15 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
     #[inline]
     pub fn is_live(&self, handle: u32) -> bool {
         self.live_bits.get(handle as usize / 64).is_some_and(|word| word & 1 << (handle % 64) != 0)
+    }
+
+    /// Every record that lives, the oldest first.
+    pub fn live(&self) -> impl Iterator<Item = &T> {
+        let positions = self.front..self.back;
+        positions
+            .map(|at| (at % u64::from(self.handle_span())) as u32)
+            .filter(|&at| self.is_live(at))
+            .filter_map(|at| self.get(at))
     }
 
     /// Ends a record's life. Returns false, and does nothing, if it did not live.
@@ -246,10 +254,13 @@ mod tests {
         for step in 0..500_000u64 {
             let draining = step / 5_000 % 2 == 1;
             match random.below(100) {
-                0..50 if !draining => match log.reserve(&mut source, 1) {
-                    Ok(()) => model.push_back((log.push(step).unwrap(), step)),
-                    Err(OutOfMemory) => refused += 1,
-                },
+                0..50 if !draining => {
+                    log.reserve(&mut source, 1).unwrap();
+                    match log.push(step) {
+                        Some(handle) => model.push_back((handle, step)),
+                        None => refused += 1,
+                    }
+                }
                 50..70 if !model.is_empty() => {
                     let (handle, value) = model.remove(random.below(model.len() as u64) as usize).unwrap();
                     assert_eq!(log.get(handle), Some(&value));

@@ -237,6 +237,6 @@ fn check_idle(c: &Connection) -> Result<(), String> {
     Ok(())
 }
 
-fn live(conns: &Connections) -> impl Iterator<Item = u32> + '_ {
+pub(super) fn live(conns: &Connections) -> impl Iterator<Item = u32> + '_ {
     (0..conns.page_count()).flat_map(|page| conns.live_in_page(page)).take(conns.len() as usize)
 }

@@ -10,6 +10,7 @@ mod check;
 mod congestion;
 mod conn;
 mod connect;
+mod digest;
 mod flight;
 mod isn;
 mod keep_alive;
@@ -296,24 +297,23 @@ impl Tcp {
     }
 
     fn reserve<P: PageSource>(&mut self, pages: &mut P) -> Result<(), OutOfMemory> {
-        self.conns.reserve(pages, RESERVE)?;
-        self.busies.reserve(pages, RESERVE)?;
-        self.flights.reserve(pages, RESERVE)?;
-        // The pool of buffers is bounded by itself: at its limit what needs one is refused
-        let _ = self.buffers.reserve(pages, 128);
+        // Each for itself: that one finds no page must not keep the others from theirs
+        let mut grown = self.conns.reserve(pages, RESERVE);
+        grown = grown.and(self.busies.reserve(pages, RESERVE));
+        grown = grown.and(self.flights.reserve(pages, RESERVE));
+        grown = grown.and(self.buffers.reserve(pages, 128));
         if self.locals.has_v6() {
-            self.remotes.reserve(pages, RESERVE)?;
+            grown = grown.and(self.remotes.reserve(pages, RESERVE));
         }
         if !self.config.time_wait.is_zero() {
-            self.time_waits.reserve(pages, RESERVE)?;
+            grown = grown.and(self.time_waits.reserve(pages, RESERVE));
         }
         if !self.listeners.is_empty() {
-            self.syns[0].reserve(pages, RESERVE)?;
-            for log in &mut self.syns[1..] {
-                log.reserve(pages, 64)?;
+            for (class, log) in self.syns.iter_mut().enumerate() {
+                grown = grown.and(log.reserve(pages, if class == 0 { RESERVE } else { 64 }));
             }
         }
-        Ok(())
+        grown
     }
 
     /// Octets of index, blocks and records.

@@ -101,6 +101,18 @@ checks! {
         }
     }
 
+    /// At the limit of TIME-WAIT records connections are opened and closed as before; those that find no room skip it.
+    fn time_wait_full(bed) {
+        let bed = Bed::with(bed.is_v6(), |config| config.max_time_wait = 3);
+        for _ in 0..8 {
+            let mut c = bed.open(BYE, &Offer::full());
+            c.read_fin();
+            c.fin();
+            c.wait_ack(c.snd_nxt, 500, "our FIN");
+        }
+        bed.engine(|host| assert_eq!(host.held().time_waits, 3));
+    }
+
     /// Four-way close begun by the peer.
     fn passive_close(bed) {
         let mut c = bed.open(ECHO, &Offer::full());

@@ -1,0 +1,86 @@
+//! A device whose frames somebody else moves: what the engine sends is taken away, what arrives is put in.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use syncline_engine::device::{Capabilities, Device, DeviceCounters, Frame};
+
+/// Largest frame, octets.
+const FRAME_BYTES: usize = 1514;
+
+pub(crate) struct Octets(Vec<u8>);
+
+impl Frame for Octets {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn capacity(&self) -> usize {
+        FRAME_BYTES
+    }
+
+    fn resize(&mut self, len: usize) -> &mut [u8] {
+        self.0.resize(len, 0);
+        &mut self.0
+    }
+}
+
+/// What lies between the device and the explorer.
+#[derive(Default)]
+pub(crate) struct Port {
+    pub(crate) arriving: VecDeque<Vec<u8>>,
+    pub(crate) sent: Vec<Vec<u8>>,
+}
+
+pub(crate) struct Handmoved {
+    capabilities: Capabilities,
+    port: Rc<RefCell<Port>>,
+}
+
+impl Handmoved {
+    pub(crate) fn new(last_octet: u8, port: Rc<RefCell<Port>>) -> Self {
+        let mac = [2, 0, 0, 0, 0, last_octet];
+        let capabilities =
+            Capabilities { mac, mtu: 1500, frame_bytes_max: FRAME_BYTES as u16, partial_checksum: false };
+        Self { capabilities, port }
+    }
+}
+
+impl Device for Handmoved {
+    type Frame = Octets;
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn reap(&mut self) {}
+
+    fn receive(&mut self, burst: &mut Vec<Octets>) -> usize {
+        let mut port = self.port.borrow_mut();
+        let count = port.arriving.len().min(burst.capacity() - burst.len());
+        burst.extend(port.arriving.drain(..count).map(Octets));
+        count
+    }
+
+    fn allocate(&mut self) -> Option<Octets> {
+        Some(Octets(Vec::with_capacity(128)))
+    }
+
+    fn transmit(&mut self, frame: Octets) -> Result<(), Octets> {
+        self.port.borrow_mut().sent.push(frame.0);
+        Ok(())
+    }
+
+    fn release(&mut self, _: Octets) {}
+
+    fn doorbell(&mut self) {}
+
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters::default()
+    }
+}
