@@ -80,39 +80,97 @@ fn explore(name: &str, scenario: Scenario) {
     let checker = scenario.checker().threads(2).spawn_bfs().join();
     println!("{name}: {} states, {} steps deep", checker.unique_state_count(), checker.max_depth());
     if let Some(path) = checker.discovery("nothing is wrong") {
-        let state = path.last_state();
-        let mut world = World::new(&scenario, true);
-        for &step in &state.way {
-            world.take(step);
-        }
-        let lost = [false, true].into_iter().find(|&lost| {
-            let mut world = World::after(&scenario, &state.way);
-            world.wind_up(lost);
-            world.fault().is_some()
-        });
-        if let Some(lost) = lost.filter(|_| world.fault().is_none()) {
-            world.wind_up(lost);
-        }
-        panic!("{name}: {}\n{:?}\n{}", state.fault.as_deref().unwrap_or_default(), state.way, world.log());
+        explain(name, &scenario, path.last_state());
     }
+    assert!(checker.unique_state_count() > 100, "{name}: hardly anything happened");
 }
 
-const OPENER: Scenario = Scenario {
-    budget: Budget { opens: [1, 0], sends: [1, 1], closes: [1, 1], aborts: 0, duplicates: 0, losses: 0, waits: 2 },
-    listens: true,
-    cookies: SynCookies::Never,
-};
+/// Goes the way to a faulty state once more, and writes down what is seen on it.
+fn explain(name: &str, scenario: &Scenario, state: &State) -> ! {
+    let mut world = World::new(scenario, true);
+    for &step in &state.way {
+        world.take(step);
+    }
+    let ends_badly = |&lost: &bool| {
+        let mut world = World::after(scenario, &state.way);
+        world.wind_up(lost);
+        world.fault().is_some()
+    };
+    if world.fault().is_none()
+        && let Some(lost) = [false, true].into_iter().find(ends_badly)
+    {
+        world.wind_up(lost);
+    }
+    panic!("{name}: {}\n{:?}\n{}", state.fault.as_deref().unwrap_or_default(), state.way, world.log());
+}
 
-#[test]
-fn open_send_and_close_in_every_order() {
-    explore("open, send, close", OPENER);
+const NONE: Budget =
+    Budget { opens: [0; 2], sends: [0; 2], closes: [0; 2], aborts: 0, duplicates: 0, losses: 0, waits: 0 };
+
+/// Side a opens to side b, and both may close.
+const OPENER: Budget = Budget { opens: [1, 0], closes: [1, 1], ..NONE };
+
+const fn listening(budget: Budget) -> Scenario {
+    Scenario { budget, listens: true, cookies: SynCookies::Never }
+}
+
+const fn facing(budget: Budget) -> Scenario {
+    Scenario { budget, listens: false, cookies: SynCookies::Never }
+}
+
+const fn with_cookies(budget: Budget) -> Scenario {
+    Scenario { budget, listens: true, cookies: SynCookies::Always }
 }
 
 #[test]
-fn show() {
-    let mut world = World::new(&OPENER, true);
-    world.take(Step::Act(0, party::Act::Open));
-    world.take(Step::Deliver(0));
-    world.wind_up(false);
-    world.dump(); println!("{}\n{:?}", world.log(), world.fault());
+fn open_and_close_with_a_duplicate() {
+    explore("open, close, a duplicate", listening(Budget { duplicates: 1, waits: 1, ..OPENER }));
+}
+
+#[test]
+fn open_and_close_with_a_loss() {
+    explore("open, close, a loss", listening(Budget { losses: 1, waits: 1, ..OPENER }));
+}
+
+#[test]
+fn a_reset_at_any_time() {
+    explore("open, close, abort", listening(Budget { aborts: 1, waits: 1, ..OPENER }));
+}
+
+#[test]
+fn an_octet_at_any_time() {
+    explore("open, send, close", listening(Budget { sends: [1, 0], waits: 1, ..OPENER }));
+}
+
+#[test]
+fn both_open_at_once() {
+    explore("both open, both close", facing(Budget { opens: [1, 1], ..OPENER }));
+    explore("both open, one closes", facing(Budget { opens: [1, 1], closes: [1, 0], waits: 1, ..NONE }));
+}
+
+#[test]
+fn cookies_in_place_of_records() {
+    explore("cookies, a duplicate", with_cookies(Budget { duplicates: 1, ..OPENER }));
+    explore("cookies", with_cookies(Budget { waits: 1, ..OPENER }));
+}
+
+#[test]
+fn the_same_name_again() {
+    explore("open, close, open again", listening(Budget { opens: [2, 0], closes: [2, 1], waits: 1, ..NONE }));
+    explore("open, abort, open again", listening(Budget { opens: [2, 0], closes: [0, 2], aborts: 1, ..NONE }));
+}
+
+#[test]
+#[ignore = "takes an hour"]
+fn further() {
+    for (name, scenario) in [
+        ("open, close, abort, two waits", listening(Budget { aborts: 1, waits: 2, ..OPENER })),
+        ("open, send both ways, close", listening(Budget { sends: [1, 1], waits: 1, ..OPENER })),
+        ("open, close, two duplicates", listening(Budget { duplicates: 2, waits: 1, ..OPENER })),
+        ("both open, abort", facing(Budget { opens: [1, 1], aborts: 1, waits: 1, ..OPENER })),
+        ("again, a duplicate", listening(Budget { opens: [2, 0], closes: [2, 2], duplicates: 1, ..NONE })),
+        ("cookies, send, a duplicate", with_cookies(Budget { sends: [1, 0], duplicates: 1, waits: 1, ..OPENER })),
+    ] {
+        explore(name, scenario);
+    }
 }

@@ -146,7 +146,6 @@ impl World {
         world
     }
 
-    pub(crate) fn dump(&self) { for e in &self.engines { eprintln!("{:?}", e.stats()); } }
     pub(crate) fn log(&self) -> &str {
         self.log.as_deref().unwrap_or_default()
     }
