@@ -10,12 +10,13 @@ use crate::config::{Ecn, SynCookies, TcpConfig};
 use crate::device::Device;
 use crate::flow::Kind;
 use crate::neighbor::Resolution;
-use crate::wire::{DropReason, Flags, MacAddr, Seq, TcpOptions, TcpSegment, Timestamps};
+use crate::wire::{DropReason, Ecn as IpEcn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps};
 
 use super::block::{Connection, NONE, SynReceived, flag};
 use super::connect::mss_of;
-use super::output::{Reply, Tx};
+use super::output::{HOP_LIMIT, Reply, Tx};
 use super::state::{Event, State};
+use super::syn_cookie::Cookie;
 use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt, syn_cookie};
 
 /// SYN-ACKs sent again in one pass of the loop.
@@ -126,14 +127,16 @@ impl Tcp {
         if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
             offer.flags |= flag::ECN;
         }
-        let local = self.locals.address(flow.local);
+        let local = seg.destination;
         // In `auto` every ISN is a cookie, so that a half-open connection that finds no room, or loses it, completes
         // all the same
-        let iss = match mode {
+        let Cookie { iss, ts_bits } = match mode {
             SynCookies::Never => {
-                self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, self.now.micros())
+                let micros = self.now.micros();
+                let iss = self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, micros);
+                Cookie { iss, ts_bits: None }
             }
-            SynCookies::Auto | SynCookies::Always => self.cookies.bake(local, flow, seg.seq, &offer, self.now).iss,
+            SynCookies::Auto | SynCookies::Always => self.cookies.bake(local, flow, seg.seq, &offer, self.now),
         };
         let record = SynReceived {
             remote: 0,
@@ -168,7 +171,7 @@ impl Tcp {
                 return self.stats.dropped.count(reason);
             }
         }
-        self.syn_ack(tx, &record, flow.remote, Some(seg.source_mac));
+        self.syn_ack(tx, &record, (local, flow.remote), ts_bits, Some(seg.source_mac));
     }
 
     /// Whether too many connections are half open, or too many SYNs lead to nothing: a flood then costs no memory and no
@@ -256,14 +259,26 @@ impl Tcp {
         opened
     }
 
-    /// Sends a SYN-ACK: to the station the SYN came from, or else to the next hop.
-    fn syn_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, remote: IpAddr, mac: Option<MacAddr>) {
-        let cookie = self.listeners[usize::from(record.listener)].syn_cookies != SynCookies::Never;
+    /// Sends a SYN-ACK: to the station the SYN came from, or else to the next hop. `ts_bits` are the cookie's, if they are
+    /// known already.
+    #[inline]
+    fn syn_ack<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        record: &SynReceived,
+        (local, remote): (IpAddr, IpAddr),
+        ts_bits: Option<u32>,
+        mac: Option<MacAddr>,
+    ) {
+        let Some(mac) = self.station(mac, remote) else { return };
         let timestamps = (record.flags & flag::TIMESTAMPS != 0).then(|| {
-            let offset = self.timestamp_offset(record.local, remote);
-            let clock = match cookie {
-                true => syn_cookie::timestamp_with(syn_cookie::pack_wide(&record.offer()), self.now_ms),
-                false => self.now_ms,
+            let offset = self.isn_key.timestamp_offset(local, remote);
+            let clock = match self.listeners[usize::from(record.listener)].syn_cookies {
+                SynCookies::Never => self.now_ms,
+                SynCookies::Auto | SynCookies::Always => {
+                    let bits = ts_bits.unwrap_or_else(|| syn_cookie::pack_wide(&record.offer()));
+                    syn_cookie::timestamp_with(bits, self.now_ms)
+                }
             };
             Timestamps { value: clock.wrapping_add(offset), echo: record.ts_recent }
         });
@@ -271,18 +286,28 @@ impl Tcp {
         if record.flags & flag::ECN != 0 {
             flags |= Flags::ECE;
         }
-        let reply = Reply {
-            mac,
-            local: record.local,
-            remote,
-            ports: (record.local_port, record.remote_port),
+        let segment = OutSegment {
+            link: tx.link(mac),
+            source: local,
+            destination: remote,
+            source_port: record.local_port,
+            destination_port: record.remote_port,
             seq: record.iss,
             ack: record.irs + 1,
             flags,
             window: self.syn_window(),
+            urgent_pointer: 0,
+            hop_limit: HOP_LIMIT,
+            ecn: IpEcn::NotCapable,
             options: self.syn_options(remote.is_ipv6(), record.flags, timestamps),
         };
-        self.reply(tx, &reply);
+        self.send_alone(tx, &segment);
+    }
+
+    /// The same, once more: what it says follows from the record alone.
+    fn syn_ack_again<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, mac: Option<MacAddr>) {
+        let addresses = (self.locals.address(record.local), self.remote(record.remote, record.flags));
+        self.syn_ack(tx, record, addresses, None, mac);
     }
 
     /// An ACK that says where a half-open connection stands (RFC 9293 §3.10.7.4, RFC 5961 §4).
@@ -339,7 +364,7 @@ impl Tcp {
         if seg.flags.syn() {
             if seg.seq == record.irs && !seg.flags.ack() {
                 self.stats.duplicates.increment();
-                self.syn_ack(tx, &record, seg.source, Some(seg.source_mac));
+                self.syn_ack_again(tx, &record, Some(seg.source_mac));
             } else {
                 self.syn_received_ack(tx, &record, seg.source_mac);
             }
@@ -494,7 +519,7 @@ impl Tcp {
                         if self.await_hop(flow.remote, join(next, fresh)) {
                             continue;
                         }
-                        self.syn_ack(tx, &again, flow.remote, None);
+                        self.syn_ack_again(tx, &again, None);
                     }
                     None => {
                         if moved {
@@ -530,7 +555,7 @@ impl Tcp {
         let mut woken = 0;
         while let Some(handle) = self.unresolved_syns.pop() {
             if let Some(&record) = self.syn_record(handle) {
-                self.syn_ack(tx, &record, self.remote(record.remote, record.flags), None);
+                self.syn_ack_again(tx, &record, None);
                 woken += 1;
             }
         }

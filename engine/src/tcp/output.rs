@@ -91,16 +91,7 @@ pub(crate) struct Reply {
 impl Tcp {
     /// Sends a segment without a block.
     pub(crate) fn reply<D: Device>(&mut self, tx: &mut Tx<'_, D>, reply: &Reply) {
-        let mac = match reply.mac {
-            Some(mac) => mac,
-            None => {
-                let hop = self.next_hop(reply.remote);
-                match hop.and_then(|hop| self.neighbors.resolve(hop, self.now)) {
-                    Some((_, Resolution::Ready(mac))) => mac,
-                    _ => return self.stats.dropped.count(DropReason::NeighborUnresolved),
-                }
-            }
-        };
+        let Some(mac) = self.station(reply.mac, reply.remote) else { return };
         let segment = OutSegment {
             link: tx.link(mac),
             source: self.locals.address(reply.local),
@@ -116,6 +107,29 @@ impl Tcp {
             ecn: Ecn::NotCapable,
             options: reply.options,
         };
+        self.send_alone(tx, &segment);
+    }
+
+    /// The station of a segment without a block: the one that is answered, or else the next hop to `remote`. What cannot
+    /// be sent is counted.
+    #[inline]
+    pub(crate) fn station(&mut self, answered: Option<MacAddr>, remote: IpAddr) -> Option<MacAddr> {
+        if answered.is_some() {
+            return answered;
+        }
+        let hop = self.next_hop(remote);
+        match hop.and_then(|hop| self.neighbors.resolve(hop, self.now)) {
+            Some((_, Resolution::Ready(mac))) => Some(mac),
+            _ => {
+                self.stats.dropped.count(DropReason::NeighborUnresolved);
+                None
+            }
+        }
+    }
+
+    /// Sends a segment without a block and without data.
+    #[inline(always)]
+    pub(crate) fn send_alone<D: Device>(&mut self, tx: &mut Tx<'_, D>, segment: &OutSegment) {
         if tx.frame(segment.header_len(), |out| segment.emit_with(out, 0, |_| {}).ok()) {
             self.stats.segments_sent.increment();
         }
