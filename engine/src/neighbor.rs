@@ -286,8 +286,7 @@ impl NeighborTable {
             // A probe has no address yet (RFC 5227 §2.1.1).
             ArpOperation::Request if packet.sender.is_unspecified() => None,
             ArpOperation::Request => self.learn_from_request(sender, packet.sender_mac, now),
-            // a reply says nothing of overriding: only who was asked confirms
-            ArpOperation::Reply => self.learn_from_answer(sender, Some(packet.sender_mac), false, now),
+            ArpOperation::Reply => self.learn_from_answer(sender, Some(packet.sender_mac), now),
         }
     }
 
@@ -303,7 +302,7 @@ impl NeighborTable {
             self.counters.unsolicited += 1;
             return None;
         }
-        self.learn_from_answer(IpAddr::V6(message.target), message.target_link_layer, message.overrides, now)
+        self.learn_from_answer(IpAddr::V6(message.target), message.target_link_layer, now)
     }
 
     /// Makes an entry for a neighbour whose handshake completed, unless there is one that says where it is: frames came
@@ -463,15 +462,9 @@ impl NeighborTable {
         }
     }
 
-    /// An answer counts if somebody asked. One that must not override confirms only what is known already (RFC 4861
-    /// §7.2.5).
-    fn learn_from_answer(
-        &mut self,
-        address: IpAddr,
-        mac: Option<MacAddr>,
-        overrides: bool,
-        now: Instant,
-    ) -> Option<NeighborIndex> {
+    /// An answer counts if somebody asked. As long as a station is known to have the address and is being asked, only it
+    /// confirms that: the override flag (RFC 4861 §7.2.5) can be set by anybody. Everyone is asked when it is silent.
+    fn learn_from_answer(&mut self, address: IpAddr, mac: Option<MacAddr>, now: Instant) -> Option<NeighborIndex> {
         let slot = self.find(address);
         let asking = slot.and_then(|slot| Some((slot, self.entries.get_mut(slot as usize)?)));
         let Some((slot, entry)) = asking.filter(|(_, entry)| matches!(entry.state, State::Incomplete | State::Probe))
@@ -485,7 +478,7 @@ impl NeighborTable {
             None if !waited => entry.mac,
             _ => return None,
         };
-        if !waited && mac != entry.mac && !overrides {
+        if !waited && mac != entry.mac {
             return None;
         }
         self.incomplete -= usize::from(waited);
@@ -699,7 +692,8 @@ mod tests {
         assert_eq!(table.on_advertisement(&advertisement(Some(MAC), true, false), at(0)), Some(index));
         assert_eq!(table.resolution(index, at(30)), Some(Resolution::Ready(MAC)));
         table.on_advertisement(&advertisement(Some(OTHER), true, false), at(30));
-        assert_eq!(table.resolution(index, at(30)), Some(Resolution::Ready(MAC)), "must not override");
+        table.on_advertisement(&advertisement(Some(OTHER), true, true), at(30));
+        assert_eq!(table.resolution(index, at(30)), Some(Resolution::Ready(MAC)), "another was asked");
         table.on_advertisement(&advertisement(None, true, false), at(30));
         assert_eq!(table.resolution(index, at(59)), Some(Resolution::Ready(MAC)));
         assert_eq!(table.poll(at(59)), None, "confirmed without an address");

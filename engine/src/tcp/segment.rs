@@ -295,9 +295,15 @@ impl Tcp {
             release_acked(&mut self.buffers, c.snd_una, b, self.now_ms);
         }
         let state = c.state;
+        let narrow = c.send_window() < c.payload_max() && b.snd_end.after(c.snd_una);
         if b.flags & busy::DIRTY == 0 {
             b.flags |= busy::DIRTY;
             self.dirty.push(id);
+        }
+        if narrow && self.stalls(id, slot) {
+            self.stats.stalled.increment();
+            self.remove(app, id, End::Timeout);
+            return false;
         }
         if state == State::SynReceived && acked.syn {
             self.simultaneous_open(app, id);

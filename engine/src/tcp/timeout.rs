@@ -155,8 +155,9 @@ impl Tcp {
     }
 
     /// Whether the peer has kept its window shut, or so small that not even a segment went, for longer than it may (RFC
-    /// 6429). Only asked when the persist timer fires, so that the clock runs from the first time.
-    fn stalls(&mut self, id: u32, slot: u32) -> bool {
+    /// 6429). Asked when the persist timer fires and when an ACK leaves a window smaller than a segment, so that the clock
+    /// runs from the first time.
+    pub(super) fn stalls(&mut self, id: u32, slot: u32) -> bool {
         let pressed = self.buffers.is_short() || self.conns.len() >= self.max_connections / 8 * 7;
         let Some(limit) = self.stall_limit_ms(pressed) else {
             self.busies[slot].stalled_ms = 0;

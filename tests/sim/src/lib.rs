@@ -6,6 +6,7 @@
 //! ([`Worker::check_invariants`](syncline_engine::worker::Worker::check_invariants)), every connection ended and all
 //! memory back when it is over. Same seed, same run: [`Outcome::digest`] covers every octet on the wire.
 
+pub mod attack;
 mod chance;
 pub mod plan;
 mod script;

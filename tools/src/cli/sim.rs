@@ -23,6 +23,9 @@ pub struct SimArgs {
     /// Most virtual time in which connections are opened and the link misbehaves
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
+    /// Play this attack on a server instead, or `list` them; odd seeds are IPv6
+    #[arg(long, value_name = "NAME|list", conflicts_with_all = ["minutes", "connections", "seconds"])]
+    pub attack: Option<String>,
     /// Write what the runs came to as JSON there; `-` is stdout, and then nothing else goes there
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
