@@ -84,6 +84,7 @@ impl Tcp {
             return None;
         };
         if seg.flags.rst() {
+            self.stats.dropped.count(DropReason::NoFlow);
             return None;
         }
         if seg.flags.ack() {

@@ -305,21 +305,26 @@ mod tests {
 
     #[test]
     fn guesses_succeed_no_more_often_than_they_should() {
+        const GUESSES: u32 = 1 << 24;
         let mut jar = CookieJar::new([7, 8]);
         let now = Instant::from_millis(5_000_000);
         let local: IpAddr = "192.0.2.2".parse().unwrap();
-        let it = flow("192.0.2.1", 40_000);
         let mut x = 0x9e37_79b9_7f4a_7c15u64;
-        let mut hits = 0;
-        for _ in 0..1 << 22 {
+        let mut hits = [0; 2];
+        for n in 0..GUESSES {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
+            let it = flow("192.0.2.1", n as u16);
             let ids = (Seq((x >> 32) as u32), Seq(x as u32));
-            hits += u32::from(jar.open(local, &it, ids, None, now).is_some());
+            hits[0] += u32::from(jar.open(local, &it, ids, None, now).is_some());
+            if n % 4 == 0 {
+                hits[1] += u32::from(jar.open(local, &it, ids, Some((x >> 16) as u32), now).is_some());
+            }
         }
-        // 24 bits of MAC: 2^22 guesses hit a quarter of a time on average; ten is beyond chance
-        assert!(hits < 10, "{hits} of 2^22 guesses were taken");
+        // 24 bits of MAC: one hit on average, eight once in a million times. 31 bits: one in 512 such tests.
+        assert!(hits[0] < 8, "{} of 2^24 guesses without timestamps were taken", hits[0]);
+        assert!(hits[1] < 2, "{} of 2^22 guesses with timestamps were taken", hits[1]);
     }
 
     #[test]
