@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{DeviceArgs, OutputArgs};
 use crate::error::{Error, Result};
 use crate::net::Ports;
-use crate::units::{Count, Octets};
+use crate::units::{Count, Octets, Span};
 
 /// What answers on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -68,6 +68,9 @@ pub struct ServeArgs {
     /// Most connections at once, over all workers
     #[arg(long, value_name = "N")]
     pub max_connections: Option<Count>,
+    /// End connections whose peer keeps its window shut, or nearly so, for this long; 0s is never
+    #[arg(long, value_name = "S", default_value = "2m")]
+    pub stall_timeout: Span,
     /// Where results go.
     #[command(flatten)]
     #[serde(skip)]

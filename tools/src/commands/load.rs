@@ -20,7 +20,7 @@ use crate::report::Threshold;
 use crate::report::blocks::Detail;
 use crate::report::model::{Report, SupplyReport, TargetReport, TransferReport};
 use crate::report::verdict::{self, Context};
-use crate::run::collect::Collected;
+use crate::run::collect::{self, Collected};
 use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable};
 use crate::setup::{self, Pages};
 use crate::signals::{Stop, StopFlag};
@@ -268,12 +268,14 @@ where
             self.collector.gather().iter().for_each(|interval| progress.interval(interval));
         }
         let partial = stop.get() != Stop::No;
+        let members = self.crew.members().to_vec();
         let workers = self.crew.finish()?;
         if let Some(remote) = self.control.unreachable() {
             let mend = "check that it is up and on this link, and --gateway";
             return Err(Error::environment(format!("cannot reach {remote}"), "no neighbour answered for it", mend));
         }
-        let report = report(self.collector.finish(), plan, partial, self.started_at);
+        let mut report = report(self.collector.finish(), plan, partial, self.started_at);
+        report.counters = collect::counters(&members);
         Ok(Generated { report, _workers: workers })
     }
 }

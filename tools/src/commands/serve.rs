@@ -15,7 +15,7 @@ use crate::cli::serve::{ServerApp, SynCookieMode};
 use crate::error::{Error, Exit, Result};
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
 use crate::report::model::{Report, SynCache, SynCookies, Verdict};
-use crate::run::collect::{traffic, worker_report_since_start};
+use crate::run::collect::{self, traffic, worker_report_since_start};
 use crate::run::{Crew, Member, MonotonicClock, Waitable};
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
@@ -68,6 +68,7 @@ fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
         .iter()
         .map(|(ports, _)| Listener { first_port: ports.first(), last_port: ports.last(), syn_cookies })
         .collect();
+    config.tcp.stall_timeout = Some(args.stall_timeout.0).filter(|limit| !limit.is_zero());
     if let Some(limit) = args.max_connections {
         let each = limit.0.div_ceil(workers as u64);
         config.max_connections = u32::try_from(each).unwrap_or(u32::MAX).min(1 << 28);
@@ -93,6 +94,8 @@ pub(super) struct Serving<D: Waitable> {
     counters: Vec<Arc<ServerCounters>>,
     since: SystemInstant,
     started_at: SystemTime,
+    /// The most SYN-RECEIVED records of a worker.
+    half_open_max: u64,
 }
 
 impl<D: Waitable + Send + 'static> Serving<D>
@@ -122,7 +125,9 @@ where
         setup::join(&mut workers);
         let crew = Crew::start(workers, clock, stop)?;
         let members = crew.members().to_vec();
-        Ok(Self { crew, members, counters, since: SystemInstant::now(), started_at: SystemTime::now() })
+        let half_open_max = plan.config.max_syn_received.into();
+        let (since, started_at) = (SystemInstant::now(), SystemTime::now());
+        Ok(Self { crew, members, counters, since, started_at, half_open_max })
     }
 
     /// Waits at most `timeout` for the servers' end. True when it has come.
@@ -135,7 +140,7 @@ where
     /// # Errors
     /// Those of the workers.
     pub(super) fn finish(self, command: &str) -> Result<Report> {
-        let Self { crew, members, counters, since, started_at } = self;
+        let Self { crew, members, counters, since, started_at, half_open_max } = self;
         let rss = host::rss_bytes();
         let levels_before = levels(&members, rss);
         crew.finish()?;
@@ -150,7 +155,13 @@ where
             accepted: sum(|stats| stats.syn_cookies_accepted.get()),
             rejected: sum(|stats| stats.syn_cookies_rejected.get()),
         });
-        report.syn_cache = Some(SynCache { entries: sum(|stats| stats.syn_received_now.get()), ..SynCache::default() });
+        report.syn_cache = Some(SynCache {
+            entries: sum(|stats| stats.syn_received_now.get()),
+            limit: Some(half_open_max * members.len() as u64),
+            evicted: sum(|stats| stats.syn_received_evicted.get()),
+            expired: sum(|stats| stats.syn_received_expired.get()),
+        });
+        report.counters = collect::counters(&members);
         Ok(report)
     }
 }

@@ -104,6 +104,9 @@ pub struct Report {
     pub server: Option<Box<Self>>,
     /// The bare device path (`bench raw`).
     pub raw: Option<Raw>,
+    /// Every counter of the engine, by its name in `syncline_engine::stats`, all workers together.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
     /// What a SYN flood sent, and what came back (`load --profile syn-flood`).
     #[serde(default)]
     pub syn_flood: SynFlood,
@@ -388,7 +391,7 @@ pub struct SynCache {
     pub entries: Option<u64>,
     /// Most records it may have.
     pub limit: Option<u64>,
-    /// Records given up for newer ones.
+    /// Records given up for lack of room.
     pub evicted: Option<u64>,
     /// Records that no ACK came for in time.
     pub expired: Option<u64>,

@@ -57,6 +57,17 @@ pub fn traffic(stats: &Stats, reading: &Reading) -> Traffic {
     }
 }
 
+/// Every counter of the workers' engines by its name, summed: totals since the start, and levels as they are now.
+pub fn counters(members: &[Member]) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for member in members {
+        for (name, _, count) in member.stats.entries() {
+            *sums.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    sums
+}
+
 /// The figures of one worker between two marks that lie `length` apart.
 pub fn worker_report(member: &Member, from: &Mark, to: &Mark, length: Duration) -> WorkerReport {
     let moved = to.traffic.since(&from.traffic);

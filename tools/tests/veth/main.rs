@@ -4,6 +4,7 @@
 //! engines want the cores. Without root, or without a program that a test talks to, a test says SKIPPED; where `CI` is
 //! set it fails instead.
 
+mod attack;
 mod engines;
 mod failures;
 mod flood;
