@@ -3,9 +3,12 @@
 //! Frames of real conversations are repeated, changed, cut and mixed at arbitrary times. Nothing may panic, and when
 //! the noise is over all memory is given back and a fresh connection is served.
 
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use syncline_tests::fuzz;
 use syncline_tests::peer::{Bed, Offer, PEER_MAC};
 use syncline_tests::raw::{self, Ip, Tcp, option};
 use syncline_tests::services::{BYE, ECHO, SHUT, SINK};
@@ -127,6 +130,20 @@ fn run(v6: bool, seed: u64) {
     });
     assert_eq!(left, (0, 0, 0), "connections, half-open ones and TIME-WAITs left, seed {seed}");
     bed.alive();
+}
+
+/// Inputs that coverage-guided fuzzing kept, because each goes where no other does.
+#[test]
+fn what_the_fuzzer_found_worth_keeping() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, target) in [("frame", fuzz::frame as fn(&[u8])), ("worker", fuzz::worker)] {
+        let inputs: Vec<_> = fs::read_dir(corpora.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(inputs.len() > 50, "{} inputs for {name}", inputs.len());
+        for input in inputs {
+            println!("{}", input.display());
+            target(&fs::read(&input).unwrap());
+        }
+    }
 }
 
 #[test]

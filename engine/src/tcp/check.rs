@@ -136,15 +136,13 @@ impl Tcp {
 
     /// What is queued begins no later than SND.UNA and reaches to its end.
     fn check_queue(&self, c: &Connection, b: &Busy, sums: &mut Sums) -> Result<(), String> {
-        if c.state == State::SynSent {
-            return Ok(());
-        }
         hold!(c.snd_nxt.at_or_before(b.snd_end + 1), "SND.NXT is beyond what was queued and a FIN");
         let spans = &b.span[..usize::from(b.spans)];
         let mut ends = spans.iter().skip(1).map(|span| span.start).chain([b.snd_end]);
         hold!(spans.iter().all(|span| ends.next().is_some_and(|end| span.start.at_or_before(end))), "messages overlap");
-        // A SYN of ours may be out while we close already, or send: both ends opened at once
-        let syn = self.flights.front(b).is_some_and(|at| self.flights.get(at).has(sent::SYN));
+        // A SYN of ours may be out while we close already: both ends opened at once
+        let first = self.flights.front(b).map(|at| self.flights.get(at));
+        let syn = c.state == State::SynSent || first.is_some_and(|first| first.has(sent::SYN));
         let una = c.snd_una + u32::from(syn);
         let unacked = b.snd_end.after(una);
         let buffered = b.flags & busy::BUFFERED != 0;

@@ -4,7 +4,6 @@
 //! In each state: what the engine promises of its records holds, no application reads what was not sent to it on this
 //! very connection, and were the network to work from now on, everything would come to its end.
 
-mod device;
 mod party;
 mod world;
 

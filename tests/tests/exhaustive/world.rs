@@ -13,9 +13,9 @@ use syncline_engine::page::HeapPages;
 use syncline_engine::time::Instant;
 use syncline_engine::wire::{MacAddr, ParseRules, Parsed, parse};
 use syncline_engine::worker::Worker;
+use syncline_tests::handmoved::{Handmoved, Port};
 use syncline_tests::host::secrets;
 
-use crate::device::{Handmoved, Port};
 use crate::party::{Act, Party};
 
 /// Maximum segment lifetime: half of TIME-WAIT. No packet outlives it.

@@ -9,7 +9,8 @@ use syncline_engine::device::{Capabilities, Device, DeviceCounters, Frame};
 /// Largest frame, octets.
 const FRAME_BYTES: usize = 1514;
 
-pub(crate) struct Octets(Vec<u8>);
+/// A frame.
+pub struct Octets(Vec<u8>);
 
 impl Frame for Octets {
     fn bytes(&self) -> &[u8] {
@@ -30,20 +31,24 @@ impl Frame for Octets {
     }
 }
 
-/// What lies between the device and the explorer.
+/// What lies between the device and whoever moves its frames.
 #[derive(Default)]
-pub(crate) struct Port {
-    pub(crate) arriving: VecDeque<Vec<u8>>,
-    pub(crate) sent: Vec<Vec<u8>>,
+pub struct Port {
+    /// What the engine is to receive, in this order.
+    pub arriving: VecDeque<Vec<u8>>,
+    /// What it has sent.
+    pub sent: Vec<Vec<u8>>,
 }
 
-pub(crate) struct Handmoved {
+/// The engine's end.
+pub struct Handmoved {
     capabilities: Capabilities,
     port: Rc<RefCell<Port>>,
 }
 
 impl Handmoved {
-    pub(crate) fn new(last_octet: u8, port: Rc<RefCell<Port>>) -> Self {
+    /// A device whose hardware address ends in `last_octet`.
+    pub fn new(last_octet: u8, port: Rc<RefCell<Port>>) -> Self {
         let mac = [2, 0, 0, 0, 0, last_octet];
         let capabilities =
             Capabilities { mac, mtu: 1500, frame_bytes_max: FRAME_BYTES as u16, partial_checksum: false };

@@ -1,0 +1,4 @@
+//! See `syncline_tests::fuzz::frame`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| syncline_tests::fuzz::frame(octets));
