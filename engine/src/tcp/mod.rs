@@ -24,6 +24,7 @@ mod recovery;
 mod rtt;
 mod segment;
 mod send;
+mod siphash;
 mod state;
 mod syn_cookie;
 mod syn_sent;

@@ -27,6 +27,7 @@ use crate::wire::Seq;
 use super::FlowId;
 use super::block::flag;
 use super::listen::Offer;
+use super::siphash::SipKey;
 
 /// Length of an epoch, milliseconds.
 const EPOCH_MS: u64 = 32_768;
@@ -47,9 +48,9 @@ const SCALE_NONE: u32 = 15;
 /// Makes and checks cookies.
 pub(crate) struct CookieJar {
     secret: [u64; 2],
-    mask: SipHasher24,
+    mask: SipKey,
     /// Keys of the even and the odd epoch among the present and the last.
-    keys: [SipHasher24; 2],
+    keys: [SipKey; 2],
     epoch: u64,
     /// When a cookie was last all that was left of a SYN: until two epochs later an ACK may hold one.
     sent: Option<Instant>,
@@ -66,8 +67,8 @@ impl CookieJar {
     pub(crate) fn new(secret: [u64; 2]) -> Self {
         let mut jar = Self {
             secret,
-            mask: SipHasher24::new_with_keys(secret[0].rotate_left(32), secret[1]),
-            keys: [SipHasher24::new(); 2],
+            mask: SipKey::new(secret[0].rotate_left(32), secret[1]),
+            keys: [SipKey::new(0, 0); 2],
             epoch: 0,
             sent: None,
         };
@@ -75,12 +76,12 @@ impl CookieJar {
         jar
     }
 
-    fn key(&self, epoch: u64) -> SipHasher24 {
+    fn key(&self, epoch: u64) -> SipKey {
         let mut derive = SipHasher24::new_with_keys(self.secret[0], self.secret[1]);
         derive.write_u64(epoch);
         let first = derive.finish();
         derive.write_u64(first);
-        SipHasher24::new_with_keys(first, derive.finish())
+        SipKey::new(first, derive.finish())
     }
 
     /// Takes the present epoch's key.
@@ -147,43 +148,36 @@ impl CookieJar {
 
     #[inline]
     fn mac(&self, key_bit: u32, local: IpAddr, flow: &FlowId, irs: Seq, bits: u32) -> u32 {
-        tag(&self.keys[key_bit as usize & 1], local, flow, irs, bits)
+        tag(self.keys[key_bit as usize & 1], local, flow, irs, bits)
     }
 
     #[inline]
     fn mask(&self, local: IpAddr, flow: &FlowId, irs: Seq) -> u32 {
-        tag(&self.mask, local, flow, irs, 0)
+        tag(self.mask, local, flow, irs, 0)
     }
 }
 
-/// The hash of all that a cookie is bound to. The options come last: four octets that SipHash takes together with the
-/// length, so that IPv4 needs no block more than addresses, ports and ISN fill.
+/// The hash of all that a cookie is bound to.
 #[inline]
-fn tag(hasher: &SipHasher24, local: IpAddr, flow: &FlowId, irs: Seq, bits: u32) -> u32 {
+fn tag(key: SipKey, local: IpAddr, flow: &FlowId, irs: Seq, bits: u32) -> u32 {
     let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
     let numbers = u64::from(irs.0) << 32 | u64::from(ports);
-    match (local, flow.remote) {
+    let hash = match (local, flow.remote) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
             let addresses = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
-            let mut octets = [0; 20];
-            octets[..8].copy_from_slice(&addresses.to_le_bytes());
-            octets[8..16].copy_from_slice(&numbers.to_le_bytes());
-            octets[16..].copy_from_slice(&bits.to_le_bytes());
-            hasher.hash(&octets) as u32
+            key.hash([addresses, numbers], bits)
         }
         (local, remote) => {
             let wide = |address: IpAddr| match address {
-                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-                IpAddr::V6(address) => address.octets(),
+                IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(address) => address.to_bits(),
             };
-            let mut octets = [0; 44];
-            octets[..16].copy_from_slice(&wide(local));
-            octets[16..32].copy_from_slice(&wide(remote));
-            octets[32..40].copy_from_slice(&numbers.to_le_bytes());
-            octets[40..].copy_from_slice(&bits.to_le_bytes());
-            hasher.hash(&octets) as u32
+            let (local, remote) = (wide(local), wide(remote));
+            let words = [(local >> 64) as u64, local as u64, (remote >> 64) as u64, remote as u64, numbers];
+            key.hash(words, bits)
         }
-    }
+    };
+    hash as u32
 }
 
 fn mss_index(mss: u16) -> u32 {
