@@ -63,6 +63,9 @@ pub struct TcpConfig {
     pub send_buffer: u32,
     /// Offer and accept window scaling (RFC 7323 §2). Default true.
     pub window_scaling: bool,
+    /// Shift of the windows we send, 0 to 14 (RFC 7323 §2.2). Default none: the least that lets the window field hold
+    /// `receive_window`.
+    pub window_scale: Option<u8>,
     /// Offer and accept timestamps (RFC 7323 §3). Default true.
     pub timestamps: bool,
     /// Offer and accept selective acknowledgements (RFC 2018). Default true.
@@ -87,6 +90,9 @@ pub struct TcpConfig {
     pub ack_delay: Duration,
     /// Nagle's algorithm (RFC 9293 §3.7.4). Default false: a load generator says what it has to say.
     pub nagle: bool,
+    /// Set PSH on the last segment of every burst of several, as Linux does since 5.5: a receiver that merges segments then
+    /// need not wait for more. Default false: only the last segment of what is queued has it (RFC 9293 §3.9.1.2).
+    pub push_bursts: bool,
     /// Put the data that [`App::connected`](crate::app::App::connected) queues on the handshake's ACK. Default false.
     pub piggyback: bool,
     /// Initial congestion window, segments (RFC 6928). Default 10.
@@ -158,6 +164,7 @@ impl Default for TcpConfig {
             receive_buffer: 1 << 20,
             send_buffer: 256 << 10,
             window_scaling: true,
+            window_scale: None,
             timestamps: true,
             sack: true,
             ecn: Ecn::default(),
@@ -170,6 +177,7 @@ impl Default for TcpConfig {
             user_timeout: None,
             ack_delay: Duration::from_millis(40),
             nagle: false,
+            push_bursts: false,
             piggyback: false,
             initial_window_segments: 10,
             congestion: CongestionControl::default(),
@@ -307,6 +315,9 @@ impl Config {
         let tcp = &self.tcp;
         if !(4096..1 << 30).contains(&tcp.receive_window) {
             return fail(format!("receive window {} is not within 4096 to 1073741823 octets", tcp.receive_window));
+        }
+        if tcp.window_scale.is_some_and(|shift| shift > 14) {
+            return fail("the shift of windows is limited to 14 (RFC 7323 section 2.3)".into());
         }
         if tcp.ack_delay > Duration::from_millis(500) {
             return fail("the delay of acknowledgements exceeds 500 ms (RFC 9293 section 3.8.6.3)".into());

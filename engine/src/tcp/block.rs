@@ -308,7 +308,7 @@ pub(crate) struct Busy {
     pub(crate) cubic_w_est: u32,
     /// Recovery ends when this is acknowledged (RFC 6582, RFC 6675); a probe's episode, too (TLP.end_seq, RFC 8985).
     pub(crate) recover: Seq,
-    /// PRR (RFC 6937): flight at its start, delivered and sent since.
+    /// PRR (RFC 9937): flight at its start, delivered and sent since.
     pub(crate) prr_flight: u32,
     pub(crate) prr_delivered: u32,
     pub(crate) prr_out: u32,

@@ -72,6 +72,11 @@ impl Net<'_> {
         self.tcp.stop_listening(listener);
     }
 
+    /// Changes the user timeout (RFC 9293 §3.9.1) of all connections of this worker.
+    pub fn set_user_timeout(&mut self, limit: Option<core::time::Duration>) {
+        self.tcp.config.user_timeout = limit;
+    }
+
     /// Whether the next hop to `remote` is known. Asks for it if it is not.
     pub fn resolve(&mut self, remote: IpAddr) -> NextHop {
         let Some(hop) = self.tcp.next_hop(remote) else { return NextHop::Unreachable };

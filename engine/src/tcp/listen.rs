@@ -574,11 +574,12 @@ impl Tcp {
     }
 }
 
-/// Shift of the windows we send: the least that lets the window field hold the largest window (RFC 7323 §2.3).
+/// Shift of the windows we send: as configured, or the least that lets the window field hold the largest window (RFC
+/// 7323 §2.3).
 #[inline]
 fn receive_scale(config: &TcpConfig) -> u8 {
     let bits = 32 - config.receive_window.leading_zeros();
-    bits.saturating_sub(16) as u8
+    config.window_scale.unwrap_or(bits.saturating_sub(16) as u8)
 }
 
 /// Options of our SYN or SYN-ACK.

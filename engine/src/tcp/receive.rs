@@ -151,6 +151,15 @@ impl Tcp {
             }
             let len = chunk.len() as u32;
             let stale = ((rcv_nxt - chunk.seq) as usize).min(chunk.len());
+            if stale > 0 {
+                // what filled the hole had come before, in part: the first such block is reported (RFC 2883 §4.2)
+                let (start, end) = (chunk.seq, chunk.seq + stale as u32);
+                if !b.duplicate && self.conns[id].has(flag::SACK) {
+                    (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, start, end);
+                } else if b.duplicate && b.duplicate_end == start {
+                    b.duplicate_end = end;
+                }
+            }
             chunk.advance(stale);
             b.ahead_head = chunk.next;
             if b.ahead_head == NONE {

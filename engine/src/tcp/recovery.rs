@@ -1,7 +1,7 @@
 //! Loss recovery: what an acknowledgement says about the segments in flight, and what to send again.
 //!
 //! Losses are found by RACK (RFC 8985) where the peer sends SACK, by duplicate ACKs (RFC 5681, RFC 6582) where it does
-//! not, and by timeout (RFC 6298). What may be sent during fast recovery follows PRR (RFC 6937). A recovery that
+//! not, and by timeout (RFC 6298). What may be sent during fast recovery follows PRR (RFC 9937). A recovery that
 //! proves spurious is undone (RFC 4015).
 
 use crate::config::TcpConfig;
@@ -307,8 +307,8 @@ pub(crate) fn pipe(c: &Connection, b: &Busy) -> u32 {
     if c.has(flag::SACK) { b.pipe } else { b.pipe.saturating_sub(u32::from(b.dup_acks) * c.payload_max()) }
 }
 
-/// Enters fast recovery (RFC 6675 §5, RFC 6582 §3.2 step 2, RFC 6937 §3).
-fn enter_recovery(c: &Connection, b: &mut Busy, env: &Env<'_>) {
+/// Enters fast recovery (RFC 6675 §5, RFC 6582 §3.2 step 2, RFC 9937 §6) on an ACK that delivered some octets.
+fn enter_recovery(c: &Connection, b: &mut Busy, delivered: u32, env: &Env<'_>) {
     let mss = c.payload_max();
     let flight = c.snd_nxt - c.snd_una;
     save_for_undo(b, env);
@@ -318,7 +318,9 @@ fn enter_recovery(c: &Connection, b: &mut Busy, env: &Env<'_>) {
     if c.has(flag::ECN) {
         b.flags |= busy::CWR;
     }
-    b.prr_flight = flight.max(1);
+    // what had been delivered before counts for nothing in this recovery
+    let before = if c.has(flag::SACK) { delivered } else { 0 };
+    b.prr_flight = (flight + before).saturating_sub(b.sacked).max(1);
     (b.prr_delivered, b.prr_out) = (0, 0);
     if b.flags & busy::PROBE_TIMER != 0 {
         // the retransmission timer takes its place, from now on
@@ -360,6 +362,7 @@ pub(crate) fn after_ack(
         }
     }
     end_probe(c, b, acked, env);
+    let (lost_before, delivered) = (b.lost, delivered_by(c, b, acked, mss));
     if acked.octets > 0 {
         b.backoff = 0;
         if b.phase != Phase::Open && c.snd_una.at_or_after(b.recover) {
@@ -379,16 +382,17 @@ pub(crate) fn after_ack(
     }
     let wait = detect_losses(flights, c, b, env);
     if b.lost > 0 && b.phase == Phase::Open {
-        enter_recovery(c, b, env);
+        enter_recovery(c, b, delivered, env);
     }
     match b.phase {
-        Phase::Recovery => prr(c, b, acked.delivered, mss),
+        Phase::Recovery => prr(c, b, delivered, acked.octets > 0 && b.lost <= lost_before, mss),
         Phase::Open | Phase::Loss => {
             if acked.octets > 0 {
                 // the window held us back if less than a segment of it was free; in slow start, half of it
                 let used = pipe_before.saturating_add(mss);
                 let limited = used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd);
-                congestion::on_ack(b, mss, acked.octets, limited, env.now_ms, env.config);
+                // not by what was selectively acknowledged before: that would be a burst
+                congestion::on_ack(b, mss, acked.octets.min(delivered), limited, env.now_ms, env.config);
             }
         }
     }
@@ -455,15 +459,27 @@ pub(crate) fn probe_timeout_ms(flights: &Flights, c: &Connection, b: &Busy, conf
     Some(timeout.div_ceil(1000))
 }
 
-/// Proportional rate reduction with slow start reduction bound (RFC 6937 §3.1).
-fn prr(c: &Connection, b: &mut Busy, delivered: u32, mss: u32) {
+/// DeliveredData of RFC 9937 §6, octets. Without SACK a duplicate ACK stands for a segment, and what it stood for is not
+/// counted again when it is acknowledged.
+fn delivered_by(c: &Connection, b: &Busy, acked: &Acked, mss: u32) -> u32 {
+    let counted = u32::from(b.dup_acks) * mss;
+    match acked.octets {
+        _ if c.has(flag::SACK) => acked.delivered,
+        0 => counted.min(mss),
+        octets => octets.saturating_sub(counted),
+    }
+}
+
+/// Proportional rate reduction (RFC 9937 §6). `safe`: the ACK advances SND.UNA and tells of no further loss; only then may
+/// more leave than arrives.
+fn prr(c: &Connection, b: &mut Busy, delivered: u32, safe: bool, mss: u32) {
     b.prr_delivered = b.prr_delivered.saturating_add(delivered);
     let pipe = pipe(c, b);
     let send = if pipe > b.ssthresh {
         let allowed = (u64::from(b.prr_delivered) * u64::from(b.ssthresh)).div_ceil(u64::from(b.prr_flight)) as u32;
         allowed.saturating_sub(b.prr_out)
     } else {
-        let limit = b.prr_delivered.saturating_sub(b.prr_out).max(delivered) + mss;
+        let limit = b.prr_delivered.saturating_sub(b.prr_out).max(delivered) + if safe { mss } else { 0 };
         limit.min(b.ssthresh - pipe)
     };
     // fast retransmit itself is never held back

@@ -100,7 +100,7 @@ impl Tcp {
     /// First step: is the segment in the window (§3.10.7.4), and not from before (PAWS, RFC 7323 §5.3)?
     #[inline]
     fn check_sequence(&mut self, id: u32, seg: &TcpSegment) -> bool {
-        let c = &mut self.conns[id];
+        let c = &self.conns[id];
         let (rst, timestamps) = (seg.flags.rst(), c.has(flag::TIMESTAMPS));
         if timestamps && !rst {
             match seg.options.timestamps {
@@ -127,7 +127,17 @@ impl Tcp {
             }
             return false;
         }
-        if timestamps && let Some(ts) = seg.options.timestamps {
+        true
+    }
+
+    /// The segment is the peer's beyond doubt: TS.Recent (RFC 7323 §4.3), and the time it was heard. Not before its ACK
+    /// field has been found good: a forged TSval would make PAWS discard what the peer sends.
+    #[inline]
+    fn heard(&mut self, id: u32, seg: &TcpSegment) {
+        let c = &mut self.conns[id];
+        if c.has(flag::TIMESTAMPS)
+            && let Some(ts) = seg.options.timestamps
+        {
             let ack_sent = if c.busy == NONE { c.rcv_nxt } else { self.busies[c.busy].ack_sent };
             c.flags &= !flag::FRESH;
             if seg.seq.at_or_before(ack_sent) && (ts.value.wrapping_sub(c.ts_recent) as i32) >= 0 {
@@ -136,7 +146,6 @@ impl Tcp {
         }
         c.heard_ms = self.now_ms;
         c.flags &= !flag::PROBED;
-        true
     }
 
     /// A segment outside the window is answered by an ACK, and a duplicate is reported in it (RFC 2883 §4).
@@ -236,6 +245,7 @@ impl Tcp {
             }
         }
         let slot = c.busy;
+        self.heard(id, seg);
         if slot == NONE {
             update_window(&mut self.conns[id], seg, false);
             return true;

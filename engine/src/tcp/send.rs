@@ -162,7 +162,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let new = self.next_new();
         self.b.cwnd = window;
         let sent = match new {
-            Some((payload, fin)) => self.send_one(payload, fin),
+            Some((payload, fin)) => self.send_one(payload, fin, false),
             None => self.resend(newest),
         };
         if !sent {
@@ -199,24 +199,34 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             State::SynReceived => return done(self.b.flags & busy::ACK_NOW == 0 || self.send_ack()),
             _ => {}
         }
-        for _ in 0..SEGMENTS_MAX {
+        for nth in 0..SEGMENTS_MAX {
             let Some((payload, fin)) = self.next_new() else { return Turn::Done };
-            if !self.send_one(payload, fin) {
+            let push = self.config.push_bursts && nth > 0 && !self.more_may_follow(payload);
+            if !self.send_one(payload, fin, push) {
                 return Turn::Blocked;
             }
         }
         Turn::More
     }
 
-    /// Sends one segment of new data, FIN or both. False if the device has no room.
+    /// Whether the windows have room for another full segment after one of `payload` octets.
+    fn more_may_follow(&self, payload: u32) -> bool {
+        let (c, mss) = (&*self.c, self.c.payload_max());
+        let both = payload + mss;
+        let edge = c.snd_una + c.send_window();
+        edge.at_or_after(c.snd_nxt + both) && recovery::pipe(c, self.b) + both <= self.b.cwnd
+    }
+
+    /// Sends one segment of new data, FIN or both; with PSH if asked, or if nothing is queued after it. False if the
+    /// device has no room.
     #[inline]
-    fn send_one(&mut self, payload: u32, fin: bool) -> bool {
+    fn send_one(&mut self, payload: u32, fin: bool, push: bool) -> bool {
         let seq = self.c.snd_nxt;
         let mut flags = Flags::ACK;
         if fin {
             flags |= Flags::FIN;
         }
-        if payload > 0 && (fin || seq + payload == self.b.snd_end) {
+        if payload > 0 && (push || fin || seq + payload == self.b.snd_end) {
             flags |= Flags::PSH;
         }
         if self.b.flags & busy::CWR != 0 && payload > 0 {
@@ -264,7 +274,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             return None;
         }
         let pipe = recovery::pipe(c, b);
-        if pipe > 0 && pipe + payload + u32::from(fin) > b.cwnd {
+        // a FIN is no octet that could congest the path
+        if pipe > 0 && payload > 0 && pipe + payload > b.cwnd {
             return None;
         }
         // Sender's silly window avoidance (§3.8.6.2.1), and Nagle's algorithm (§3.7.4)

@@ -54,9 +54,7 @@ impl Options {
         if let Some(count) = self.keep_count {
             tcp.keepalive_probes = count;
         }
-        if self.user_timeout_ms > 0 {
-            tcp.user_timeout = Some(Duration::from_millis(self.user_timeout_ms.into()));
-        }
+        tcp.user_timeout = self.user_timeout();
         if let Some(count) = self.syn_count {
             tcp.syn_retries = count;
         }
@@ -66,6 +64,10 @@ impl Options {
     pub(crate) fn apply(&self, conn: &mut Conn<'_>, nagle: bool) {
         conn.set_nagle(nagle && !self.no_delay);
         conn.set_cork(self.cork);
+    }
+
+    fn user_timeout(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.user_timeout_ms.into())).filter(|limit| !limit.is_zero())
     }
 
     /// Octets that may wait to be acknowledged.
@@ -92,12 +94,7 @@ fn fixed(level: i32, name: i32) -> bool {
         libc::SOL_SOCKET => name == libc::SO_KEEPALIVE,
         _ => matches!(
             name,
-            libc::TCP_MAXSEG
-                | libc::TCP_KEEPIDLE
-                | libc::TCP_KEEPINTVL
-                | libc::TCP_KEEPCNT
-                | libc::TCP_USER_TIMEOUT
-                | libc::TCP_SYNCNT
+            libc::TCP_MAXSEG | libc::TCP_KEEPIDLE | libc::TCP_KEEPINTVL | libc::TCP_KEEPCNT | libc::TCP_SYNCNT
         ),
     }
 }
@@ -205,6 +202,10 @@ impl Stack {
                 core.settle();
             }
             tell(core, fd, &options);
+            if let (libc::TCP_USER_TIMEOUT, (_, Some(mut net))) = (name, core.sockets_and_net()) {
+                // the engine knows one for all connections, and a script has one connection
+                net.set_user_timeout(options.user_timeout());
+            }
             core.sockets().by_fd(fd)?.options = options;
             Ok(())
         })

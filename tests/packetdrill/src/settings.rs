@@ -26,12 +26,16 @@ pub struct Settings {
     pub sysctl: bool,
     /// Nagle's algorithm on sockets without TCP_NODELAY: `nagle=off` turns it off.
     pub nagle: bool,
+    /// `quick_acks=SEGMENTS` at the start of a connection that are acknowledged at once, as Linux does: the peer is in slow
+    /// start. Default 16.
+    pub quick_acks: u8,
     /// When listeners answer with SYN cookies: `cookies=auto|always|never`.
     pub cookies: SynCookies,
     /// The flags as they were given: they outdo the sysctls.
     flags: String,
     /// The rest: `ecn=off|accept|on`, `timestamps=off`, `sack=off`, `scaling=off`, `cc=cubic|newreno`, `window=OCTETS`,
-    /// `iw=SEGMENTS`, `ack_delay=MS`, `rto_min=MS`, `rto_max=MS`, `rto_initial=MS`, `time_wait=S`.
+    /// `scale=SHIFT`, `push=burst|last`, `iw=SEGMENTS`, `ack_delay=MS`, `rto_min=MS`, `rto_max=MS`, `rto_initial=MS`,
+    /// `time_wait=S`.
     pub tcp: TcpConfig,
 }
 
@@ -39,10 +43,23 @@ impl Default for Settings {
     /// What Linux' scripts expect: a window of 15 MiB, and so a window scale of 8.
     fn default() -> Self {
         let window = 15 << 20;
-        let tcp =
-            TcpConfig { receive_window: window, receive_buffer: window, send_buffer: 4 << 20, ..TcpConfig::default() };
-        let (nagle, cookies) = (true, SynCookies::Auto);
-        Self { local: None, mtu: 1500, sysctl: false, nagle, cookies, flags: String::new(), tcp }
+        let tcp = TcpConfig {
+            receive_window: window,
+            receive_buffer: window,
+            send_buffer: 4 << 20,
+            push_bursts: true,
+            ..TcpConfig::default()
+        };
+        Self {
+            local: None,
+            mtu: 1500,
+            sysctl: false,
+            nagle: true,
+            quick_acks: 16,
+            cookies: SynCookies::Auto,
+            flags: String::new(),
+            tcp,
+        }
     }
 }
 
@@ -94,6 +111,15 @@ impl Settings {
             "scaling" => tcp.window_scaling = switch(value)?,
             "cc" => tcp.congestion = congestion(value).ok_or("expected cubic or newreno")?,
             "window" => (tcp.receive_window, tcp.receive_buffer) = (number(value)?, number(value)?),
+            "push" => {
+                tcp.push_bursts = match value {
+                    "burst" => true,
+                    "last" => false,
+                    _ => return Err("expected burst or last".into()),
+                }
+            }
+            "scale" => tcp.window_scale = Some(number(value)?),
+            "quick_acks" => self.quick_acks = number(value)?,
             "iw" => tcp.initial_window_segments = number(value)?,
             "ack_delay" => tcp.ack_delay = Duration::from_millis(number(value)?),
             "rto_min" => tcp.rto_min = Duration::from_millis(number(value)?),

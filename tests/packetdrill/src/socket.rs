@@ -13,10 +13,6 @@ use syncline_engine::time::Instant;
 use crate::options::Options;
 use crate::settings::Settings;
 
-/// Segments at the start of a connection, and after a pause in the conversation, that are acknowledged at once, as
-/// Linux does: the peer is in slow start.
-const QUICK_ACKS: u8 = 16;
-
 /// What is said so soon after the peer has spoken is an answer.
 const ANSWER_TIME: Duration = Duration::from_millis(40);
 
@@ -61,8 +57,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn new(id: ConnId, endpoints: Endpoints) -> Self {
-        Self { id: Some(id), endpoints: Some(endpoints), quick_acks: QUICK_ACKS, ..Self::default() }
+    fn new(id: ConnId, endpoints: Endpoints, quick_acks: u8) -> Self {
+        Self { id: Some(id), endpoints: Some(endpoints), quick_acks, ..Self::default() }
     }
 
     /// Whether a read would not wait.
@@ -113,12 +109,13 @@ pub(crate) struct Sockets {
     slots: Vec<Option<Socket>>,
     by_fd: HashMap<RawFd, usize>,
     nagle: bool,
+    quick_acks: u8,
 }
 
 impl Sockets {
     /// Takes over what the first sockets were told before there was an engine to tell.
     pub(crate) fn configure(&mut self, settings: &mut Settings) {
-        self.nagle = settings.nagle;
+        (self.nagle, self.quick_acks) = (settings.nagle, settings.quick_acks);
         for socket in self.slots.iter().flatten() {
             socket.options.configure(settings);
         }
@@ -225,8 +222,9 @@ impl Sockets {
 
     /// Begins an active open on the socket numbered `index`.
     pub(crate) fn connecting(&mut self, index: usize, id: ConnId, endpoints: Endpoints) {
+        let quick_acks = self.quick_acks;
         if let Some(socket) = self.get(index) {
-            socket.role = Role::Connection(Link::new(id, endpoints));
+            socket.role = Role::Connection(Link::new(id, endpoints, quick_acks));
         }
     }
 
@@ -283,7 +281,7 @@ impl Link {
 
 impl App for Sockets {
     fn accepted(&mut self, conn: &mut Conn<'_>, listener: usize) {
-        let (id, endpoints) = (conn.id(), conn.endpoints());
+        let (id, endpoints, quick_acks) = (conn.id(), conn.endpoints(), self.quick_acks);
         let of = |socket: &Socket| matches!(socket.role, Role::Listening { listener: l, .. } if l == listener);
         let Some(parent) = self.slots.iter().position(|slot| slot.as_ref().is_some_and(of)) else {
             return conn.abort();
@@ -299,7 +297,7 @@ impl App for Sockets {
             bound: Some(endpoints.local),
             options: socket.options.clone(),
             error: None,
-            role: Role::Connection(Link { open: true, ..Link::new(id, endpoints) }),
+            role: Role::Connection(Link { open: true, ..Link::new(id, endpoints, quick_acks) }),
             fd: None,
             closed: false,
         };

@@ -301,6 +301,25 @@ checks! {
         }
     }
 
+    /// RFC 2883 §4.2: what fills a hole and had come before in part has that part reported, the first of several.
+    fn duplicate_part_reported(bed) {
+        let mut c = bed.open(SINK, &Offer::sack());
+        let base = c.snd_nxt;
+        for from in [100, 200, 400, 700] {
+            c.data_at(base + from, &[1; 100]);
+        }
+        c.settle();
+        let blocks = |s: &Seg| -> Vec<_> {
+            s.options.sack.as_slice().iter().map(|b| (b.start - base, b.end - base)).collect()
+        };
+        c.data_at(base, &[1; 600]);
+        let s = c.any(5, "ACK");
+        c.need(s.ack == base + 600 && blocks(&s) == [(100, 300), (700, 800)], &format!("{:?}", blocks(&s)));
+        c.data_at(base + 600, &[1; 200]);
+        let s = c.any(5, "ACK");
+        c.need(s.ack == base + 800 && blocks(&s) == [(700, 800)], &format!("{:?}", blocks(&s)));
+    }
+
     /// RFC 7323 §4.3: TS.Recent comes from the segment at the left edge, not from one beyond a hole.
     fn ts_recent_from_the_left_edge(bed) {
         let mut c = bed.open(SINK, &Offer::full());
@@ -325,6 +344,18 @@ checks! {
         c.send(Out::new(ACK).data(&[0; 1000]).timestamp(now + 20));
         let s = c.any(5, "ACK of two");
         c.need(s.options.timestamps.is_some_and(|ts| ts.echo == now + 10), "TSecr of the earlier one");
+    }
+
+    /// TS.Recent is not taken from a segment whose ACK field is no good: a forged one would make PAWS drop what follows.
+    fn ts_recent_not_from_a_bad_ack(bed) {
+        let mut c = bed.open(ECHO, &Offer::full());
+        c.echo(b"fresh");
+        c.settle();
+        let far = c.tsval().wrapping_add(1 << 20);
+        c.send(Out::new(ACK | PSH).data(b"forged").seq(c.snd_nxt).ack(c.rcv_nxt + 99_999).timestamp(far));
+        c.expect_ack(5, "ACK of something not yet sent");
+        c.data(b"genuine");
+        c.reads(b"genuine");
     }
 
     /// RFC 7323 §5.3: older than TS.Recent is dropped and acknowledged.

@@ -316,7 +316,62 @@ checks! {
         c.still_acknowledges();
     }
 
-    /// RFC 6937: during recovery as many segments leave as arrive, not a burst.
+    /// RFC 9937 §6: an ACK that does not advance SND.UNA lets as much leave as it delivers; one that does, and tells of no
+    /// further loss, a segment more.
+    fn recovery_by_safe_acks(bed) {
+        let (mut c, segs) = flight(bed, 10, &small_sack());
+        let base = segs[0].seq;
+        // the second to the fourth arrived: the first is lost
+        c.sack_at(base, &[(536, 4 * 536)]);
+        let entering = c.collect(1);
+        c.need(entering.len() == 1 && entering[0].seq == base, &format!("{} segments on entering", entering.len()));
+        c.tell(|conn| Services::tell_to_send(conn, 20_000));
+        let held = c.collect(1).len();
+        let mut out = Vec::new();
+        for i in 5..8 {
+            c.sack_at(base, &[(536, i * 536)]);
+            out.push(c.collect(1).len());
+        }
+        c.need(held == 0 && out.iter().all(|&n| n <= 1), &format!("{held} unasked, {out:?} for one each"));
+        c.rcv_nxt = base + 7 * 536;
+        c.ack();
+        let n = c.collect(1).len();
+        c.need(n > 1, &format!("{n} segments at the end of recovery"));
+    }
+
+    /// A FIN is no octet: it goes though the congestion window is full, as do none of the octets before it.
+    fn fin_beyond_the_window(bed) {
+        let (mut c, segs) = flight(bed, 10, &small());
+        c.tell(|conn| conn.close());
+        let s = c.any(5, "FIN");
+        c.need(s.flags.fin() && s.data.is_empty() && s.seq == segs[9].end(), "a FIN alone");
+        let (mut c, _) = flight(bed, 10, &small());
+        c.tell(|conn| {
+            Services::tell_to_send(conn, 536);
+            conn.close();
+        });
+        c.silent(5, "octets before the FIN wait for the window");
+    }
+
+    /// What was selectively acknowledged before does not open the window again when it is acknowledged.
+    fn reordering_makes_no_burst(bed) {
+        let mut c = bed.open(SINK, &small_sack());
+        c.settle();
+        c.tell(|conn| Services::tell_to_send(conn, 20_000));
+        // before a tail loss probe goes out
+        let segs = c.collect(1);
+        let base = segs[0].seq;
+        c.need(segs.len() == 10, &format!("{} segments in the first flight", segs.len()));
+        // all three before the reordering timer of RFC 8985 §6.3
+        c.sack_at(base, &[(536, 2 * 536)]);
+        c.sack_at(base, &[(536, 3 * 536)]);
+        c.rcv_nxt = base + 3 * 536;
+        c.ack();
+        let n = c.collect(1).len();
+        c.need(n == 4, &format!("{n} segments: one for each duplicate (RFC 3042), two for the ACK of a segment"));
+    }
+
+    /// During recovery as many segments leave as arrive, not a burst.
     fn recovery_does_not_burst(bed) {
         let (mut c, segs) = grown(bed, 1, &small_sack());
         let (base, n) = (segs[0].seq, segs.len() as u32);

@@ -437,6 +437,26 @@ checks! {
         c.need((200_000..300_000).contains(&(second - first)), "a quarter of a million a second");
     }
 
+    /// Listeners come and go while the worker runs.
+    fn listeners_come_and_go(bed) {
+        let ports = |port| syncline_engine::config::Listener {
+            first_port: port,
+            last_port: port,
+            syn_cookies: syncline_engine::config::SynCookies::Auto,
+        };
+        let taken = bed.engine(|e| e.net().listen(ports(ECHO)));
+        assert_eq!(taken, None, "the port has a listener");
+        let mut c = bed.peer(SHUT);
+        c.send_syn(&Offer::plain());
+        c.expect(1000, "RST", |s| s.flags.rst());
+        bed.engine(|e| e.net().stop_listening(0));
+        let mut c = bed.peer(ECHO);
+        c.send_syn(&Offer::plain());
+        c.expect(1000, "RST of a port that is closed now", |s| s.flags.rst());
+        let again = bed.engine(|e| e.net().listen(ports(ECHO)));
+        assert_eq!(again, Some(PORTS.len()), "a listener of its own");
+    }
+
     /// Many at once from one host, opened in another order than they came.
     fn interleaved_opens(bed) {
         let host = bed.fresh_host();

@@ -218,6 +218,59 @@ checks! {
         c.need(s.flags.fin() && s.data.len() == 50, "a FIN takes the rest along");
     }
 
+    /// A connection may have Nagle's algorithm where others have not, and may hold small segments back altogether.
+    fn nagle_and_cork_of_a_connection(bed) {
+        let mut c = bed.open(SINK, &Offer::plain());
+        c.tell(|conn| {
+            conn.set_nagle(true);
+            Services::tell_to_send(conn, 10)
+        });
+        c.any(5, "the first small segment");
+        c.tell(|conn| Services::tell_to_send(conn, 10));
+        c.silent(50, "small text waits");
+        c.tell(|conn| conn.set_nagle(false));
+        let s = c.any(5, "what has waited");
+        c.rcv_nxt = s.end();
+        c.ack();
+        c.tell(|conn| {
+            conn.set_cork(true);
+            Services::tell_to_send(conn, 1410)
+        });
+        let s = c.any(5, "a full segment");
+        c.need(s.data.len() == 1400, "full segments go");
+        c.silent(50, "the rest is held");
+        c.tell(|conn| conn.set_cork(false));
+        let s = c.any(5, "the rest");
+        c.need(s.data.len() == 10, "at once");
+    }
+
+    /// PSH on the last segment of a burst of several, where that is configured; on the last of all in any case.
+    fn bursts_pushed(bed) {
+        for on in [false, true] {
+            let bed = Bed::with(bed.is_v6(), |config| config.tcp.push_bursts = on);
+            let mut c = bed.open(SINK, &Offer::plain().mss(1000));
+            c.tell(|conn| Services::tell_to_send(conn, 10_500));
+            let first = c.collect(5);
+            let pushed: Vec<_> = first.iter().map(|s| s.flags.contains(PSH)).collect();
+            c.need(first.len() == 10 && !pushed[..9].contains(&true) && pushed[9] == on, &format!("{pushed:?}"));
+            c.rcv_nxt = first[9].end();
+            c.ack();
+            let last = c.any(5, "the last");
+            c.need(last.flags.contains(PSH), "PSH on the last");
+        }
+    }
+
+    /// RFC 7323 §2.2: the shift that is configured, if one is.
+    fn configured_scale(bed) {
+        let bed = Bed::with(bed.is_v6(), |config| config.tcp.window_scale = Some(9));
+        let mut c = bed.peer(ECHO);
+        let syn_ack = c.syn(&Offer::full());
+        c.need(syn_ack.options.window_scale == Some(9), "a shift of 9");
+        c.take_syn_ack(&Offer::full(), syn_ack);
+        c.ack();
+        c.echo(b"scaled");
+    }
+
     /// Without Nagle each piece goes at once.
     fn no_nagle(bed) {
         let mut c = bed.open(SINK, &Offer::plain());

@@ -20,6 +20,9 @@ struct Arguments {
     /// A directory of scripts and the name of the set; may be given several times
     #[arg(long = "set", value_name = "NAME=DIR", required = true)]
     sets: Vec<String>,
+    /// The directory that the scripts of a set run in, if not each in its own
+    #[arg(long = "in", value_name = "NAME=DIR")]
+    directories: Vec<String>,
     /// The library [default: libsyncline_packetdrill.so beside this program]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
@@ -38,9 +41,9 @@ struct Arguments {
     /// Attempts a script has: other work on the machine makes packets late
     #[arg(long, value_name = "N", default_value_t = 2)]
     tries: u32,
-    /// Known differences: lines of a set, a script and the reason
+    /// What is known of scripts: `flags SET PREFIX SO_FLAGS`, `needs SET PREFIX WHAT`, `differs SET PREFIX REASON`
     #[arg(long, value_name = "FILE")]
-    differences: Option<PathBuf>,
+    known: Option<PathBuf>,
     /// Where the table goes [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -67,6 +70,13 @@ const NOT_APPLICABLE: &[(&str, &str)] = &[
     ("tcp_notsent_lowat", "TCP_NOTSENT_LOWAT"),
     ("SO_MARK", "SO_MARK"),
     ("IP_TOS", "IP_TOS"),
+    ("MSG_EOR", "MSG_EOR"),
+    ("`ss ", "ss, which asks the kernel"),
+    ("ss -4", "ss, which asks the kernel"),
+    ("ss -6", "ss, which asks the kernel"),
+    ("sockstat", "a program of FreeBSD"),
+    ("tcpi_", "TCP_INFO"),
+    ("%{", "code that asks the kernel"),
     ("IP_MTU_DISCOVER", "IP_MTU_DISCOVER"),
     ("IP_FREEBIND", "IP_FREEBIND"),
     ("tcp_mtu_probing", "Linux' MTU probing"),
@@ -78,7 +88,6 @@ const NOT_APPLICABLE: &[(&str, &str)] = &[
     ("net.inet.", "sysctls of FreeBSD"),
     ("sysctlbyname", "sysctls of FreeBSD"),
     ("accecn", "Accurate ECN"),
-    ("tcpi_", "TCP_INFO"),
     ("TCP_INFO", "TCP_INFO"),
     ("TCP_CONGESTION", "TCP_CONGESTION"),
     ("TCP_DEFER_ACCEPT", "TCP_DEFER_ACCEPT"),
@@ -90,7 +99,7 @@ enum Outcome {
     Fail(String),
     /// Fails, and the reason is known.
     Differs(String),
-    NotApplicable(&'static str),
+    NotApplicable(String),
 }
 
 fn main() -> Result<ExitCode> {
@@ -106,24 +115,32 @@ fn main() -> Result<ExitCode> {
     }
     let library = library.canonicalize()?;
     let packetdrill = arguments.packetdrill.canonicalize()?;
-    let differences = match &arguments.differences {
-        Some(file) => read_differences(file)?,
-        None => BTreeMap::new(),
+    let known = match &arguments.known {
+        Some(file) => read_known(file)?,
+        None => Vec::new(),
     };
     let mut report = String::new();
     let mut unexpected = 0;
     for set in &arguments.sets {
         let (name, directory) = set.split_once('=').with_context(|| format!("--set {set}: expected NAME=DIR"))?;
         let directory = Path::new(directory);
+        let prefix = format!("{name}=");
+        let runs_in = arguments.directories.iter().find_map(|pair| pair.strip_prefix(&prefix)).map(Path::new);
         let mut outcomes = Vec::new();
         for script in scripts(directory)? {
             let short = script.strip_prefix(directory).unwrap_or(&script).display().to_string();
             if arguments.only.as_ref().is_some_and(|only| !short.contains(only.as_str())) {
                 continue;
             }
-            let mut outcome = run(&arguments, &packetdrill, &library, &script)?;
-            if let (Outcome::Fail(_), Some(reason)) = (&outcome, differences.get(&(name.to_owned(), short.clone()))) {
-                outcome = Outcome::Differs(reason.clone());
+            let mut outcome = match about(&known, "needs", name, &short).next() {
+                Some(what) => Outcome::NotApplicable(what.to_owned()),
+                None => {
+                    let flags: String = about(&known, "flags", name, &short).map(|flags| format!("{flags},")).collect();
+                    run(&arguments, &packetdrill, &library, &script, runs_in, &flags)?
+                }
+            };
+            if let (Outcome::Fail(_), Some(reason)) = (&outcome, about(&known, "differs", name, &short).next()) {
+                outcome = Outcome::Differs(reason.to_owned());
             }
             eprintln!("{name} {short}: {outcome:?}");
             unexpected += usize::from(matches!(outcome, Outcome::Fail(_)));
@@ -154,23 +171,50 @@ fn scripts(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Lines of a set, a script and a reason; `#` begins a comment.
-fn read_differences(file: &Path) -> Result<BTreeMap<(String, String), String>> {
+/// A line of the file of what is known: a kind, a set, how the path of the script begins, and the rest.
+#[derive(Debug)]
+struct Known {
+    kind: String,
+    set: String,
+    prefix: String,
+    text: String,
+}
+
+/// Reads what is known of scripts; `#` begins a comment.
+fn read_known(file: &Path) -> Result<Vec<Known>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}: cannot read", file.display()))?;
-    let mut differences = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
-        let mut words = line.splitn(3, ' ').map(str::trim);
-        let (Some(set), Some(script), Some(reason)) = (words.next(), words.next(), words.next()) else {
-            bail!("{}: expected a set, a script and a reason: {line}", file.display());
-        };
-        differences.insert((set.to_owned(), script.to_owned()), reason.to_owned());
-    }
-    Ok(differences)
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let known = lines.map(|line| {
+        let words: Vec<_> = line.splitn(4, ' ').map(|word| word.trim().to_owned()).collect();
+        let [kind, set, prefix, text] = <[String; 4]>::try_from(words)
+            .map_err(|_| anyhow::anyhow!("{}: expected a kind, a set, a prefix and more: {line}", file.display()))?;
+        if !matches!(kind.as_str(), "flags" | "needs" | "differs") {
+            bail!("{}: {kind}: expected flags, needs or differs", file.display());
+        }
+        Ok(Known { kind, set, prefix, text })
+    });
+    known.collect()
+}
+
+/// What is known of one script, of one kind.
+fn about<'a>(known: &'a [Known], kind: &'a str, set: &'a str, script: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = known.iter().filter(move |k| k.kind == kind && k.set == set && script.starts_with(&k.prefix));
+    lines.map(|k| k.text.as_str())
 }
 
 /// Runs a script, if it is for us.
-fn run(arguments: &Arguments, packetdrill: &Path, library: &Path, script: &Path) -> Result<Outcome> {
+fn run(
+    arguments: &Arguments,
+    packetdrill: &Path,
+    library: &Path,
+    script: &Path,
+    runs_in: Option<&Path>,
+    flags: &str,
+) -> Result<Outcome> {
     let text = String::from_utf8_lossy(&std::fs::read(script)?).into_owned();
+    if script.components().any(|part| part.as_os_str() == "fastopen") {
+        return Ok(Outcome::NotApplicable("TCP fast open".into()));
+    }
     let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).fold(
         String::with_capacity(text.len()),
         |mut code, line| {
@@ -180,11 +224,11 @@ fn run(arguments: &Arguments, packetdrill: &Path, library: &Path, script: &Path)
         },
     );
     if let Some(&(_, reason)) = NOT_APPLICABLE.iter().find(|(word, _)| code.contains(word)) {
-        return Ok(Outcome::NotApplicable(reason));
+        return Ok(Outcome::NotApplicable(reason.to_owned()));
     }
     let mut outcome = Outcome::Pass;
     for _ in 0..arguments.tries.max(1) {
-        outcome = attempt(arguments, packetdrill, library, script, &code)?;
+        outcome = attempt(arguments, packetdrill, library, script, runs_in, &code, flags)?;
         if outcome == Outcome::Pass {
             break;
         }
@@ -199,11 +243,19 @@ fn option<'a>(code: &'a str, name: &str) -> Option<&'a str> {
     Some(value.split('/').next().unwrap_or(value))
 }
 
-fn attempt(arguments: &Arguments, packetdrill: &Path, library: &Path, script: &Path, code: &str) -> Result<Outcome> {
+fn attempt(
+    arguments: &Arguments,
+    packetdrill: &Path,
+    library: &Path,
+    script: &Path,
+    runs_in: Option<&Path>,
+    code: &str,
+    flags: &str,
+) -> Result<Outcome> {
     let v6 = option(code, "--ip_version=") == Some("ipv6");
     let local = option(code, "--local_ip=").unwrap_or(if v6 { "fd3d:fa7b:d17d::1" } else { "192.168.0.1" });
     let mtu = option(code, "--mtu=").unwrap_or("1500");
-    let flags = format!("sysctl,local={local},mtu={mtu},{}", arguments.so_flags);
+    let flags = format!("sysctl,local={local},mtu={mtu},{flags}{}", arguments.so_flags);
     // What scripts do to the kernel (sysctl, tc) happens in a namespace that goes away with the shell
     let namespace = "ip link set lo up && ip tuntap add dev tun0 mode tun && ip link set tun0 up && exec \"$@\"";
     let output = Command::new("timeout")
@@ -214,8 +266,8 @@ fn attempt(arguments: &Arguments, packetdrill: &Path, library: &Path, script: &P
         .arg(format!("--so_flags={flags}"))
         .arg(format!("--local_ip={local}"))
         .arg(format!("--tolerance_usecs={}", arguments.tolerance_usecs))
-        .arg(script.file_name().unwrap_or_default())
-        .current_dir(script.parent().unwrap_or(Path::new(".")))
+        .arg(script.canonicalize()?)
+        .current_dir(runs_in.or(script.parent()).unwrap_or(Path::new(".")))
         .stdin(Stdio::null())
         .output()
         .context("cannot start timeout, unshare or sh")?;
@@ -224,6 +276,13 @@ fn attempt(arguments: &Arguments, packetdrill: &Path, library: &Path, script: &P
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let mut why = said.lines().find(|line| line.contains(".pkt:")).or(said.lines().next()).unwrap_or("").to_owned();
+    if let Some(at) = why.find(".pkt:") {
+        // the line in the script and what is wrong with it; the table has the script's name
+        why = format!("line {}", &why[at + 5..]);
+    }
+    if why.contains("parse error") || why.contains("semantic error") {
+        return Ok(Outcome::NotApplicable("a dialect that this packetdrill does not understand".into()));
+    }
     if output.status.code() == Some(124) || output.status.code() == Some(137) {
         why = format!("no end within {} s", arguments.timeout);
     }
