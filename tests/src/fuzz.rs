@@ -212,7 +212,8 @@ impl Life {
                 let value = (self.now.millis32()).wrapping_add(u32::from(script.octet()));
                 [raw::option::mss(script.u16()), raw::option::timestamps(value, 0)].concat()
             }
-            2 => [raw::option::mss(1460), raw::option::sack_permitted(), raw::option::window_scale(script.octet())].concat(),
+            2 => [raw::option::mss(1460), raw::option::sack_permitted(), raw::option::window_scale(script.octet())]
+                .concat(),
             _ => {
                 let len = usize::from(script.octet() % 41);
                 script.take(len).to_vec()

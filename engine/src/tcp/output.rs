@@ -344,7 +344,8 @@ impl Tcp {
     pub(crate) fn set_timers(&mut self, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         if b.flight_head != NONE || c.state == State::SynSent {
-            if b.timers & 1 == 0 {
+            // what a full device had held back may have gone since: then a timer that waits for a window is the wrong one
+            if b.timers & 1 == 0 || b.flags & busy::PERSIST != 0 {
                 b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
                 let timeout = match recovery::probe_timeout_ms(&self.flights, c, b, &self.config) {
                     Some(timeout) => {
