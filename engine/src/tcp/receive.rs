@@ -186,6 +186,7 @@ impl Tcp {
             return;
         }
         b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
+        drop_ahead(&mut self.buffers, b);
         c.rcv_nxt += 1;
         c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
         c.state = c.state.after(Event::ReceiveFin);
@@ -312,6 +313,13 @@ pub(super) fn sack_blocks(buffers: &Buffers, b: &mut Busy, room: usize) -> SackB
         }
     }
     blocks
+}
+
+/// Lets go of text beyond the peer's FIN: there should be none, and nothing will ever come of it.
+fn drop_ahead(buffers: &mut Buffers, b: &mut Busy) {
+    buffers.clear(&mut Chain { head: b.ahead_head, tail: b.ahead_tail });
+    buffers.ahead -= u32::from(b.ahead_chunks);
+    (b.ahead_head, b.ahead_tail, b.ahead_bytes, b.ahead_chunks) = (NONE, NONE, 0, 0);
 }
 
 /// The contiguous ranges of a chain that is in order.

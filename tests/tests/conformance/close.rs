@@ -113,6 +113,21 @@ checks! {
         bed.engine(|host| assert_eq!(host.held().time_waits, 3));
     }
 
+    /// Text that was sent beyond the FIN is let go of when the FIN is taken: it is not reported any more, and holds nothing.
+    fn text_beyond_a_fin(bed) {
+        let mut c = bed.open(SINK, &Offer::full());
+        let fin = c.snd_nxt;
+        c.data_at(fin + 1, b"never");
+        c.data_at(fin + 100, b"ever");
+        c.drain();
+        c.send(Out::new(FIN | ACK).seq(fin));
+        let ack = c.expect(500, "an ACK of the FIN", |seg| seg.ack == fin + 1);
+        c.need(ack.options.sack.is_empty(), "text beyond the FIN is reported");
+        c.need(c.state() == State::CloseWait, "not CLOSE-WAIT");
+        c.settle();
+        bed.engine(|host| assert_eq!((host.held().busy_blocks, host.held().chunks), (0, 0)));
+    }
+
     /// Four-way close begun by the peer.
     fn passive_close(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
