@@ -1,18 +1,20 @@
 //! After a warm-up the data path allocates nothing: open, text both ways with loss and reordering, close, the end of
-//! TIME-WAIT. Both ends are counted, over a simulated link and over the ring.
+//! TIME-WAIT. Both ends are counted, over a simulated link and over the ring. A flood of SYNs takes no memory at all.
 
 use core::time::Duration;
 use std::net::SocketAddr;
 
 use allocation_counter::measure;
 use syncline_engine::app::{App, Conn, ConnId, End, Net};
-use syncline_engine::config::Config;
+use syncline_engine::config::{Config, SynCookies};
 use syncline_engine::device::fault::{Faults, Probability};
 use syncline_engine::device::link::{Link, LinkConfig};
 use syncline_engine::device::path::PathConfig;
-use syncline_engine::device::{Device, ring};
+use syncline_engine::device::{Device, Frame as _, ring};
 use syncline_engine::page::HeapPages;
 use syncline_engine::time::Instant;
+use syncline_engine::wire::ethernet::Link as Stations;
+use syncline_engine::wire::{Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, Timestamps};
 use syncline_tests::host::{Host, config, secrets};
 
 const OCTETS: u32 = 20_000;
@@ -129,4 +131,69 @@ fn nothing_is_allocated_over_the_ring() {
     round(&mut a, &mut b, &mut advance);
     let counted = measure(|| round(&mut a, &mut b, &mut advance));
     assert_eq!(counted.count_total, 0, "allocations of both ends");
+}
+
+/// The SYN of client number `client`, who is at 172.16.0.0 plus as much.
+fn syn(stations: Stations, client: u32) -> OutSegment {
+    OutSegment {
+        link: stations,
+        source: std::net::IpAddr::V4((0xac10_0000 + client).into()),
+        destination: "10.0.0.2".parse().expect("an address"),
+        source_port: 40_000,
+        destination_port: 7,
+        seq: Seq(client),
+        ack: Seq(0),
+        flags: Flags::SYN,
+        window: 64_240,
+        urgent_pointer: 0,
+        hop_limit: 64,
+        ecn: Ecn::NotCapable,
+        options: TcpOptions {
+            mss: Some(1_460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { value: 1, echo: 0 }),
+            ..TcpOptions::NONE
+        },
+    }
+}
+
+#[test]
+fn a_syn_that_a_cookie_answers_takes_no_memory() {
+    const SYNS: u32 = 1 << 20;
+    const BURST: u32 = 64;
+    let (mut flood, device) = ring::pair(1024, 1536).expect("a ring");
+    let mut listening = config("10.0.0.2", &[7]);
+    listening.listeners[0].syn_cookies = SynCookies::Always;
+    let server = Host::new(&listening, &secrets(2), device, Pulse::default(), HeapPages::new());
+    let mut server = server.expect("a worker");
+    let stations = Stations {
+        source: MacAddr(flood.capabilities().mac),
+        destination: MacAddr(server.device().capabilities().mac),
+        vlan: None,
+    };
+    let mut answers = Vec::with_capacity(BURST as usize);
+    let mut now = Instant::from_millis(1);
+    let mut answered = 0;
+    let mut burst = |first: u32| {
+        for client in first..first + BURST {
+            let mut frame = flood.allocate().expect("the answers came back");
+            let syn = syn(stations, client);
+            syn.emit(frame.resize(syn.header_len()), 0).expect("a SYN fits");
+            assert!(flood.transmit(frame).is_ok(), "the ring has room");
+        }
+        flood.doorbell();
+        now = now + Duration::from_micros(8);
+        server.poll(&now);
+        flood.reap();
+        answered += flood.receive(&mut answers) as u32;
+        answers.drain(..).for_each(|frame| flood.release(frame));
+        server.table_bytes()
+    };
+    let before = burst(0);
+    let mut after = 0;
+    let counted = measure(|| after = (1..SYNS / BURST).map(|index| burst(index * BURST)).last().unwrap_or(0));
+    assert_eq!((answered, server.stats().syn_cookies_sent.get()), (SYNS, u64::from(SYNS)));
+    assert_eq!(counted.count_total, 0, "allocations for {SYNS} SYNs");
+    assert_eq!(after, before, "octets of tables");
 }
