@@ -136,6 +136,8 @@ impl Granted {
 impl Drop for Granted {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+        // Where it locked its queues, if it did; empty by now.
+        let _ = fs::remove_dir(format!("/tmp/syncline-{NOBODY}"));
     }
 }
 
