@@ -216,8 +216,7 @@ impl Stack {
                 return Ok(done);
             }
             let socket = core.sockets().by_fd(fd)?;
-            let domain = matches!(socket.role, Role::Connection(_));
-            if !domain {
+            if !matches!(socket.role, Role::Connection(_)) {
                 return Err(Errno::NOTCONN);
             }
             socket.take_error()?;
