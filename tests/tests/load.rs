@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use syncline::apps::{ServeApp, Server, payload};
 use syncline::load::{
-    Client, Close, Control, Exchange, FirstCloser, HttpRequest, Load, Phase, Plan, Profile, Response,
+    Arrivals, Checks, Client, Close, Control, Exchange, FirstCloser, HttpRequest, Load, Phase, Plan, Profile, Response,
 };
 use syncline::load::{Snapshot, Transfer};
 use syncline::measure::{Failure, Measures, Stage, Tally};
@@ -30,7 +30,10 @@ struct Outcome {
     open_max: u32,
     left_open: u64,
     burst_max: u32,
+    requests_due: u64,
     phases: Vec<Phase>,
+    /// Connections attempted while each stage lasted.
+    stages: Vec<u64>,
     transfers: Vec<Transfer>,
     targets: Vec<Tally>,
     last: bool,
@@ -41,6 +44,9 @@ impl Outcome {
         self.ramp.add(&snapshot.ramp);
         self.sustain.add(&snapshot.sustain);
         self.held_back += snapshot.held_back;
+        self.requests_due += snapshot.requests_due;
+        self.stages.resize(self.stages.len().max(usize::from(snapshot.stage) + 1), 0);
+        self.stages[usize::from(snapshot.stage)] += snapshot.sustain.tally.attempted;
         self.burst_max = self.burst_max.max(snapshot.burst_max);
         (self.open_max, self.left_open) = (snapshot.open_max, snapshot.left_open);
         self.transfers.extend(&snapshot.transfers);
@@ -72,6 +78,8 @@ struct Bed {
     piggyback: bool,
     /// What happens between two steps.
     meddle: fn(Instant, &Control),
+    /// When the generator was through.
+    ended: Instant,
     client: Option<Host<LinkDevice, Client>>,
     server: Option<Host<LinkDevice, Server>>,
 }
@@ -83,6 +91,7 @@ impl Bed {
             link: LinkConfig { frames: 65_536, ..LinkConfig::symmetric(path) },
             piggyback: false,
             meddle: |_, _| {},
+            ended: Instant::ZERO,
             client: None,
             server: None,
         }
@@ -108,6 +117,7 @@ impl Bed {
         });
         ended.unwrap_or_else(|stuck| panic!("{stuck}: {:?} with {} in flight", a.app().phase(), a.app().in_flight()));
         while mailbox.read(|snapshot| outcome.add(snapshot)) {}
+        self.ended = sim.now();
         // What is still on its way to the server: the last acknowledgement.
         let until = sim.now() + Duration::from_millis(100);
         let _ = sim.run(&mut a, &mut b, |a, _| a.net().now() >= until);
@@ -142,11 +152,19 @@ fn plan(profile: Profile) -> Plan {
 }
 
 fn octets(request: u64, response: Response) -> Exchange {
-    Exchange::Octets { request, response }
+    Exchange::Octets { request, response, content: None }
 }
 
 fn http(method: &str, path: &str, body: u64) -> Exchange {
-    Exchange::Http(HttpRequest { method: method.into(), path: path.into(), host: None, fields: Vec::new(), body })
+    Exchange::Http(HttpRequest {
+        method: method.into(),
+        path: path.into(),
+        host: None,
+        fields: Vec::new(),
+        body,
+        content: None,
+        chunked: false,
+    })
 }
 
 fn sha256_of_payload(len: usize) -> [u8; 32] {
@@ -228,6 +246,130 @@ fn a_request_rate_is_kept_and_timed_from_its_schedule() {
     assert!((19_900..=20_001).contains(&requests), "{requests}");
     assert_eq!(outcome.count(Stage::TransactionFromSchedule), requests);
     assert_eq!(outcome.held_back, 0);
+    assert!(outcome.requests_due.abs_diff(requests) <= 1, "{} of {requests}", outcome.requests_due);
+}
+
+#[test]
+fn requests_that_find_every_connection_busy_are_due_nevertheless() {
+    // A round trip is 40 µs: one connection makes 25,000 requests a second, not 50,000.
+    let load = Load::Held { connections: 1, per_second: None };
+    let duration = Some(Duration::from_secs(1));
+    let plan = Plan { load, duration, request_rate: Some(50_000.0), ..plan(Profile::Rr) };
+    let outcome = Bed::new().run(&[ServeApp::Echo], plan);
+    let requests = outcome.tally().requests;
+    assert!((49_990..=50_001).contains(&outcome.requests_due), "{}", outcome.requests_due);
+    assert!(requests < 26_000 && outcome.held_back > 24_000, "{requests} {}", outcome.held_back);
+    let from_schedule = outcome.sustain.stage(Stage::TransactionFromSchedule).histogram();
+    assert!(from_schedule.max() > 400_000, "the wait counts: {}", from_schedule.max());
+}
+
+#[test]
+fn stages_are_followed_and_counted_apart() {
+    let load = Load::Rate { per_second: 0.0, in_flight_max: None };
+    let second = Duration::from_secs(1);
+    let stages = vec![(second, 2_000.0), (second, 2_000.0), (Duration::ZERO, 500.0), (second, 500.0)];
+    let duration = Some(3 * second);
+    for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
+        let plan = Plan { load, stages: stages.clone(), duration, arrivals, seed: 3, ..plan(Profile::Crr) };
+        let outcome = Bed::new().run(&[RESPOND], plan);
+        clean(&outcome, outcome.tally().attempted);
+        // Of a Poisson process four standard deviations.
+        let off = |count: u64, wanted: u64| {
+            if arrivals == Arrivals::Constant { 2 } else { 4 * wanted.isqrt().max(count.isqrt()) }
+        };
+        for (stage, wanted) in [1_000, 2_000, 0, 500].into_iter().enumerate() {
+            let count = outcome.stages[stage];
+            assert!(count.abs_diff(wanted) <= off(count, wanted), "{arrivals:?} {stage}: {count}");
+        }
+    }
+}
+
+#[test]
+fn connections_think_between_their_requests() {
+    let (load, think) = (Load::Concurrency(10), Some(Duration::from_millis(20)));
+    let plan = Plan { load, think, requests: Some(5), count: Some(100), ..plan(Profile::Rr) };
+    let mut bed = Bed::new();
+    let outcome = bed.run(&[ServeApp::Echo], plan);
+    clean(&outcome, 100);
+    assert_eq!(outcome.tally().requests, 500);
+    // Ten at a time, ten times over, each four times 20 ms and five round trips of 40 µs.
+    let took = bed.client().app().control().started_at().map(|start| bed.ended.since(start)).unwrap();
+    assert!(took > Duration::from_millis(800) && took < Duration::from_millis(830), "{took:?}");
+}
+
+#[test]
+fn a_mix_keeps_its_weights_and_its_targets() {
+    let kind = |exchange: Exchange, requests, weight, targets| {
+        let plan = Plan { exchange, requests: Some(requests), ..plan(Profile::Crr) };
+        syncline::load::Flow { weight, targets, ..plan.flows().remove(0) }
+    };
+    let mix = vec![
+        kind(octets(64, Response::Octets(64)), 1, 5, (0, 1)),
+        kind(http("GET", "/bytes/5000", 0), 3, 3, (1, 2)),
+        kind(http("PUT", "/", 700), 2, 2, (2, 3)),
+    ];
+    let targets = vec![target(100), target(101), target(101)];
+    let app = [RESPOND, ServeApp::Http { response_bytes: 10 }];
+    let plan = Plan { targets, mix, load: Load::Concurrency(9), count: Some(1_000), ..plan(Profile::Crr) };
+    let outcome = Bed::new().run(&app, plan);
+    clean(&outcome, 1_000);
+    let counts: Vec<_> = outcome.targets.iter().map(|tally| (tally.completed, tally.requests)).collect();
+    assert_eq!(counts, [(500, 500), (300, 900), (200, 400)]);
+}
+
+#[test]
+fn answers_are_checked() {
+    let sha256 = Some(sha256_of_payload(5_000));
+    let get = |checks| Plan {
+        load: Load::Concurrency(5),
+        count: Some(50),
+        exchange: http("GET", "/bytes/5000", 0),
+        checks,
+        ..plan(Profile::Http)
+    };
+    let app = [ServeApp::Http { response_bytes: 1 }];
+    let all = Checks { statuses: vec![200], octets: Some(5_000), sha256, pattern: true };
+    clean(&Bed::new().run(&app, get(all)), 50);
+    for checks in [
+        Checks { statuses: vec![201], ..Checks::default() },
+        Checks { octets: Some(4_999), ..Checks::default() },
+        Checks { sha256: Some([0; 32]), ..Checks::default() },
+    ] {
+        let outcome = Bed::new().run(&app, get(checks.clone()));
+        assert_eq!(outcome.failed(Failure::BadResponse), 50, "{checks:?}");
+    }
+    // An upload's answer is text, not the pattern; an echo is what was sent.
+    let pattern = Checks { pattern: true, ..Checks::default() };
+    let put = Plan { exchange: http("PUT", "/", 10), ..get(pattern.clone()) };
+    assert_eq!(Bed::new().run(&app, put).failed(Failure::BadResponse), 50);
+    for (content, good) in [(None, 50), (Some(vec![7; 3_000].into()), 0)] {
+        let exchange = Exchange::Octets { request: 3_000, response: Response::Octets(3_000), content };
+        let echo = Plan { exchange, requests: Some(4), ..get(pattern.clone()) };
+        let outcome = Bed::new().run(&[ServeApp::Echo], echo);
+        assert_eq!((outcome.tally().completed, outcome.failed(Failure::BadResponse)), (good, 50 - good));
+    }
+}
+
+#[test]
+fn a_body_of_ones_own_arrives_whole_or_in_chunks() {
+    let content: std::sync::Arc<[u8]> = (0..40_000u32).map(|i| (i * i) as u8).collect();
+    let hex: String = Sha256::digest(&content).iter().map(|octet| format!("{octet:02x}")).collect();
+    let answer = <[u8; 32]>::from(Sha256::digest(format!("40000 {hex}\n").as_bytes()));
+    for chunked in [false, true] {
+        let Exchange::Http(request) = http("POST", "/", 40_000) else { unreachable!() };
+        let request = HttpRequest { content: Some(content.clone()), chunked, ..request };
+        let checks = Checks { sha256: Some(answer), ..Checks::default() };
+        let plan = Plan {
+            exchange: Exchange::Http(request),
+            checks,
+            count: Some(3),
+            requests: Some(2),
+            ..plan(Profile::Http)
+        };
+        let outcome = Bed::new().run(&[ServeApp::Http { response_bytes: 1 }], plan);
+        clean(&outcome, 3);
+        assert_eq!(outcome.tally().requests, 6, "chunked: {chunked}");
+    }
 }
 
 #[test]

@@ -6,8 +6,10 @@
 pub mod bench;
 pub mod device;
 pub mod load;
+pub mod scenario;
 pub mod serve;
 pub mod sim;
+pub mod talk;
 pub mod veth;
 
 use std::path::PathBuf;
@@ -64,11 +66,13 @@ pub enum Command {
 /// Where results go.
 #[derive(Clone, Debug, Default, Args)]
 pub struct OutputArgs {
-    /// Write the JSON report there; `-` is stdout, and then nothing else goes there
-    #[arg(long, value_name = "FILE")]
+    /// Write the JSON report there; `-` is stdout
+    ///
+    /// Nothing else goes to stdout then.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
     /// Print a line a second to stderr even if it is no terminal
-    #[arg(long)]
+    #[arg(long, help_heading = "Results", hide_short_help = true)]
     pub progress: bool,
 }
 
@@ -124,7 +128,12 @@ mod tests {
 
     #[test]
     fn help_fits_a_screen() {
-        let help = Cli::command().render_help().to_string();
+        let mut cli = Cli::command();
+        let help = cli.render_help().to_string();
         assert!(help.lines().count() <= 24, "{help}");
+        for name in ["load", "serve"] {
+            let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
+            assert!(help.lines().count() <= 50, "{help}");
+        }
     }
 }

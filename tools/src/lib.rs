@@ -22,6 +22,7 @@ pub mod report;
 pub mod run;
 pub mod setup;
 pub mod signals;
+pub mod target;
 pub mod units;
 
 pub use error::{Error, Exit, Result};

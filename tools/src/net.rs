@@ -1,7 +1,7 @@
 //! Addresses, ports, cores and names as they are written on the command line.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 /// Why a word is not an address, a port range, a list of cores or a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(String);
+pub struct ParseError(pub(crate) String);
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,7 +78,8 @@ impl fmt::Display for Cidr {
     }
 }
 
-fn check_unicast(addr: IpAddr) -> Result<(), ParseError> {
+/// Whether `addr` is the address of one host.
+pub(crate) fn check_unicast(addr: IpAddr) -> Result<(), ParseError> {
     let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
     if addr.is_multicast() || addr.is_unspecified() || broadcast {
         return wrong(format!("{addr} is not a unicast address"));
@@ -229,31 +230,6 @@ impl fmt::Display for Ports {
     }
 }
 
-/// Where connections go: `192.0.2.1:80` or `[2001:db8::1]:80`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target(pub SocketAddr);
-
-impl FromStr for Target {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let Ok(target) = text.parse::<SocketAddr>() else {
-            return wrong("not an address and port; write 192.0.2.1:80 or [2001:db8::1]:80");
-        };
-        if target.port() == 0 {
-            return wrong("port 0 cannot be connected to");
-        }
-        check_unicast(target.ip())?;
-        Ok(Self(target))
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Processor cores, each named once, in the order given: `0,2-3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores(Vec<usize>);
@@ -345,7 +321,7 @@ macro_rules! serialize_as_written {
     };
 }
 
-serialize_as_written!(Cidr, OwnedAddrs, Ports, Target, Cores, IfName);
+serialize_as_written!(Cidr, OwnedAddrs, Ports, Cores, IfName);
 
 #[cfg(test)]
 mod tests {
@@ -392,15 +368,11 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_targets() {
+    fn port_ranges() {
         assert_eq!("80".parse::<Ports>().unwrap().count(), 1);
         assert_eq!("1-65535".parse::<Ports>().unwrap().count(), 65_535);
         for text in ["0", "65536", "9-8", "-", "", "80-"] {
             assert!(text.parse::<Ports>().is_err(), "{text}");
-        }
-        assert!("[fd00::1]:80".parse::<Target>().is_ok() && "10.0.0.1:80".parse::<Target>().is_ok());
-        for text in ["10.0.0.1", "10.0.0.1:0", "fd00::1:80", "host:80", "239.1.1.1:80"] {
-            assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
 

@@ -47,34 +47,36 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "IF")]
     pub dev: IfName,
     /// Take the device even if this host's own traffic leaves by it
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub allow_default_route: bool,
-    /// Addresses the engine owns: 10.0.0.1/24 or 10.0.0.1-10.0.0.99/24 (repeatable)
-    #[arg(long, value_name = "CIDR|FIRST-LAST/LEN")]
+    /// Addresses the engine owns (repeatable)
+    ///
+    /// For example 10.0.0.1/24 or 10.0.0.1-10.0.0.99/24. The kernel must not have them.
+    #[arg(long, value_name = "CIDR|A-B/LEN")]
     pub addr: Vec<OwnedAddrs>,
     /// Address the kernel keeps; only --local-ports of it are the engine's
-    #[arg(long, value_name = "CIDR", requires = "local_ports")]
+    #[arg(long, hide_short_help = true, value_name = "CIDR", requires = "local_ports")]
     pub shared_addr: Option<Cidr>,
     /// Local ports for connections: those of --shared-addr that are ours
-    #[arg(long, value_name = "A-B")]
+    #[arg(long, hide_short_help = true, value_name = "A-B")]
     pub local_ports: Option<Ports>,
-    /// Next hop for what is not on the link (at most one of each family)
+    /// Next hop for what is not on the link (one of each family)
     #[arg(long, value_name = "IP")]
     pub gateway: Vec<IpAddr>,
     /// 802.1Q VLAN of all frames
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    #[arg(long, hide_short_help = true, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
     /// Cores, a worker and a queue each: 0,2-3
     #[arg(long, value_name = "LIST")]
     pub cores: Option<Cores>,
     /// How the XDP program is attached
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, hide_short_help = true, value_enum, default_value_t)]
     pub mode: Mode,
     /// Whether the device writes into our buffers
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, hide_short_help = true, value_enum, default_value_t)]
     pub zerocopy: Zerocopy,
     /// How long TIME-WAIT lasts
-    #[arg(long, value_name = "S", default_value = "60s")]
+    #[arg(long, hide_short_help = true, value_name = "S", default_value = "60s")]
     #[serde(rename = "time_wait_s")]
     pub time_wait: Span,
     /// End after this long
@@ -82,10 +84,10 @@ pub struct DeviceArgs {
     #[serde(rename = "duration_s")]
     pub duration: Option<Span>,
     /// Seed of every random choice; without it, one is drawn and reported
-    #[arg(long, value_name = "N")]
+    #[arg(long, hide_short_help = true, value_name = "N")]
     pub seed: Option<u64>,
     /// Write every frame to this capture file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, hide_short_help = true, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 }
 

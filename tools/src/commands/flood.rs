@@ -1,5 +1,6 @@
 //! `syncline load --profile syn-flood`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -32,7 +33,7 @@ use crate::{host, netns, privilege, setup};
 ///
 /// # Errors
 /// Exit 2 or 3 before the start, 3 if the device fails.
-pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
+pub(super) fn run(args: &LoadArgs, targets: &[SocketAddr]) -> Result<Exit> {
     let stop = StopFlag::on_signals()?;
     let clock = MonotonicClock::start();
     let cores = setup::cores(&args.device);
@@ -41,14 +42,14 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     if let Some(netns) = &args.device.netns {
         netns::enter(netns)?;
     }
-    let mut spoof: Vec<Cidr> = args.target.iter().filter_map(|target| args.spoof_for(target.0.ip())).collect();
+    let mut spoof: Vec<Cidr> = targets.iter().filter_map(|target| args.spoof_for(target.ip())).collect();
     spoof.dedup();
     guard::check_not_the_kernels(&spoof)?;
     let claimed: Vec<_> = spoof.iter().map(|range| whole(*range)).collect();
     let (interface, devices) = setup::open_with(&args.device, cores.len(), false, &claimed)?;
     let seed = setup::seed(args.device.seed);
     let progress = Progress::new(&args.output);
-    let flood = Flood { args, interface: &interface, cores: &cores, seed, stop: &stop, progress };
+    let flood = Flood { args, targets, interface: &interface, cores: &cores, seed, stop: &stop, progress };
     let mut report = match &args.device.pcap {
         Some(file) => flood.run(setup::tap(devices, file, clock)?)?,
         None => flood.run(devices)?,
@@ -69,6 +70,7 @@ fn whole(range: Cidr) -> AddressRange {
 /// A flood about to begin.
 struct Flood<'a> {
     args: &'a LoadArgs,
+    targets: &'a [SocketAddr],
     interface: &'a Interface,
     cores: &'a [Option<usize>],
     seed: u64,
@@ -141,7 +143,7 @@ impl Flood<'_> {
             true => target,
             false => device.gateway.iter().copied().find(|hop| hop.is_ipv4() == target.is_ipv4()).unwrap_or(target),
         };
-        let hops: Vec<_> = self.args.target.iter().map(|target| hop(target.0.ip())).collect();
+        let hops: Vec<_> = self.targets.iter().map(|target| hop(target.ip())).collect();
         let stats = Stats::default();
         let macs = hops::resolve(devices, station, &stats, &hops)?;
         Ok((macs, stats))
@@ -158,9 +160,9 @@ impl Flood<'_> {
     fn order(&self, index: u64, station: &Station, macs: &[MacAddr], mtu: u16) -> Order {
         let workers = self.cores.len() as u64;
         let share = |count: u64| count / workers + u64::from(index < count % workers);
-        let targets = self.args.target.iter().zip(macs).filter_map(|(target, mac)| {
-            let range = self.args.spoof_for(target.0.ip())?;
-            Some((target.0, Template::new(station.link(*mac), target.0, mtu), range))
+        let targets = self.targets.iter().zip(macs).filter_map(|(target, mac)| {
+            let range = self.args.spoof_for(target.ip())?;
+            Some((*target, Template::new(station.link(*mac), *target, mtu), range))
         });
         Order {
             targets: targets.collect(),
@@ -207,8 +209,7 @@ impl Flood<'_> {
     }
 
     fn sources(&self) -> u64 {
-        let mut ranges: Vec<_> =
-            self.args.target.iter().filter_map(|target| self.args.spoof_for(target.0.ip())).collect();
+        let mut ranges: Vec<_> = self.targets.iter().filter_map(|target| self.args.spoof_for(target.ip())).collect();
         ranges.sort_by_key(|range| range.addr());
         ranges.dedup();
         let count: u128 = ranges.iter().map(|range| Sources::new(*range, 0).count()).sum();

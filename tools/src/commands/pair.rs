@@ -39,7 +39,7 @@ pub(super) fn load_plan(config: Config, server: SocketAddr, at_once: u32, durati
     let mut plan = Plan::new(Profile::Crr, vec![server]);
     plan.load = Load::Concurrency(at_once);
     plan.duration = Some(duration);
-    LoadPlan { config, plan, thresholds: Vec::new(), maximum_asked: true, seed, command: "bench" }
+    LoadPlan { config, plan, thresholds: Vec::new(), criteria: Vec::new(), maximum_asked: true, seed, command: "bench" }
 }
 
 /// Runs both ends to the end of the load, and reports the load with the server's report inside.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::OutputArgs;
 use crate::report::blocks::Span;
-use crate::report::model::IntervalReport;
+use crate::report::model::{IntervalReport, SearchStep};
 use crate::report::text::si;
 use crate::report::verdict::causes;
 
@@ -29,6 +29,15 @@ impl Progress {
         let per_second = |count: u64| si(Some(count as f64 / span.length.as_secs_f64()));
         let (sent, received) = (per_second(span.traffic.tx_frames), per_second(span.traffic.rx_frames));
         eprintln!("{:>4.0} s {sent:>10} frames/s sent {received:>10} received", at.as_secs_f64());
+    }
+
+    /// Prints the outcome of a step of a search.
+    pub(super) fn step(self, step: &SearchStep) {
+        if self.wanted {
+            let state = if step.pass { "holds" } else { step.verdict.name() };
+            let repeat = if step.repeat { ", again" } else { "" };
+            eprintln!("search{repeat}: {} {state} ({} conn/s)", step.value, si(step.achieved_cps));
+        }
     }
 
     /// Prints a line.

@@ -1,11 +1,11 @@
 //! Whom a flood may be sent to, and in whose name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use crate::error::{Error, Result};
-use crate::net::{Cidr, Target};
+use crate::net::Cidr;
 
 /// Ranges that belong to nobody on the Internet.
 const OWN_RANGES: [(&str, &str); 14] = [
@@ -37,11 +37,11 @@ pub fn is_nobodys(net: IpNet) -> bool {
 ///
 /// # Errors
 /// Exit 2, with the reason and what allows it.
-pub fn check(targets: &[Target], spoof: &[Cidr]) -> Result<()> {
+pub fn check(targets: &[SocketAddr], spoof: &[Cidr]) -> Result<()> {
     const RANGES: &str = "private, loopback, link-local, benchmarking and documentation ranges";
     const MEND: &str = "if it is yours, say so with --allow-public-target";
     for target in targets {
-        if !is_nobodys(IpNet::from(target.0.ip())) {
+        if !is_nobodys(IpNet::from(target.ip())) {
             let why = format!("is outside the {RANGES}: a SYN flood on somebody else's host is an attack");
             return Err(Error::usage(format!("--target {target}"), why, MEND));
         }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_may_be_somebodys_is_refused_with_the_reason() {
-        let target = |text: &str| [text.parse::<Target>().unwrap()];
+        let target = |text: &str| [text.parse::<SocketAddr>().unwrap()];
         for good in ["10.9.0.2:80", "172.31.255.1:1", "192.168.0.1:1", "127.0.0.1:1", "[fd00::1]:1", "[fe80::1]:1"] {
             assert_eq!(check(&target(good), &[]), Ok(()), "{good}");
         }

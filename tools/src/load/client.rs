@@ -12,11 +12,13 @@ use syncline_engine::tcp::NextHop;
 use syncline_engine::time::Instant;
 
 use super::deadlines::Deadlines;
-use super::exchange::{CHUNK, Template};
-use super::plan::{Exchange, Load, Plan, PlanError, Response};
+use super::exchange::CHUNK;
+use super::plan::{Exchange, Flow, Load, Plan, PlanError, Response};
 use super::schedule::{Schedule, Shape};
-use super::session::{ALL_SENT, Session, Sessions, Stage, UNLIMITED, UNSCHEDULED};
+use super::session::{ALL_SENT, Session, Sessions, Stage, UNSCHEDULED};
 use super::snapshot::{Control, EngineCounts, Mailbox, Phase, Recorder};
+use super::template::Template;
+use super::turns::{Turns, flow_of};
 use crate::measure::{Failure, Stage as Measured, Tally};
 
 /// Launches, requests or closes in one pass of the loop at most.
@@ -64,6 +66,13 @@ pub struct Client {
     pub(super) sessions: Sessions,
     pub(super) connects: Deadlines,
     pub(super) answers: Option<Deadlines>,
+    /// Times to think.
+    pub(super) thoughts: Option<Deadlines>,
+    /// The kinds of connections.
+    pub(super) flows: Vec<Flow>,
+    /// The kind that each target belongs to; empty if there is but one.
+    pub(super) flow_of: Vec<u16>,
+    turns: Turns,
     /// Connections by stage.
     pub(super) population: [u32; Stage::COUNT],
     /// Established and not over.
@@ -90,6 +99,8 @@ pub struct Client {
     start: Instant,
     ramp_end: Instant,
     sustain_end: Option<Instant>,
+    /// When the present stage ends, if there are stages.
+    stage_end: Option<Instant>,
     hold_since: Option<Instant>,
     requests_begun: bool,
     arrived: bool,
@@ -130,6 +141,7 @@ impl Client {
             Load::Concurrency(limit) => (split(u64::from(limit)) as u32, None),
             Load::Held { connections, .. } => (u32::MAX, Some(connections)),
         };
+        let flows = plan.flows();
         let launches = plan.shape().map(|shape| Schedule::new(shape, plan.arrivals, plan.seed, worker, workers));
         let quota = held.into_iter().chain(plan.count).min().map_or(u64::MAX, split);
         let chunk = match plan.bitrate {
@@ -146,6 +158,10 @@ impl Client {
             sessions: Sessions::new(SIDES_MAX),
             connects: Deadlines::new(plan.connect_timeout),
             answers: plan.timeout.map(Deadlines::new),
+            thoughts: plan.think.map(Deadlines::new),
+            flow_of: flow_of(&flows),
+            turns: Turns::new(&flows),
+            flows,
             population: [0; Stage::COUNT],
             open: 0,
             by_target: vec![Tally::default(); if plan.targets.len() > 1 { plan.targets.len() } else { 0 }],
@@ -165,6 +181,7 @@ impl Client {
             start: Instant::ZERO,
             ramp_end: Instant::ZERO,
             sustain_end: None,
+            stage_end: None,
             hold_since: None,
             requests_begun: false,
             arrived: false,
@@ -272,6 +289,7 @@ impl Client {
         self.start = start;
         self.ramp_end = start + self.plan.ramp;
         self.sustain_end = self.plan.duration.map(|duration| self.ramp_end + duration);
+        self.stage_end = self.plan.stages.first().map(|(length, _)| start + *length);
         self.progress_at = start;
         self.phase = if self.plan.ramp.is_zero() { Phase::Sustain } else { Phase::Ramp };
         if let Some(launches) = &mut self.launches {
@@ -287,6 +305,12 @@ impl Client {
         if self.phase == Phase::Ramp && now >= self.ramp_end {
             self.phase = Phase::Sustain;
             self.send_snapshot(net, now, Phase::Sustain);
+        }
+        while let Some(end) = self.stage_end.filter(|end| now >= *end) {
+            self.send_snapshot(net, now, Phase::Sustain);
+            self.recorder.current.stage += 1;
+            let next = self.plan.stages.get(usize::from(self.recorder.current.stage));
+            self.stage_end = next.map(|(length, _)| end + *length);
         }
         self.launch(net, now);
         self.request(net, now);
@@ -373,7 +397,8 @@ impl Client {
     }
 
     fn open(&mut self, net: &mut Net<'_>, now: Instant, behind: Option<Duration>, held: bool) {
-        let target = (self.launched % self.plan.targets.len() as u64) as u32;
+        let target = self.turns.next(&self.flows);
+        let requests = self.flows[self.flow_of.get(target as usize).map_or(0, |flow| usize::from(*flow))].requests;
         let remote: SocketAddr = self.plan.targets[target as usize];
         self.launched += 1;
         let mut session = Session {
@@ -382,7 +407,7 @@ impl Client {
             target,
             stamp: now.micros() as u32,
             behind: behind.map_or(UNSCHEDULED, |behind| behind.as_micros().min(u128::from(UNSCHEDULED - 1)) as u32),
-            left: self.plan.requests.map_or(UNLIMITED, |requests| requests.min(UNLIMITED - 1)),
+            left: requests,
             sent: ALL_SENT,
             ..Session::default()
         };
@@ -458,7 +483,9 @@ impl Client {
                 }
             });
         }
-        let settled = self.population[Stage::Connecting as usize] + self.population[Stage::Waiting as usize] == 0;
+        // While connections think, some are always waiting for an answer.
+        let asking = if self.thoughts.is_some() { 0 } else { self.population[Stage::Waiting as usize] };
+        let settled = self.population[Stage::Connecting as usize] + asking == 0;
         if self.hold_since.is_none() && self.exhausted() && settled {
             self.hold_since = Some(now);
         }
@@ -506,6 +533,11 @@ impl Client {
                 self.measures(&session).tally.attempted += owed;
                 self.measures(&session).tally.failed[Failure::LaunchDropped as usize] += owed;
             }
+        }
+        if let Some(requests) = self.requests.as_ref().filter(|_| self.requests_begun && self.plan.bitrate.is_none()) {
+            let owed = if self.control.stopped() { 0 } else { requests.backlog(now) };
+            self.recorder.current.held_back += owed;
+            self.recorder.current.requests_due += requests.taken() + owed;
         }
         self.phase = Phase::Drain;
         (self.cursor, self.progress_at) = (0, now);
@@ -569,10 +601,27 @@ impl Client {
             let Some(wait) = self.connects.expired(now_us) else { break };
             self.time_out(net, wait.id, wait.stamp, &[Stage::Connecting], Failure::SynTimeout);
         }
+        self.think(net, now_us);
         for _ in 0..BURST {
             let Some(wait) = self.answers.as_mut().and_then(|answers| answers.expired(now_us)) else { break };
             let stages = [Stage::Waiting, Stage::AwaitingFin, Stage::Closing];
             self.time_out(net, wait.id, wait.stamp, &stages, Failure::DataTimeout);
+        }
+    }
+
+    /// Has connections whose time to think is over make their next request.
+    fn think(&mut self, net: &mut Net<'_>, now_us: u32) {
+        for _ in 0..net.room().min(BURST) {
+            let Some(wait) = self.thoughts.as_mut().and_then(|thoughts| thoughts.expired(now_us)) else { break };
+            let Some(mut conn) = net.conn(ConnId(wait.id)) else { continue };
+            let mut session = self.sessions.load(conn.word());
+            if session.stamp == wait.stamp && session.stage == Stage::Thinking {
+                self.next_step(&mut conn, &mut session);
+                self.keep(&mut conn, &mut session);
+            }
+        }
+        if let Some(micros) = self.thoughts.as_ref().and_then(|thoughts| thoughts.next_in(now_us)) {
+            self.wake_at(net.now() + Duration::from_micros(micros.into()));
         }
     }
 

@@ -139,6 +139,14 @@ impl Deadlines {
         }
     }
 
+    /// Microseconds from `now_us` until the oldest wait is up, after [`expired`](Self::expired) found none. Early if
+    /// that wait has ended; `None` if there is none.
+    pub(super) fn next_in(&self, now_us: u32) -> Option<u32> {
+        let Epoch { lasting, head, read, .. } = self.epochs[self.oldest as usize % EPOCHS];
+        let wait = self.chunks.get(head as usize).filter(|chunk| lasting > 0 && read < chunk.len)?.waits[read as usize];
+        Some(self.timeout_us.saturating_sub(now_us.wrapping_sub(wait.stamp)))
+    }
+
     #[cold]
     fn turn(&mut self, epoch: u32) {
         let before = self.current as usize % EPOCHS;

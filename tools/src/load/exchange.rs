@@ -1,15 +1,14 @@
 //! What happens on a connection: requests out, answers in, the close, and how each is counted.
 
 use core::time::Duration;
-use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 use syncline_engine::app::{App, Conn, ConnId, End, Net};
 use syncline_engine::time::Instant;
 
 use super::client::Client;
-use super::plan::{Close, Exchange, FirstCloser, HttpRequest, Plan, Response};
-use super::response::{Progress, Reader};
+use super::plan::{Close, Exchange, FirstCloser, Flow, Response};
+use super::response::{Expected, Progress, Reader};
 use super::session::{ALL_SENT, Session, Stage, UNLIMITED, UNSCHEDULED};
 use super::snapshot::{TRANSFERS_MAX, Transfer};
 use crate::apps::payload;
@@ -20,45 +19,6 @@ pub(super) const CHUNK: u64 = 1 << 26;
 
 /// A tag names a template and the number of a chunk.
 const CHUNK_BITS: u32 = 20;
-
-/// A request: its head, if it has one, then `body` octets of [`payload`].
-#[derive(Debug)]
-pub(super) struct Template {
-    head: Box<[u8]>,
-    body: u64,
-}
-
-impl Template {
-    /// The requests of a plan. Of HTTP there are two for each target, the second with `Connection: close`.
-    pub(super) fn all(plan: &Plan) -> Vec<Self> {
-        match &plan.exchange {
-            Exchange::Octets { request, .. } => vec![Self { head: Box::default(), body: *request }],
-            Exchange::Http(request) => {
-                let both = |target: &SocketAddr| [false, true].map(|last| Self::http(request, *target, last));
-                plan.targets.iter().flat_map(both).collect()
-            }
-        }
-    }
-
-    fn http(request: &HttpRequest, target: SocketAddr, last: bool) -> Self {
-        let HttpRequest { method, path, host, fields, body } = request;
-        let host = host.clone().unwrap_or_else(|| target.to_string());
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: syncline\r\n");
-        if *body > 0 || method == "POST" || method == "PUT" {
-            head += &format!("Content-Length: {body}\r\n");
-        }
-        if last {
-            head += "Connection: close\r\n";
-        }
-        fields.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
-        head += "\r\n";
-        Self { head: head.into_bytes().into(), body: *body }
-    }
-
-    fn total(&self) -> u64 {
-        self.body.saturating_add(self.head.len() as u64)
-    }
-}
 
 impl App for Client {
     fn accepted(&mut self, conn: &mut Conn<'_>, _: usize) {
@@ -113,7 +73,7 @@ impl App for Client {
                 self.keep(conn, &mut session);
             }
             // What nobody asked for. While the end is awaited it does no harm.
-            Stage::Idle => {
+            Stage::Idle | Stage::Thinking => {
                 self.fail(conn, &mut session, Failure::BadResponse);
                 self.keep(conn, &mut session);
                 conn.abort();
@@ -132,9 +92,9 @@ impl App for Client {
                 self.complete(conn, &mut session);
             }
             Stage::AwaitingFin => self.finish(conn, &mut session),
-            Stage::Idle if self.draining() => self.finish(conn, &mut session),
+            Stage::Idle | Stage::Thinking if self.draining() => self.finish(conn, &mut session),
             Stage::Waiting if self.draining() && self.endless() => self.finish(conn, &mut session),
-            Stage::Waiting | Stage::Idle => {
+            Stage::Waiting | Stage::Idle | Stage::Thinking => {
                 self.fail(conn, &mut session, Failure::EarlyFin);
                 conn.close();
             }
@@ -148,7 +108,7 @@ impl App for Client {
         if session.stage != Stage::Waiting {
             return;
         }
-        let unanswered = matches!(self.plan.exchange, Exchange::Octets { response: Response::None, .. });
+        let unanswered = matches!(self.flow(&session).exchange, Exchange::Octets { response: Response::None, .. });
         if session.sent != ALL_SENT {
             if self.plan.bitrate.is_none() {
                 self.push(conn, &mut session);
@@ -238,6 +198,15 @@ impl Client {
         }
     }
 
+    /// What kind of connection this is.
+    #[inline]
+    pub(super) fn flow(&self, session: &Session) -> &Flow {
+        match self.flow_of.get(session.target as usize) {
+            None => &self.flows[0],
+            Some(flow) => &self.flows[usize::from(*flow)],
+        }
+    }
+
     pub(super) fn count_failure(&mut self, session: &Session, cause: Failure) {
         self.tally(session, |tally| tally.fail(cause));
     }
@@ -278,6 +247,11 @@ impl Client {
                     answers.end(session.stamp);
                 }
             }
+            Stage::Thinking => {
+                if let Some(thoughts) = &mut self.thoughts {
+                    thoughts.end(session.stamp);
+                }
+            }
             _ => {}
         }
     }
@@ -294,6 +268,11 @@ impl Client {
             Stage::Waiting | Stage::AwaitingFin | Stage::Closing => {
                 if let Some(answers) = &mut self.answers {
                     answers.begin(conn.id(), session.stamp);
+                }
+            }
+            Stage::Thinking => {
+                if let Some(thoughts) = &mut self.thoughts {
+                    thoughts.begin(conn.id(), session.stamp);
                 }
             }
             Stage::Failed => {
@@ -321,7 +300,7 @@ impl Client {
         self.enter(conn, session, Stage::Waiting);
         session.behind = behind;
         (session.received, session.sent, session.reading) = (0, 0, false);
-        if self.plan.digest
+        if (self.plan.digest || self.flow(session).checks.sha256.is_some())
             && let Some(slot) = self.sessions.side(session)
         {
             session.hashing = true;
@@ -338,7 +317,7 @@ impl Client {
         if self.templates.len() == 1 {
             return 0;
         }
-        let last = self.plan.first_closer == FirstCloser::Server && session.left == 1;
+        let last = self.flow(session).first_closer == FirstCloser::Server && session.left == 1;
         session.target as usize * 2 + usize::from(last)
     }
 
@@ -403,7 +382,14 @@ impl Client {
 
     /// Octets of the answer.
     fn read(&mut self, conn: &mut Conn<'_>, session: &mut Session, data: &[u8]) {
-        let expected = match &self.plan.exchange {
+        if self.flow(session).checks.pattern
+            && !matches!(self.flow(session).exchange, Exchange::Http(_))
+            && !payload::matches(session.received, data)
+        {
+            self.fail(conn, session, Failure::BadResponse);
+            return conn.abort();
+        }
+        let expected = match &self.flow(session).exchange {
             Exchange::Http(request) => {
                 let head_only = request.method == "HEAD";
                 return self.read_http(conn, session, data, head_only);
@@ -426,7 +412,10 @@ impl Client {
     }
 
     fn read_http(&mut self, conn: &mut Conn<'_>, session: &mut Session, data: &[u8], head_only: bool) {
-        let mut octets = 0;
+        let (mut octets, mut wrong) = (0, false);
+        let flow = &self.flows[self.flow_of.get(session.target as usize).map_or(0, |flow| usize::from(*flow))];
+        let (expected, pattern, before) =
+            (Expected { head_only, statuses: &flow.checks.statuses }, flow.checks.pattern, session.received);
         let progress = if session.reading || session.hashing {
             let side = &mut self.sessions.sides[session.slot - 1];
             if !session.reading {
@@ -434,7 +423,8 @@ impl Client {
                 session.reading = true;
             }
             let (hashing, hash) = (session.hashing, &mut side.hash);
-            side.reader.feed(data, head_only, |part| {
+            side.reader.feed(data, expected, |part| {
+                wrong |= pattern && !payload::matches(before + octets, part);
                 octets += part.len() as u64;
                 if hashing {
                     hash.update(part);
@@ -442,7 +432,10 @@ impl Client {
             })
         } else {
             let mut reader = Reader::default();
-            let progress = reader.feed(data, head_only, |part| octets += part.len() as u64);
+            let progress = reader.feed(data, expected, |part| {
+                wrong |= pattern && !payload::matches(before + octets, part);
+                octets += part.len() as u64;
+            });
             if progress == Progress::More {
                 session.reading = true;
                 if let Some(slot) = self.sessions.side(session) {
@@ -453,6 +446,10 @@ impl Client {
         };
         session.received += octets;
         match progress {
+            Progress::More | Progress::Whole { .. } if wrong => {
+                self.fail(conn, session, Failure::BadResponse);
+                conn.abort();
+            }
             Progress::More => {}
             Progress::Whole { taken, keep_alive } if taken == data.len() => {
                 if !keep_alive {
@@ -468,7 +465,7 @@ impl Client {
     }
 
     fn ends_with_fin(&self, session: &Session) -> bool {
-        match &self.plan.exchange {
+        match &self.flow(session).exchange {
             Exchange::Octets { response: Response::UntilFin, .. } => true,
             Exchange::Octets { .. } => false,
             Exchange::Http(_) => session.reading && self.sessions.sides[session.slot - 1].reader.ends_with_fin(),
@@ -479,14 +476,21 @@ impl Client {
     fn complete(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
         let elapsed = self.elapsed(conn, session);
         let behind = session.behind;
+        let sha256 = session.hashing.then(|| self.sessions.sides[session.slot - 1].hash.clone().finalize().into());
+        let checks = &self.flow(session).checks;
+        if checks.octets.is_some_and(|octets| octets != session.received)
+            || checks.sha256.is_some() && checks.sha256 != sha256
+        {
+            self.fail(conn, session, Failure::BadResponse);
+            return conn.abort();
+        }
         self.tally(session, |tally| tally.requests += 1);
         let measures = self.measures(session);
         measures.record(Measured::Transaction, micros(elapsed));
         if behind != UNSCHEDULED {
             measures.record(Measured::TransactionFromSchedule, micros(behind.saturating_add(elapsed)));
         }
-        if session.hashing {
-            let sha256 = self.sessions.sides[session.slot - 1].hash.clone().finalize().into();
+        if let Some(sha256) = sha256.filter(|_| self.plan.digest) {
             let transfers = &mut self.recorder.current.transfers;
             if transfers.len() < TRANSFERS_MAX {
                 transfers.push(Transfer { target: session.target, octets: session.received, sha256 });
@@ -503,6 +507,8 @@ impl Client {
         } else if kept_for_the_end || self.plan.request_rate.is_some() {
             self.enter(conn, session, Stage::Idle);
             self.rest(conn);
+        } else if self.thoughts.is_some() {
+            self.enter(conn, session, Stage::Thinking);
         } else {
             self.enter(conn, session, Stage::Idle);
             self.next_step(conn, session);
@@ -514,11 +520,11 @@ impl Client {
         (session.received, session.sent) = (0, ALL_SENT);
         (session.reading, session.hashing) = (false, false);
         session.left = 0;
-        if self.plan.close == Close::Rst {
+        if self.flow(session).close == Close::Rst {
             self.enter(conn, session, Stage::Resetting);
             return conn.abort();
         }
-        let server_first = self.plan.first_closer == FirstCloser::Server && !self.draining();
+        let server_first = self.flow(session).first_closer == FirstCloser::Server && !self.draining();
         if server_first && !conn.peer_finished() && session.stage != Stage::AwaitingFin {
             return self.enter(conn, session, Stage::AwaitingFin);
         }
@@ -530,7 +536,7 @@ impl Client {
     pub(super) fn wind_up(&mut self, conn: &mut Conn<'_>) {
         let mut session = self.sessions.load(conn.word());
         let ends = match session.stage {
-            Stage::Idle => true,
+            Stage::Idle | Stage::Thinking => true,
             Stage::Waiting => self.endless() || self.plan.bitrate.is_some() && session.sent != ALL_SENT,
             _ => false,
         };

@@ -23,9 +23,13 @@ mod schedule;
 mod session;
 mod snapshot;
 mod supply;
+mod template;
+mod turns;
 
 pub use client::Client;
-pub use plan::{Close, Exchange, FirstCloser, HttpRequest, Load, Plan, PlanError, Profile, Response};
+pub use plan::{
+    Checks, Close, Exchange, FirstCloser, Flow, HttpRequest, Load, Plan, PlanError, Profile, Response, Site,
+};
 pub use schedule::{Arrivals, Schedule, Shape};
 pub use snapshot::{Control, EngineCounts, Mailbox, Phase, Snapshot, Transfer};
 pub use supply::{Shortage, Supply};

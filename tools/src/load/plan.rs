@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::deadlines::TIMEOUT_MAX;
 use super::schedule::{Arrivals, Shape};
@@ -53,6 +54,8 @@ pub enum Exchange {
         request: u64,
         /// What is expected.
         response: Response,
+        /// The request is these octets instead; `request` is their number.
+        content: Option<Arc<[u8]>>,
     },
     /// An HTTP/1.1 request and its answer.
     Http(HttpRequest),
@@ -83,6 +86,51 @@ pub struct HttpRequest {
     /// Octets of [`payload`](crate::apps::payload) in the body; a Content-Length goes with it if it is not 0 or if the
     /// method is `POST` or `PUT`.
     pub body: u64,
+    /// The body is these octets instead.
+    pub content: Option<Arc<[u8]>>,
+    /// The body goes in chunks (RFC 9112 §7.1) instead of with its length.
+    pub chunked: bool,
+}
+
+/// What an answer must be, beside complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// HTTP: its status is one of these; empty takes 200 to 399.
+    pub statuses: Vec<u16>,
+    /// It, or its body, has so many octets.
+    pub octets: Option<u64>,
+    /// It, or its body, has this SHA-256.
+    pub sha256: Option<[u8; 32]>,
+    /// It, or its body, is [`payload`](crate::apps::payload).
+    pub pattern: bool,
+}
+
+/// One kind of connection among several in a [`Plan`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    /// Its share of the launches, together with the others' weights. At least 1.
+    pub weight: u32,
+    /// Numbers of its targets in the plan, from and up to but without; it takes them in turn.
+    pub targets: (u32, u32),
+    /// What is said.
+    pub exchange: Exchange,
+    /// Requests on a connection.
+    pub requests: u32,
+    /// How connections are ended.
+    pub close: Close,
+    /// Who closes first.
+    pub first_closer: FirstCloser,
+    /// What the answers must be.
+    pub checks: Checks,
+}
+
+/// What an HTTP target is called: takes the place of the address in the Host field, and of the request's path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// The Host field.
+    pub host: Option<String>,
+    /// Path and query.
+    pub path: Option<String>,
 }
 
 /// How a connection is ended by us.
@@ -104,6 +152,9 @@ pub enum FirstCloser {
     /// The server: we wait for its FIN. HTTP asks for it with `Connection: close`.
     Server,
 }
+
+/// Weights of a mix together, at most: launches repeat their order after so many.
+pub(super) const WEIGHTS_MAX: u32 = 10_000;
 
 /// What a load generator is to do, all workers together.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,6 +198,15 @@ pub struct Plan {
     pub drain_timeout: Duration,
     /// Hash every answer (SHA-256), and report the first few.
     pub digest: bool,
+    /// How long a connection rests between an answer and its next request.
+    pub think: Option<Duration>,
+    /// What the answers must be.
+    pub checks: Checks,
+    /// What HTTP targets are called, in the order of `targets`; those beyond its end by their address.
+    pub sites: Vec<Site>,
+    /// Connections of several kinds: these take the place of `exchange`, `requests`, `close`, `first_closer` and
+    /// `checks`. Empty if all are alike.
+    pub mix: Vec<Flow>,
 }
 
 /// A plan that cannot be carried out: what is wrong and what would do.
@@ -164,7 +224,7 @@ impl core::error::Error for PlanError {}
 impl Plan {
     /// The defaults of `profile`: 64 octets each way, one request, one connection at a time.
     pub fn new(profile: Profile, targets: Vec<SocketAddr>) -> Self {
-        let octets = |response| Exchange::Octets { request: 64, response };
+        let octets = |response| Exchange::Octets { request: 64, response, content: None };
         let plan = Self {
             targets,
             load: Load::Concurrency(1),
@@ -185,6 +245,10 @@ impl Plan {
             timeout: Some(Duration::from_secs(30)),
             drain_timeout: Duration::from_secs(10),
             digest: false,
+            think: None,
+            checks: Checks::default(),
+            sites: Vec::new(),
+            mix: Vec::new(),
         };
         let held = Load::Held { connections: 1, per_second: None };
         match profile {
@@ -200,15 +264,61 @@ impl Plan {
                     host: None,
                     fields: Vec::new(),
                     body: 0,
+                    content: None,
+                    chunked: false,
                 }),
                 ..plan
             },
         }
     }
 
+    /// The kinds of connections: those of the mix, or the one that all are.
+    pub fn flows(&self) -> Vec<Flow> {
+        if !self.mix.is_empty() {
+            return self.mix.clone();
+        }
+        vec![Flow {
+            weight: 1,
+            targets: (0, self.targets.len() as u32),
+            exchange: self.exchange.clone(),
+            requests: self.requests.map_or(u32::MAX, |requests| requests.min(u32::MAX - 1)),
+            close: self.close,
+            first_closer: self.first_closer,
+            checks: self.checks.clone(),
+        }]
+    }
+
+    /// Checks what the kinds of connections of a mix ask for.
+    fn check_mix(&self) -> Result<(), PlanError> {
+        let fail = |message: &str| Err(PlanError(message.to_owned()));
+        if self.mix.is_empty() {
+            return Ok(());
+        }
+        if self.keeps() || self.bitrate.is_some() || self.hold.is_some() {
+            return fail("a mix is of connections that come and go: give it a rate or a concurrency");
+        }
+        let whole = self.mix.iter().map(|flow| u64::from(flow.weight)).sum::<u64>();
+        if self.mix.iter().any(|flow| flow.weight == 0) || whole > u64::from(WEIGHTS_MAX) {
+            return fail("the weights of a mix are at least 1 each and at most 10,000 together");
+        }
+        let end = self.targets.len() as u32;
+        if self.mix.iter().any(|flow| flow.targets.0 >= flow.targets.1 || flow.targets.1 > end) {
+            return fail("every part of a mix has at least one of the targets");
+        }
+        if self.mix.iter().any(|flow| matches!(flow.exchange, Exchange::Octets { request: u64::MAX, .. })) {
+            return fail("a request without end does not go into a mix: give it a length");
+        }
+        Ok(())
+    }
+
     /// Whether connections are opened once and stay.
     pub fn keeps(&self) -> bool {
         matches!(self.load, Load::Held { .. })
+    }
+
+    /// Connections per second at the start of an open loop; 0 of others.
+    pub fn start_cps(&self) -> f64 {
+        if let Load::Rate { per_second, .. } = self.load { per_second } else { 0.0 }
     }
 
     /// How launches come, if at a rate.
@@ -273,8 +383,10 @@ impl Plan {
                 return fail(format!("a timeout of {timeout:?} is not within 1 µs to {} s", TIMEOUT_MAX.as_secs()));
             }
         }
-        if let Exchange::Http(request) = &self.exchange {
-            let parts = [&request.method, &request.path].into_iter().chain(&request.host);
+        for flow in self.flows() {
+            let Exchange::Http(request) = &flow.exchange else { continue };
+            let sites = self.sites.iter().flat_map(|site| site.host.iter().chain(&site.path));
+            let parts = [&request.method, &request.path].into_iter().chain(&request.host).chain(sites);
             let fields = request.fields.iter().flat_map(|(name, value)| [name, value]);
             if let Some(part) = parts.chain(fields).find(|part| part.contains(['\r', '\n', '\0'])) {
                 return fail(format!("{part:?} would break the request: remove the line break"));
@@ -282,6 +394,13 @@ impl Plan {
             if self.bitrate.is_some() {
                 return fail("a bit rate paces octets, not HTTP requests: use a request rate".into());
             }
+        }
+        self.check_mix()?;
+        if self.think.is_some_and(|think| think.is_zero() || think > TIMEOUT_MAX) {
+            return fail(format!("a time to think is within 1 µs to {} s", TIMEOUT_MAX.as_secs()));
+        }
+        if self.think.is_some() && self.request_rate.is_some() {
+            return fail("a request rate leaves no time to think: give one of the two".into());
         }
         if self.bitrate.is_some_and(|bits| bits < 8) || (self.bitrate.is_some() && self.request_rate.is_some()) {
             return fail("a bit rate is at least 8 a second, and does not go with a request rate".into());

@@ -40,6 +40,21 @@ pub(super) enum Progress {
     Bad,
 }
 
+/// What an answer is read as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    /// It is the answer to a HEAD request.
+    pub(super) head_only: bool,
+    /// Statuses that are good; empty takes 200 to 399.
+    pub(super) statuses: &'a [u16],
+}
+
+impl Expected<'_> {
+    fn takes(&self, status: u16) -> bool {
+        if self.statuses.is_empty() { (200..=399).contains(&status) } else { self.statuses.contains(&status) }
+    }
+}
+
 /// Reads one answer.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
@@ -61,12 +76,12 @@ impl Reader {
         self.head = None;
     }
 
-    /// Reads the next `data`, the answer to a HEAD request if `head_only`, and hands the octets of the body to `body`.
-    pub(super) fn feed(&mut self, data: &[u8], head_only: bool, mut body: impl FnMut(&[u8])) -> Progress {
+    /// Reads the next `data` and hands the octets of the body to `body`.
+    pub(super) fn feed(&mut self, data: &[u8], expected: Expected<'_>, mut body: impl FnMut(&[u8])) -> Progress {
         let mut pos = 0;
         let mut head = match self.head {
             Some(head) => head,
-            None => match self.find_head(data, head_only, &mut pos) {
+            None => match self.find_head(data, expected, &mut pos) {
                 Ok(head) => head,
                 Err(progress) => return progress,
             },
@@ -99,15 +114,15 @@ impl Reader {
     }
 
     /// Finds the head, of interim answers (1xx) the last; `pos` moves past it.
-    fn find_head(&mut self, data: &[u8], head_only: bool, pos: &mut usize) -> Result<Head, Progress> {
+    fn find_head(&mut self, data: &[u8], expected: Expected<'_>, pos: &mut usize) -> Result<Head, Progress> {
         loop {
             let before = self.pending.len();
             let rest = &data[*pos..];
             let parsed = if before == 0 {
-                parse(rest, head_only)
+                parse(rest, expected.head_only)
             } else {
                 self.pending.extend_from_slice(&rest[..rest.len().min(HEAD_MAX - before)]);
-                parse(&self.pending, head_only)
+                parse(&self.pending, expected.head_only)
             };
             match parsed {
                 Parsed::Whole(head, len) => {
@@ -115,7 +130,7 @@ impl Reader {
                     *pos += len - before;
                     match head.status {
                         100..=199 => continue,
-                        200..=399 => return Ok(head),
+                        status if expected.takes(status) => return Ok(head),
                         _ => return Err(Progress::Bad),
                     }
                 }
@@ -183,10 +198,28 @@ fn has(list: &[u8], word: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const ANY: Expected<'static> = Expected { head_only: false, statuses: &[] };
+
+    #[test]
+    fn statuses_are_good_or_bad_as_asked() {
+        for (statuses, status, good) in [
+            (&[][..], 200, true),
+            (&[], 399, true),
+            (&[], 404, false),
+            (&[404], 404, true),
+            (&[404], 200, false),
+            (&[200, 201], 201, true),
+        ] {
+            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+            let progress = Reader::default().feed(answer.as_bytes(), Expected { statuses, ..ANY }, |_| {});
+            assert_eq!(progress != Progress::Bad, good, "{status} of {statuses:?}");
+        }
+    }
+
     fn read(parts: &[&[u8]]) -> (Progress, Vec<u8>) {
         let (mut reader, mut body, mut progress) = (Reader::default(), Vec::new(), Progress::More);
         for part in parts {
-            progress = reader.feed(part, false, |octets| body.extend_from_slice(octets));
+            progress = reader.feed(part, ANY, |octets| body.extend_from_slice(octets));
             if progress != Progress::More {
                 break;
             }
@@ -214,10 +247,10 @@ mod tests {
     #[test]
     fn a_body_without_length_ends_with_the_fin() {
         let mut reader = Reader::default();
-        assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\n\r\nany", false, |_| {}), Progress::More);
+        assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\n\r\nany", ANY, |_| {}), Progress::More);
         assert!(reader.ends_with_fin());
         reader.reset();
-        assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nany", false, |_| {}), Progress::More);
+        assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nany", ANY, |_| {}), Progress::More);
         assert!(!reader.ends_with_fin());
     }
 
@@ -239,7 +272,7 @@ mod tests {
     #[test]
     fn an_answer_to_head_has_no_body() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
-        let progress = Reader::default().feed(answer, true, |_| {});
+        let progress = Reader::default().feed(answer, Expected { head_only: true, ..ANY }, |_| {});
         assert_eq!(progress, Progress::Whole { taken: answer.len(), keep_alive: true });
     }
 }

@@ -177,6 +177,11 @@ impl Schedule {
         self.next
     }
 
+    /// Events taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Takes the next event.
     #[inline]
     pub fn take(&mut self) {

@@ -40,16 +40,26 @@ pub(super) enum Stage {
     Resetting,
     /// Its failure has been counted; the end is to come.
     Failed,
+    /// Open; its next request is due when its time to think is over.
+    Thinking,
 }
 
 impl Stage {
-    pub(super) const COUNT: usize = 7;
+    pub(super) const COUNT: usize = 8;
 
-    const ALL: [Self; Self::COUNT] =
-        [Self::Connecting, Self::Waiting, Self::Idle, Self::AwaitingFin, Self::Closing, Self::Resetting, Self::Failed];
+    const ALL: [Self; Self::COUNT] = [
+        Self::Connecting,
+        Self::Waiting,
+        Self::Idle,
+        Self::AwaitingFin,
+        Self::Closing,
+        Self::Resetting,
+        Self::Failed,
+        Self::Thinking,
+    ];
 
     fn from_bits(bits: u64) -> Self {
-        Self::ALL.get((bits & 7) as usize).copied().unwrap_or(Self::Failed)
+        Self::ALL[(bits & 7) as usize]
     }
 }
 

@@ -172,6 +172,10 @@ pub struct Snapshot {
     pub worker: u32,
     /// The phase that the span belongs to.
     pub phase: Phase,
+    /// Number of the stage that it belongs to, from 0, if there are stages.
+    pub stage: u16,
+    /// Requests that came due by their schedule, known at the end of the sustain phase.
+    pub requests_due: u64,
     /// When the span began.
     pub from: Instant,
     /// When it ended.
@@ -206,7 +210,7 @@ impl Snapshot {
     fn clear(&mut self) {
         self.ramp.clear();
         self.sustain.clear();
-        (self.held_back, self.burst_max) = (0, 0);
+        (self.held_back, self.burst_max, self.requests_due) = (0, 0, 0);
         self.targets.clear();
         self.transfers.clear();
     }
@@ -286,6 +290,7 @@ impl Recorder {
         self.current.to = now;
         let mut full = core::mem::replace(&mut self.current, empty);
         (self.current.worker, self.current.from, self.current.phase) = (full.worker, now, phase);
+        self.current.stage = full.stage;
         (self.current.open_max, self.current.left_open) = (full.open_max, full.left_open);
         full.last = phase == Phase::Done;
         // There are as many places as boxes.

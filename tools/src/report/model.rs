@@ -94,6 +94,21 @@ pub struct Report {
     /// every connection was busy. They were made as soon as there was room, or never if the run ended before.
     #[serde(default)]
     pub held_back: Option<u64>,
+    /// Requests answered in the sustain phase.
+    #[serde(default)]
+    pub requests: Option<u64>,
+    /// Requests that came due in it by the schedule of `--request-rate`.
+    #[serde(default)]
+    pub requests_due: Option<u64>,
+    /// The criteria of RFC 9411 that were asked for.
+    #[serde(default)]
+    pub criteria: Vec<CriterionResult>,
+    /// The search that this run is the best of.
+    #[serde(default)]
+    pub search: Option<SearchReport>,
+    /// The figures stage by stage, of an open loop with stages: of what happened while the stage lasted.
+    #[serde(default)]
+    pub stages: Vec<StageReport>,
     /// What the addresses and ports given allow at all.
     #[serde(default)]
     pub supply: Option<SupplyReport>,
@@ -345,10 +360,75 @@ pub struct IntervalReport {
 /// The figures of a target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TargetReport {
-    /// Address and port.
+    /// Address and port; in a mix, with the profile before it.
     pub target: String,
     /// Connections to it, where they were counted apart.
     pub connections: Connections,
+}
+
+/// A criterion of RFC 9411 after the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CriterionResult {
+    /// `failed_transactions`, `unexpected_resets`, `rate_deviation` or `held_deviation`.
+    pub name: String,
+    /// It passes below this share.
+    pub limit: f64,
+    /// What was measured.
+    pub value: Option<f64>,
+    /// Whether it is fulfilled; `null` if it was not measured: a sustain phase of less than two seconds.
+    pub pass: Option<bool>,
+}
+
+/// A search for the highest value whose thresholds hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SearchReport {
+    /// `rate` (connections per second) or `connections` (at a time).
+    pub what: String,
+    /// The highest value that held, twice; `null` if none did.
+    pub best: Option<u64>,
+    /// The lowest value above it that did not hold; `null` if the end of the range was reached.
+    pub above: Option<u64>,
+    /// What ended the search: `target`, `generator`, `range` (the highest value allowed held) or `interrupted`.
+    pub ended_by: String,
+    /// Every run, in order.
+    pub steps: Vec<SearchStep>,
+}
+
+/// One run of a search.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SearchStep {
+    /// The value tried.
+    pub value: u64,
+    /// Whether it held.
+    pub pass: bool,
+    /// Whether it is the repetition of one that held.
+    pub repeat: bool,
+    /// The verdict of the run.
+    pub verdict: Verdict,
+    /// Why, a sentence each.
+    pub reasons: Vec<String>,
+    /// Connections completed per second.
+    pub achieved_cps: Option<f64>,
+    /// Most connections open at once.
+    pub held_max: Option<u64>,
+    /// The 99th percentile from SYN, or from when it was due, to SYN-ACK, microseconds.
+    pub connect_p99_us: Option<u64>,
+}
+
+/// The figures of a stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Its number, from 1.
+    pub stage: u32,
+    /// How long it took.
+    pub seconds: f64,
+    /// The rate at its beginning, per second.
+    pub from_cps: f64,
+    /// The rate at its end.
+    pub to_cps: f64,
+    /// Its figures.
+    #[serde(flatten)]
+    pub blocks: Blocks,
 }
 
 /// What a generator's addresses and ports allow, whatever the target does.

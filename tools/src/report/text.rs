@@ -50,6 +50,53 @@ fn verdict(out: &mut String, report: &Report) {
         let value = threshold.value.map_or_else(|| "-".into(), |value| format!("{value}"));
         line(out, "threshold", &format!("{} {state} ({value})", threshold.expr));
     }
+    for criterion in &report.criteria {
+        let state = match criterion.pass {
+            Some(true) => "passed",
+            Some(false) => "failed",
+            None => "not measured",
+        };
+        let value = criterion.value.map_or_else(|| "-".into(), |value| format!("{value:.6}"));
+        line(out, "criterion", &format!("{}<{} {state} ({value})", criterion.name, criterion.limit));
+    }
+    search(out, report);
+    stages(out, report);
+}
+
+fn search(out: &mut String, report: &Report) {
+    let Some(search) = &report.search else { return };
+    let number = |value: Option<u64>| value.map_or_else(|| "none".into(), thousands);
+    let (best, above) = (number(search.best), number(search.above));
+    line(
+        out,
+        "search",
+        &format!("{}: {best} held, {above} above it did not; ended by {}", search.what, search.ended_by),
+    );
+    for step in &search.steps {
+        let state = if step.pass { "holds" } else { step.verdict.name() };
+        let repeat = if step.repeat { " (again)" } else { "" };
+        let p99 = number(step.connect_p99_us);
+        let cps = si(step.achieved_cps);
+        line(
+            out,
+            "",
+            &format!("{:>12}{repeat:8} {state:18} {cps} connections/s, connect p99 {p99} µs", thousands(step.value)),
+        );
+    }
+}
+
+fn stages(out: &mut String, report: &Report) {
+    for stage in &report.stages {
+        let (from, to) = (si(Some(stage.from_cps)), si(Some(stage.to_cps)));
+        let connect = &stage.blocks.latency_us.connect_from_schedule;
+        let p99 = connect.p99.map_or_else(|| "-".into(), thousands);
+        let achieved = si(stage.blocks.rate.achieved_cps);
+        let text = format!(
+            "{}: {from} to {to} in {:.1} s, {achieved} connections/s, connect from schedule p99 {p99} µs",
+            stage.stage, stage.seconds
+        );
+        line(out, "stage", &text);
+    }
 }
 
 fn syn_flood(out: &mut String, report: &Report) {

@@ -100,7 +100,7 @@ fn check_path(path: &str) -> Result<(), ParseError> {
             Value::Object(fields) => {
                 value = fields.get(key).ok_or_else(|| unknown_key(&walked, key, fields.keys()))?;
             }
-            _ if walked == "config" || walked == "server" || walked == "raw" => return Ok(()),
+            _ if walked == "config" || walked == "server" || walked == "raw" || walked == "search" => return Ok(()),
             _ => return Err(ParseError(format!("`{walked}` has no parts"))),
         }
         walked = if walked.is_empty() { key.into() } else { format!("{walked}.{key}") };

@@ -71,7 +71,12 @@ pub fn judge(report: &mut Report, thresholds: &[Threshold], context: &Context) {
     let (broken, unmeasured) = threshold_findings(&report.thresholds);
     let mut limits = limit_findings(report, context);
     let mut broken = broken;
-    if let Some(shortfall) = shortfall(&report.blocks, context) {
+    let failing = report.criteria.iter().filter(|criterion| criterion.pass == Some(false));
+    broken.extend(failing.map(|criterion| {
+        let value = criterion.value.unwrap_or_default();
+        format!("criterion {}<{} not fulfilled: it is {value:.6}", criterion.name, criterion.limit)
+    }));
+    if let Some(shortfall) = shortfall(report, context) {
         // Whoever was late or lost frames is to blame; otherwise it is the target that had no room for more.
         let ours = !limits.is_empty()
             || context.held_back == 0
@@ -153,7 +158,7 @@ fn threshold_findings(results: &[ThresholdResult]) -> (Vec<String>, Vec<String>)
     let (mut broken, mut unmeasured) = (Vec::new(), Vec::new());
     for result in results {
         match (result.pass, result.value) {
-            (Some(false), Some(value)) => broken.push(format!("threshold {} broken: it is {value}", result.expr)),
+            (Some(false), Some(_)) => broken.push(self::broken(result)),
             // Without a single attempt there is no ratio to look at, which is said already.
             (None, _) if result.expr != threshold::DEFAULT => {
                 unmeasured.push(format!("threshold {}: not measured", result.expr));
@@ -162,6 +167,12 @@ fn threshold_findings(results: &[ThresholdResult]) -> (Vec<String>, Vec<String>)
         }
     }
     (broken, unmeasured)
+}
+
+/// A broken threshold as a sentence.
+pub fn broken(result: &ThresholdResult) -> String {
+    let value = result.value.map_or_else(|| "not measured".into(), |value| value.to_string());
+    format!("threshold {} broken: it is {value}", result.expr)
 }
 
 fn total_failure(blocks: &Blocks) -> Option<String> {
@@ -196,7 +207,8 @@ fn busiest(blocks: &Blocks) -> f64 {
 }
 
 /// Fewer launches or requests than the schedule had.
-fn shortfall(blocks: &Blocks, context: &Context) -> Option<String> {
+fn shortfall(report: &Report, context: &Context) -> Option<String> {
+    let blocks = &report.blocks;
     if context.sustain_seconds < 1.0 {
         return None;
     }
@@ -214,7 +226,8 @@ fn shortfall(blocks: &Blocks, context: &Context) -> Option<String> {
     {
         return Some(format!("{made:.0} connections/s were launched of {offered:.0} asked for{held_back}"));
     }
-    None
+    let (made, due) = (report.requests?, report.requests_due?);
+    missed(made as f64, due as f64).then(|| format!("{made} requests were answered of {due} that came due{held_back}"))
 }
 
 /// Whether launches were late enough to say so.
@@ -370,6 +383,15 @@ mod tests {
         let report = judged(report, &[], |context| context.held_back = 1_000);
         assert_eq!((report.verdict, report.exit()), (Verdict::Failed, Exit::Failed));
         assert!(report.reasons[0].contains("did not keep up"), "{:?}", report.reasons);
+    }
+
+    #[test]
+    fn requests_that_were_not_made_are_missed() {
+        let mut report = good();
+        (report.requests, report.requests_due) = (Some(900), Some(1_000));
+        let report = judged(report, &[], |context| context.held_back = 100);
+        assert_eq!(report.verdict, Verdict::Failed);
+        assert!(report.reasons[0].contains("900 requests"), "{:?}", report.reasons);
     }
 
     #[test]

@@ -122,8 +122,11 @@ pub struct Collector {
     pending: BTreeMap<(u64, Phase), Span>,
     intervals: Vec<IntervalReport>,
     held_back: u64,
+    requests_due: u64,
     burst_max: u32,
     transfers: Vec<Transfer>,
+    /// What happened while each stage lasted, if there are stages, and each worker's length of it.
+    stages: BTreeMap<u16, (Span, BTreeMap<usize, Duration>)>,
 }
 
 impl Collector {
@@ -152,8 +155,10 @@ impl Collector {
             pending: BTreeMap::new(),
             intervals: Vec::new(),
             held_back: 0,
+            requests_due: 0,
             burst_max: 0,
             transfers: Vec::new(),
+            stages: BTreeMap::new(),
         }
     }
 
@@ -215,6 +220,14 @@ impl Collector {
         phase.levels = levels;
         phase.offered_cps = offered;
 
+        if snapshot.phase == Phase::Sustain {
+            let (stage, lengths) = self.stages.entry(snapshot.stage).or_default();
+            *lengths.entry(index).or_default() += length;
+            stage.length = lengths.values().max().copied().unwrap_or_default();
+            stage.measures.add(&snapshot.sustain);
+            stage.traffic.add(&moved);
+            stage.levels = levels;
+        }
         let key = (self.second(snapshot.from), snapshot.phase);
         let interval = self.pending.entry(key).or_default();
         interval.length = interval.length.max(length);
@@ -225,6 +238,7 @@ impl Collector {
         interval.offered_cps = offered;
         interval.workers.push(report);
         self.held_back += snapshot.held_back;
+        self.requests_due += snapshot.requests_due;
         self.burst_max = self.burst_max.max(snapshot.burst_max);
     }
 
@@ -281,6 +295,8 @@ impl Collector {
             intervals: self.intervals,
             targets,
             held_back: self.held_back,
+            requests_due: self.requests_due,
+            stages: self.stages.into_values().map(|(span, _)| span).collect(),
             burst_max: self.burst_max,
             left_open: self.workers.iter().map(|worker| worker.left_open).sum(),
             transfers: self.transfers,
@@ -313,6 +329,10 @@ pub struct Collected {
     pub targets: Vec<Tally>,
     /// Launches and requests held back by the limit on connections in flight.
     pub held_back: u64,
+    /// Requests that came due by their schedule.
+    pub requests_due: u64,
+    /// What happened while each stage lasted; one if there are none.
+    pub stages: Vec<Span>,
     /// Largest number of launches in one pass of the loop.
     pub burst_max: u32,
     /// Connections given up at the end of the drain.

@@ -145,6 +145,8 @@ where
             Self { members: Vec::new(), threads: Vec::new(), ended, running, stop: stop.clone(), failure: None };
         for (index, (worker, core)) in workers.into_iter().enumerate() {
             let gauges = Arc::new(Gauges::default());
+            // A worker may have run before: what its device counted then is not counted again.
+            gauges.publish(&worker.device().counters(), worker.table_bytes());
             crew.members.push(Member { core, stats: Arc::clone(worker.stats()), gauges: Arc::clone(&gauges) });
             let driver = Driver { worker, clock, gauges, stop: stop.clone(), drain: DrainWalk::default() };
             let report = report.clone();

@@ -5,6 +5,7 @@
 //! set it fails instead.
 
 mod attack;
+mod causes;
 mod engines;
 mod failures;
 mod flood;

@@ -1,0 +1,199 @@
+//! `syncline load`.
+
+mod plan;
+mod report;
+mod search;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use syncline_engine::worker::Worker;
+
+use super::flood;
+use super::output::Output;
+use super::progress::Progress;
+use crate::cli::LoadArgs;
+use crate::cli::talk::Profile;
+use crate::error::{Error, Exit, Result};
+use crate::load::{Client, Control};
+use crate::privilege;
+use crate::report::model::{Report, SupplyReport};
+use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable, collect};
+use crate::setup::{self, Pages};
+use crate::signals::{Stop, StopFlag};
+
+pub(super) use plan::LoadPlan;
+
+/// Loads the targets and says what came of it.
+///
+/// # Errors
+/// Exit 2 or 3 before the start, 3 if the device fails.
+pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
+    // Names are looked up here, before the namespace of the device is entered.
+    let resolved = args.check()?;
+    if args.talk.profile == Profile::SynFlood {
+        return flood::run(args, &resolved.iter().flatten().map(|target| target.addr).collect::<Vec<_>>());
+    }
+    let stop = StopFlag::on_signals()?;
+    let clock = MonotonicClock::start();
+    let cores = setup::cores(&args.device);
+    let mut plan = plan::plan(args, &resolved, cores.len() as u64)?;
+    let supply = plan::supply(args, &plan);
+    if args.search.is_none() {
+        plan::check_supply(&supply, &plan)?;
+    }
+    setup::check_memory(cores.len(), args.connections.map_or(0, |held| held.0))?;
+    let output = Output::open(&args.output)?;
+    let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
+    if args.device.shared_addr.is_some() {
+        let remotes: HashSet<_> = plan.plan.targets.iter().map(std::net::SocketAddr::ip).collect();
+        plan.config.neighbors = setup::kernel_neighbors(&interface, &Vec::from_iter(remotes))?;
+    }
+    let progress = Progress::new(&args.output);
+    let generator = Generator { plan: &plan, cores: &cores, clock, stop: &stop, progress };
+    let mut report = match (&args.device.pcap, args.search) {
+        (Some(file), None) => generator.run(setup::tap(devices, file, clock)?)?,
+        (Some(file), Some(what)) => {
+            search::run(setup::tap(devices, file, clock)?, &generator, search::Search::new(args, what, &supply))?
+        }
+        (None, None) => generator.run(devices)?,
+        (None, Some(what)) => search::run(devices, &generator, search::Search::new(args, what, &supply))?,
+    };
+    report.host = setup::host_facts(Some(&interface), interface.name(), &cores);
+    report.config = serde_json::to_value(args).unwrap_or_default();
+    report.supply = Some(SupplyReport {
+        connections_max: supply.connections_max,
+        time_wait_s: supply.rest.as_secs_f64(),
+        rate_max_cps: supply.rate_max_cps(),
+    });
+    output.publish(&report)
+}
+
+/// Everything a run needs but its devices.
+struct Generator<'a> {
+    plan: &'a LoadPlan,
+    cores: &'a [Option<usize>],
+    clock: MonotonicClock,
+    stop: &'a StopFlag,
+    progress: Progress,
+}
+
+impl Generator<'_> {
+    fn run<D: Waitable + Send + 'static>(&self, devices: Vec<D>) -> Result<Report>
+    where
+        Worker<D, Client, Pages>: Send,
+    {
+        privilege::give_up()?;
+        let generating = Generating::start(devices, self.plan, self.cores, self.clock, self.stop)?;
+        Ok(generating.finish(self.plan, self.stop, self.progress)?.report)
+    }
+}
+
+/// A running load generator.
+pub(super) struct Generating<D: Waitable> {
+    crew: Crew<D, Client, Pages>,
+    collector: Collector,
+    control: Arc<Control>,
+    started_at: SystemTime,
+}
+
+impl<D: Waitable + Send + 'static> Generating<D>
+where
+    Worker<D, Client, Pages>: Send,
+{
+    /// Starts a client on each device.
+    ///
+    /// # Errors
+    /// Exit 2 if the plan or the configuration cannot be.
+    pub(super) fn start(
+        devices: Vec<D>,
+        plan: &LoadPlan,
+        cores: &[Option<usize>],
+        clock: MonotonicClock,
+        stop: &StopFlag,
+    ) -> Result<Self> {
+        let secrets = setup::secrets(plan.seed);
+        let (control, clients) = clients(plan, devices.len())?;
+        let mut workers = Vec::new();
+        for ((device, client), core) in devices.into_iter().zip(clients).zip(cores) {
+            let worker = Worker::new(&plan.config, &secrets, device, client, Pages::new());
+            workers.push((worker.map_err(|error| refused(&error))?, *core));
+        }
+        setup::join(&mut workers);
+        Self::crew(workers, control, plan, clock, stop)
+    }
+
+    /// Starts another run on workers that have ended one: their addresses and ports in TIME-WAIT stay in it.
+    ///
+    /// # Errors
+    /// Exit 2 if the plan cannot be.
+    fn again(workers: Vec<Worker<D, Client, Pages>>, generator: &Generator<'_>, plan: &LoadPlan) -> Result<Self> {
+        let (control, clients) = clients(plan, workers.len())?;
+        let workers = workers.into_iter().zip(clients).zip(generator.cores).map(|((mut worker, client), core)| {
+            *worker.app_mut() = client;
+            (worker, *core)
+        });
+        Self::crew(workers.collect(), control, plan, generator.clock, generator.stop)
+    }
+
+    fn crew(
+        workers: Vec<(Worker<D, Client, Pages>, Option<usize>)>,
+        control: Arc<Control>,
+        plan: &LoadPlan,
+        clock: MonotonicClock,
+        stop: &StopFlag,
+    ) -> Result<Self> {
+        let mailboxes = workers.iter().map(|(worker, _)| worker.app().mailbox()).collect();
+        let started_at = SystemTime::now();
+        let crew = Crew::start(workers, clock, stop)?;
+        let collector = Collector::new(crew.members(), mailboxes, plan.plan.offered_cps());
+        Ok(Self { crew, collector, control, started_at })
+    }
+
+    /// Follows the run to its end, and reports.
+    ///
+    /// # Errors
+    /// Exit 3 if a device fails or a target's neighbour does not answer.
+    pub(super) fn finish(mut self, plan: &LoadPlan, stop: &StopFlag, progress: Progress) -> Result<Generated<D>> {
+        while !self.crew.wait(Duration::from_millis(50)) {
+            self.collector.gather().iter().for_each(|interval| progress.interval(interval));
+        }
+        let partial = stop.get() != Stop::No;
+        let members = self.crew.members().to_vec();
+        let workers = self.crew.finish()?;
+        if let Some(remote) = self.control.unreachable() {
+            let mend = "check that it is up and on this link, and --gateway";
+            return Err(Error::environment(format!("cannot reach {remote}"), "no neighbour answered for it", mend));
+        }
+        let mut report = report::report(self.collector.finish(), plan, partial, self.started_at);
+        report.counters = collect::counters(&members);
+        Ok(Generated { report, workers })
+    }
+}
+
+/// What came of a load generator. Its devices stay open until this is dropped: the other end of a ring needs them.
+pub(super) struct Generated<D: Waitable> {
+    /// The report.
+    pub(super) report: Report,
+    workers: Outcome<D, Client, Pages>,
+}
+
+impl<D: Waitable> Generated<D> {
+    /// The report, and the workers for another run.
+    fn into_parts(self) -> (Report, Vec<Worker<D, Client, Pages>>) {
+        (self.report, self.workers.into_iter().flatten().collect())
+    }
+}
+
+fn refused(error: &dyn std::fmt::Display) -> Error {
+    Error::usage("cannot generate this load", error, "")
+}
+
+/// A client for each of `workers`, and what they have in common.
+fn clients(plan: &LoadPlan, workers: usize) -> Result<(Arc<Control>, Vec<Client>)> {
+    let control = Arc::new(Control::new(workers as u32));
+    let client = |index| Client::new(plan.plan.clone(), index, Arc::clone(&control)).map_err(|error| refused(&error));
+    let clients = (0..workers as u32).map(client).collect::<Result<_>>()?;
+    Ok((control, clients))
+}
