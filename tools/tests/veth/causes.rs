@@ -56,7 +56,8 @@ fn what_a_target_does_lands_in_its_own_bucket() {
     peer.wait_ready();
     stage.shell(
         End::B,
-        "nft 'add table ip f; add chain ip f in { type filter hook input priority 0; }; \
+        // The kernel says such things once a second to each host unless it is told otherwise.
+        "sysctl -qw net.ipv4.icmp_ratelimit=0; nft 'add table ip f; add chain ip f in { type filter hook input priority 0; }; \
          add rule ip f in tcp dport 21 drop; \
          add rule ip f in tcp dport 22 reject with icmp type port-unreachable'",
     );
