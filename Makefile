@@ -4,11 +4,12 @@ CARGO ?= cargo
 SYNCLINE = target/release/syncline
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup build demo test bench instructions instructions-record lint doc clean
+.PHONY: help setup build demo test compliance bench instructions instructions-record lint doc clean
 
 help:
 	@echo 'make demo    what this machine can do: two engines over a veth pair'
 	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
+	@echo 'make compliance    write docs/compliance.md anew, from docs/requirements and the marks in the sources'
 	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
 	@echo 'make instructions    fail if a connection or a segment takes 3% more instructions than recorded'
 	@echo 'make lint    formatting and clippy, as CI wants them'
@@ -26,6 +27,9 @@ demo: build
 # Root is needed to make namespaces. Without it the tests that need them say SKIPPED; with CI=true they fail.
 test: setup
 	$(CARGO) test --workspace
+
+compliance:
+	COMPLIANCE=write $(CARGO) test -q -p syncline-tests --test compliance
 
 bench: build
 	$(SUDO) bench/run

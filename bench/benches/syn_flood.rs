@@ -104,6 +104,7 @@ impl Syns {
                 window: 64_240,
                 urgent_pointer: 0,
                 hop_limit: 64,
+                dscp: 0,
                 ecn: Ecn::NotCapable,
                 options: TcpOptions {
                     mss: Some(1_440),

@@ -23,6 +23,7 @@ fn segment() -> OutSegment {
         window: 512,
         urgent_pointer: 0,
         hop_limit: 64,
+        dscp: 0,
         ecn: Ecn::NotCapable,
         options: TcpOptions::with_timestamps(Timestamps { value: 1234, echo: 5678 }),
     }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 pub use crate::tcp::{Conn, Net};
 use crate::time::Instant;
+use crate::wire::icmp::IcmpErrorKind;
 
 /// Names a connection while it lives: a slot number, reused after [`App::closed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,7 @@ pub struct ConnId(pub u32);
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+//= RFC 9293 MUST-12
 pub enum End {
     /// Both FINs were sent and acknowledged.
     Closed,
@@ -38,6 +40,20 @@ pub enum End {
     Memory,
 }
 
+/// What an application may want to know of a connection that goes on (RFC 9293 §3.9.1.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+//= RFC 9293 MUST-47
+pub enum Report {
+    /// Somebody on the path reports trouble with a segment in flight, which is not believed so far as to end the
+    /// connection (RFC 9293 §3.9.2.2, RFC 5927 §5.2).
+    Icmp(IcmpErrorKind),
+    /// The same segment, or SYN, has been sent again three times without an answer (RFC 9293 §3.8.3, R1).
+    Retransmitting,
+    /// A segment came with an urgent pointer, and so many octets up to it are still to be read (RFC 9293 §3.8.5). They
+    /// are data like any other (RFC 6093).
+    Urgent(u32),
+}
+
 /// Why a connection could not be opened just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectError {
@@ -47,6 +63,9 @@ pub enum ConnectError {
     NoMemory,
     /// No owned address can reach the remote: other address family, or no route to it.
     NoRoute,
+    /// The remote is no host (a broadcast or multicast address, loopback, unspecified, port 0), or the local address asked
+    /// for is not owned or of another family (RFC 9293 §3.9.1.1).
+    InvalidAddress,
 }
 
 impl core::fmt::Display for ConnectError {
@@ -55,6 +74,7 @@ impl core::fmt::Display for ConnectError {
             Self::NoPort => "every local address and port towards this remote is in use",
             Self::NoMemory => "the connection table is full",
             Self::NoRoute => "no owned address of this family, or no gateway to this remote",
+            Self::InvalidAddress => "the remote is not a host's address and port, or the local address is not owned",
         })
     }
 }
@@ -84,6 +104,12 @@ pub trait App {
     /// Some of what was queued has been acknowledged: [`Conn::queued`] has fallen.
     fn sent(&mut self, conn: &mut Conn<'_>) {
         let _ = conn;
+    }
+
+    /// Something happened that does not end the connection. Nothing need be done about it.
+    //= RFC 9293 MUST-47, SHLD-20
+    fn report(&mut self, conn: &mut Conn<'_>, report: Report) {
+        let _ = (conn, report);
     }
 
     /// The connection is over and `id` may be reused. `word` is what [`Conn::set_word`] left there. Called as soon as

@@ -84,9 +84,10 @@ pub struct TcpConfig {
     pub syn_ack_retries: u8,
     /// Retransmissions of data in a row before the connection is given up (RFC 9293 §3.8.3, R2). Default 15.
     pub data_retries: u8,
-    /// User timeout (RFC 9293 §3.9.1): data unacknowledged this long ends the connection. Default none.
+    /// User timeout (RFC 9293 §3.9.1): data unacknowledged this long ends the connection. Default none. A connection may
+    /// have its own: [`Conn::set_user_timeout`](crate::app::Conn::set_user_timeout).
     pub user_timeout: Option<Duration>,
-    /// Longest delay of an acknowledgement (RFC 9293 §3.8.6.3: under 0.5 s). Default 40 ms; zero acknowledges at once.
+    /// Longest delay of an acknowledgement, below 0.5 s (RFC 9293 §3.8.6.3). Default 40 ms; zero acknowledges at once.
     pub ack_delay: Duration,
     /// Nagle's algorithm (RFC 9293 §3.7.4). Default false: a load generator says what it has to say.
     pub nagle: bool,
@@ -103,7 +104,8 @@ pub struct TcpConfig {
     pub time_wait: Duration,
     /// How long the peer may stay silent in FIN-WAIT-2, after we closed and before its FIN. Default 60 s.
     pub fin_wait_2: Duration,
-    /// Idle time before keep-alive probes (RFC 9293 §3.8.4). Default none.
+    /// Idle time before keep-alive probes (RFC 9293 §3.8.4). Default none: connections are probed only if they ask for it
+    /// ([`Conn::set_keep_alive`](crate::app::Conn::set_keep_alive)), after two hours.
     pub keepalive: Option<Duration>,
     /// Time between keep-alive probes. Default 75 s.
     pub keepalive_interval: Duration,
@@ -128,9 +130,17 @@ pub struct TcpConfig {
     /// The same while seven eighths of the connections or three quarters of the buffers are in use. Default 30 s.
     pub stall_timeout_under_pressure: Duration,
     /// Challenge ACKs that one connection sends in five seconds (RFC 5961 §10). Default 10.
+    //= RFC 5961 7-SHOULD-2
     pub challenge_acks_per_connection: u32,
     /// RSTs that one pair of sockets without a connection is answered by in five seconds. Default 10.
     pub resets_per_connection: u32,
+    /// Time to live or hop limit of what is sent (RFC 9293 §3.9.2). Default 64; 1 to 255.
+    //= RFC 9293 MUST-49
+    //= RFC 1122 3.2.1.7-MUST-3
+    pub hop_limit: u8,
+    /// Differentiated services code point of every segment (RFC 9293 §3.9.1.9, RFC 2474). Default 0; at most 63.
+    //= RFC 9293 MUST-48
+    pub dscp: u8,
     /// Ports for active opens (RFC 6335 §6, RFC 6056 §3.2). Default 1,024 to 65,535.
     pub local_ports: PortRange,
 }
@@ -171,6 +181,7 @@ impl Default for TcpConfig {
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(200),
             rto_max: Duration::from_secs(120),
+            //= RFC 9293 MUST-23
             syn_retries: 6,
             syn_ack_retries: 5,
             data_retries: 15,
@@ -183,6 +194,7 @@ impl Default for TcpConfig {
             congestion: CongestionControl::default(),
             time_wait: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
+            //= RFC 9293 MUST-25
             keepalive: None,
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 9,
@@ -194,6 +206,9 @@ impl Default for TcpConfig {
             stall_timeout_under_pressure: Duration::from_secs(30),
             challenge_acks_per_connection: 10,
             resets_per_connection: 10,
+            hop_limit: 64,
+            dscp: 0,
+            //= RFC 6056 3.2-SHOULD-1
             local_ports: PortRange { first: 1024, last: 65535 },
         }
     }
@@ -319,8 +334,9 @@ impl Config {
         if tcp.window_scale.is_some_and(|shift| shift > 14) {
             return fail("the shift of windows is limited to 14 (RFC 7323 section 2.3)".into());
         }
-        if tcp.ack_delay > Duration::from_millis(500) {
-            return fail("the delay of acknowledgements exceeds 500 ms (RFC 9293 section 3.8.6.3)".into());
+        //= RFC 9293 MUST-40
+        if tcp.ack_delay >= Duration::from_millis(500) {
+            return fail("the delay of acknowledgements is not below 500 ms (RFC 9293 section 3.8.6.3)".into());
         }
         if tcp.rto_min.is_zero() || tcp.rto_min > tcp.rto_max || tcp.rto_initial > tcp.rto_max {
             return fail("the smallest and the initial RTO must lie between 1 ms and the largest".into());
@@ -330,6 +346,13 @@ impl Config {
         }
         if tcp.initial_window_segments == 0 {
             return fail("the initial congestion window is at least one segment".into());
+        }
+        //= RFC 1122 3.2.1.7-MUST-1
+        if tcp.hop_limit == 0 {
+            return fail("a hop limit of zero reaches nobody".into());
+        }
+        if tcp.dscp > 63 {
+            return fail(format!("a differentiated services code point of {} exceeds 63", tcp.dscp));
         }
         if !(64..=536).contains(&tcp.mss_min) {
             return fail(format!("the smallest MSS, {}, is not within 64 to 536 octets", tcp.mss_min));

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::app::{App, End};
+use crate::app::{App, End, Report};
 use crate::device::Device;
 use crate::flow::{FlowKey, Kind};
 use crate::neighbor::NeighborEvent;
-use crate::tcp::{FlowId, HOP_LIMIT, Tcp, Tx};
+use crate::tcp::{FlowId, Tcp, Tx};
 use crate::wire::arp::{ArpOperation, ArpPacket};
 use crate::wire::icmp::{EchoRequest, IcmpError, IcmpErrorKind};
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
@@ -82,6 +82,7 @@ impl Tcp {
     }
 
     /// A neighbour solicitation for one of our addresses, duplicate address detection included (RFC 4862 §5.4.3).
+    //= RFC 4861 7.2.4-MUST-1
     pub(crate) fn neighbor_solicitation<D: Device>(&mut self, tx: &mut Tx<'_, D>, asked: &NeighborSolicitation) {
         if self.shared || self.locals.number(IpAddr::V6(asked.target)).is_none() {
             return self.stats.dropped.count(DropReason::NotOurAddress);
@@ -95,6 +96,7 @@ impl Tcp {
             overrides: true,
             target_link_layer: Some(tx.mac),
         };
+        //= RFC 4861 7.2.4-MUST-2
         let (to, mac) = if detection {
             (ipv6::ALL_NODES, MacAddr([0x33, 0x33, 0, 0, 0, 1]))
         } else {
@@ -117,6 +119,7 @@ impl Tcp {
     }
 
     /// An echo request is answered, within the limit.
+    //= RFC 1122 3.2.2.6-MUST-1, 3.2.2.6-MAY-1
     pub(crate) fn echo<D: Device>(&mut self, tx: &mut Tx<'_, D>, request: &EchoRequest, frame: &[u8]) {
         if self.shared || self.locals.number(request.destination).is_none() {
             return self.stats.dropped.count(DropReason::NotOurAddress);
@@ -127,9 +130,9 @@ impl Tcp {
         }
         let start = usize::from(request.message_offset);
         let Some(message) = frame.get(start..start + usize::from(request.message_len)) else { return };
-        let link = tx.link(request.source_mac);
+        let (link, hop_limit) = (tx.link(request.source_mac), self.config.hop_limit);
         let sent = tx.frame(frame.len(), |out| {
-            emit::echo_reply(out, &link, request.destination, request.source, HOP_LIMIT, message).ok()
+            emit::echo_reply(out, &link, request.destination, request.source, hop_limit, message).ok()
         });
         if sent {
             self.stats.echo_replies.increment();
@@ -138,6 +141,8 @@ impl Tcp {
 
     /// An ICMP error about a segment of ours. Believed only if it quotes what is in flight (RFC 5927 §4.1); an open
     /// connection is never ended by one (RFC 5927 §5.2, RFC 9293 §3.9.2.2).
+    //= RFC 9293 MUST-54
+    //= RFC 1122 3.2.2.1-MUST-1
     pub(crate) fn icmp_error<A: App>(&mut self, app: &mut A, error: &IcmpError) {
         let quoted = &error.quoted;
         let Some(local) = self.locals.number(quoted.source) else {
@@ -164,8 +169,15 @@ impl Tcp {
         self.stats.icmp_errors.increment();
         match error.kind {
             IcmpErrorKind::Unreachable(_) if self.opening(id) => self.remove(app, id, End::Unreachable),
+            // RFC 8201 §4: every IPv6 link carries 1280, so that a smaller figure is none
+            //= RFC 8201 4-MUST-2
+            IcmpErrorKind::PacketTooBig { mtu } if quoted.destination.is_ipv6() && mtu < ipv6::MTU_MIN => {
+                self.stats.dropped.count(DropReason::IgnoredIcmp);
+            }
             IcmpErrorKind::PacketTooBig { mtu } => self.packet_too_big(id, mtu),
-            _ => {}
+            //= RFC 9293 MUST-47, MUST-56, SHLD-25, SHLD-26
+            //= RFC 5927 5.2-SHOULD-1
+            soft => self.report(app, id, Report::Icmp(soft)),
         }
     }
 

@@ -368,6 +368,8 @@ impl NeighborTable {
     }
 
     /// One more request for an entry whose deadline has passed, or the end of asking.
+    //= RFC 4861 7.2.2-MUST-1
+    //= RFC 1122 2.3.2.1-MUST-2
     fn ask_again(&mut self, slot: u32, now: Instant) -> NeighborEvent {
         let index = self.index_of(slot);
         let entry = &mut self.entries[slot as usize];
@@ -411,6 +413,7 @@ impl NeighborTable {
     }
 
     #[inline]
+    //= RFC 1122 2.3.2.1-MUST-1
     fn use_slot(&mut self, slot: u32, now: Instant) -> Resolution {
         let Some(entry) = self.entries.get_mut(slot as usize) else { return Resolution::Failed };
         entry.used = now;
@@ -434,6 +437,7 @@ impl NeighborTable {
     /// A neighbour that asks for us tells where it is (RFC 826, RFC 4861 §7.2.3): believed, until it is used. Who claims
     /// an address that another station is known to have is not believed: the other one is asked, and everyone if it is
     /// gone.
+    //= RFC 4861 7.2.3-MUST-1
     fn learn_from_request(&mut self, address: IpAddr, mac: MacAddr, now: Instant) -> Option<NeighborIndex> {
         if !mac.is_unicast() {
             return None;
@@ -464,6 +468,7 @@ impl NeighborTable {
 
     /// An answer counts if somebody asked. As long as a station is known to have the address and is being asked, only it
     /// confirms that: the override flag (RFC 4861 §7.2.5) can be set by anybody. Everyone is asked when it is silent.
+    //= RFC 4861 7.2.5-MUST-1, 7.2.5-SHOULD-1
     fn learn_from_answer(&mut self, address: IpAddr, mac: Option<MacAddr>, now: Instant) -> Option<NeighborIndex> {
         let slot = self.find(address);
         let asking = slot.and_then(|slot| Some((slot, self.entries.get_mut(slot as usize)?)));

@@ -35,6 +35,8 @@ fn resolve(table: &mut NeighborTable, n: u8, now: Instant) -> Resolution {
 }
 
 #[test]
+//= RFC 4861 7.2.2-MUST-1
+//= RFC 1122 2.3.2.1-MUST-2
 fn asks_three_times_a_second_apart_then_holds_down() {
     let mut table = table(8);
     let (index, resolution) = table.resolve(host(2).into(), at(0)).unwrap();
@@ -55,6 +57,7 @@ fn asks_three_times_a_second_apart_then_holds_down() {
 }
 
 #[test]
+//= RFC 1122 2.3.2.1-MUST-1
 fn an_answer_is_used_probed_when_old_and_replaced_when_gone() {
     let mut table = table(8);
     let (index, _) = table.resolve(host(2).into(), at(0)).unwrap();
@@ -85,6 +88,7 @@ fn a_confirmed_neighbor_is_not_asked() {
 }
 
 #[test]
+//= RFC 4861 7.2.5-SHOULD-1
 fn what_nobody_asked_for_is_not_believed() {
     let mut table = table(8);
     assert_eq!(table.on_arp(&reply(2, OTHER), at(0)), None);
@@ -97,6 +101,7 @@ fn what_nobody_asked_for_is_not_believed() {
 }
 
 #[test]
+//= RFC 4861 7.2.3-MUST-1
 fn a_request_for_us_tells_where_its_sender_is() {
     let mut table = table(8);
     let request = |mac| arp(ArpOperation::Request, host(2), mac);
@@ -112,6 +117,7 @@ fn a_request_for_us_tells_where_its_sender_is() {
 }
 
 #[test]
+//= RFC 4861 7.2.5-MUST-1
 fn advertisements_follow_their_flags() {
     let address: Ipv6Addr = "2001:db8::2".parse().unwrap();
     let advertisement = |mac, solicited, overrides| NeighborAdvertisement {

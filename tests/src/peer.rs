@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use syncline_engine::app::{Conn, ConnId};
+use syncline_engine::app::{Conn, ConnId, Net};
 use syncline_engine::config::Config;
 use syncline_engine::device::link::{End, Link, LinkConfig, LinkDevice};
 use syncline_engine::device::path::PathConfig;
@@ -338,10 +338,16 @@ impl Bed {
     /// Has the engine open a connection to [`SERVER`] of a fresh host, and returns our end: its SYN has arrived.
     #[track_caller]
     pub fn dialled(&self) -> Peer {
+        self.dialled_by(crate::services::open)
+    }
+
+    /// [`dialled`](Self::dialled), by whatever `open` does.
+    #[track_caller]
+    pub fn dialled_by(&self, open: impl FnOnce(&mut Net<'_>, SocketAddr) -> ConnId) -> Peer {
         let host = self.fresh_host();
         let remote = SocketAddr::new(host, SERVER);
         self.engine(|engine| {
-            let id = crate::services::open(&mut engine.net(), remote);
+            let id = open(&mut engine.net(), remote);
             let port = engine.net().conn(id).expect("a connection").endpoints().local.port();
             engine.app_mut().live.insert((remote, port), id);
         });
@@ -514,13 +520,16 @@ impl Inner {
             return;
         }
         let ttl = if v4 { packet[8] } else { packet[7] };
+        //= RFC 1122 3.2.1.7-MUST-1
         assert!(ttl >= 32, "time to live {ttl}");
         if v4 {
             assert_eq!(raw::checksum(None, &packet[..20]), 0, "IPv4 header checksum");
+            //= RFC 1191 3-MUST-3
             assert_eq!(packet[6] & 0xe0, 0x40, "DF and no fragment (RFC 1191)");
         }
         let tcp = raw_tcp(octets);
         let (source, destination) = addresses(packet);
+        //= RFC 9293 MUST-2
         assert_eq!(raw::checksum(Some((source, destination, 6)), tcp), 0, "TCP checksum");
         let (flags, text) = (tcp[13], tcp.len() - usize::from(tcp[12] >> 4) * 4);
         assert_eq!(tcp[12] & 15, 0, "reserved bits");
@@ -531,6 +540,8 @@ impl Inner {
         let seg = parse(octets, &ParseRules::default());
         let Ok(Parsed::Tcp(seg)) = seg else { panic!("the engine's own parser refuses its frame: {seg:?}") };
         let syn_only = seg.options.mss.is_some() || seg.options.window_scale.is_some() || seg.options.sack_permitted;
+        //= RFC 9293 MUST-65
+        //= RFC 2018 2-MUST-1
         assert!(flags & 2 != 0 || !syn_only, "an option of a SYN on another segment");
         assert!(!seg.options.malformed, "malformed options");
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use syncline_engine::app::{App, Conn, ConnId, End, Net};
+use syncline_engine::app::{App, Conn, ConnId, End, Net, Report};
 use syncline_engine::time::Instant;
 
 /// The port of a service that sends back what it reads and closes after the peer's FIN.
@@ -61,6 +61,8 @@ pub struct Services {
     pub read: Vec<u8>,
     /// Peers' FINs seen.
     pub finished: u32,
+    /// What was reported of connections that went on.
+    pub reports: Vec<(ConnId, Report)>,
 }
 
 impl Services {
@@ -78,7 +80,8 @@ fn key(conn: &Conn<'_>) -> Key {
 impl App for Services {
     fn accepted(&mut self, conn: &mut Conn<'_>, listener: usize) {
         self.live.insert(key(conn), conn.id());
-        let port = PORTS[listener];
+        // a listener that a test began echoes
+        let port = PORTS.get(listener).copied().unwrap_or(ECHO);
         conn.set_word(u64::from(port));
         if port == BYE {
             conn.send(GREET, GREETING.len() as u32);
@@ -119,6 +122,10 @@ impl App for Services {
         if conn.word() as u16 == ECHO {
             conn.resume();
         }
+    }
+
+    fn report(&mut self, conn: &mut Conn<'_>, report: Report) {
+        self.reports.push((conn.id(), report));
     }
 
     fn closed(&mut self, id: ConnId, _: u64, end: End, _: Instant) {

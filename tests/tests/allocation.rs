@@ -147,6 +147,7 @@ fn syn(stations: Stations, client: u32) -> OutSegment {
         window: 64_240,
         urgent_pointer: 0,
         hop_limit: 64,
+        dscp: 0,
         ecn: Ecn::NotCapable,
         options: TcpOptions {
             mss: Some(1_460),

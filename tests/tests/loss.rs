@@ -90,6 +90,7 @@ fn run(path: PathConfig, connections: u32, octets: u32, seed: u64, v6: bool) -> 
 }
 
 #[test]
+//= RFC 9293 SHLD-20
 fn a_clean_link_carries_ten_connections() {
     println!("{}", run(PathConfig::default(), 10, MIB, 1, false));
     println!("{}", run(PathConfig::default(), 10, MIB, 2, true));

@@ -107,6 +107,8 @@ impl Connection {
 
     /// SND.WND, octets.
     #[inline]
+    //= RFC 9293 MUST-1, REC-1
+    //= RFC 7323 2.3-MUST-1
     pub(crate) fn send_window(&self) -> u32 {
         u32::from(self.snd_wnd) << self.snd_scale()
     }
@@ -125,6 +127,7 @@ impl Connection {
 
     /// Most octets of payload in a segment.
     #[inline]
+    //= RFC 6691 2-MUST-1
     pub(crate) fn payload_max(&self) -> u32 {
         u32::from(self.mss.saturating_sub(self.option_bytes()).max(1))
     }
@@ -209,8 +212,17 @@ pub(crate) mod busy {
     pub(crate) const NAGLE_OTHER: u32 = 1 << 26;
     /// Only full segments are sent.
     pub(crate) const CORK: u32 = 1 << 27;
+    /// Keep-alive is on where the configuration has it off, or off where it has it on.
+    pub(crate) const KEEP_ALIVE_OTHER: u32 = 1 << 28;
+    /// The connection has a user timeout of its own.
+    pub(crate) const USER_TIMEOUT: u32 = 1 << 29;
+    /// Our SYN was sent more than once, so that it gave no measurement (RFC 6298 §5.7).
+    pub(crate) const SYN_LOST: u32 = 1 << 30;
+    /// What the application has set for this connection: its busy block stays.
+    pub(crate) const SETTINGS: u32 = NAGLE_OTHER | CORK | KEEP_ALIVE_OTHER | USER_TIMEOUT;
     /// Flags that an idle connection may lose with its busy block.
-    pub(crate) const FORGETTABLE: u32 = REORDERING | UNDO | UNDO_DSACK | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR;
+    pub(crate) const FORGETTABLE: u32 =
+        REORDERING | UNDO | UNDO_DSACK | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR | SYN_LOST;
 }
 
 /// What a connection needs only while it is busy.
@@ -253,10 +265,11 @@ pub(crate) struct Busy {
     pub(crate) snd_wnd_max: u32,
     /// Messages, oldest first.
     pub(crate) span: [Span; SPANS],
-    /// Buffered payload to send: first and last chunk, and the sequence number of its first octet.
+    /// Buffered payload to send: first and last chunk.
     pub(crate) write_head: u32,
     pub(crate) write_tail: u32,
-    pub(crate) write_start: Seq,
+    /// The connection's own user timeout, milliseconds, if [`busy::USER_TIMEOUT`].
+    pub(crate) user_timeout_ms: u32,
     /// Received in order and not yet taken: first and last chunk, octets.
     pub(crate) read_head: u32,
     pub(crate) read_tail: u32,

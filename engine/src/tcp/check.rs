@@ -126,6 +126,7 @@ impl Tcp {
             cursor = self.flights.next(here);
         }
         hold!(at == c.snd_nxt, "the flight ends at {:?}, SND.NXT is {:?}", at, c.snd_nxt);
+        //= RFC 6675 4-MUST-1
         let (counted, kept) = ((pipe, lost, sacked), (b.pipe, b.lost, b.sacked));
         hold!(counted == kept, "pipe, lost, sacked: the flight has {counted:?}, the block says {kept:?}");
         let nodes = self.flights.nodes_of(b);

@@ -11,6 +11,7 @@ use super::block::Busy;
 const CUBIC_BETA_TENTHS: u64 = 7;
 
 /// IW of RFC 6928 §2: `segments` segments, and no more than 14,600 octets unless two segments are more.
+//= RFC 6928 2-MAY-1
 pub(crate) fn initial_window(mss: u32, config: &TcpConfig) -> u32 {
     let segments = u32::from(config.initial_window_segments);
     (segments * mss).min((segments * 1460).max(2 * mss))
@@ -19,6 +20,7 @@ pub(crate) fn initial_window(mss: u32, config: &TcpConfig) -> u32 {
 /// Starts afresh, or again after idle time (RFC 5681 §4.1), with the threshold that was kept (0: none).
 pub(crate) fn restart(busy: &mut Busy, mss: u32, ssthresh: u32, config: &TcpConfig) {
     busy.cwnd = initial_window(mss, config);
+    //= RFC 5681 3.1-SHOULD-1
     busy.ssthresh = if ssthresh == 0 { u32::MAX } else { ssthresh };
     busy.cwnd_count = 0;
     busy.cubic_epoch_ms = 0;
@@ -26,12 +28,15 @@ pub(crate) fn restart(busy: &mut Busy, mss: u32, ssthresh: u32, config: &TcpConf
 }
 
 /// `acked` octets were newly acknowledged outside fast recovery. `limited`: the window was full before.
+//= RFC 9293 MUST-19
 pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, limited: bool, now_ms: u32, config: &TcpConfig) {
+    //= RFC 9438 5.8-MUST-1
     if !limited {
         return;
     }
     let mut acked = acked;
     if busy.cwnd < busy.ssthresh {
+        //= RFC 5681 3.1-SHOULD-2
         let step = acked.min(busy.ssthresh - busy.cwnd);
         busy.cwnd = busy.cwnd.saturating_add(step).min(1 << 30);
         acked -= step;
@@ -46,6 +51,7 @@ pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, limited: bool, now_m
     // One segment for each `target` octets acknowledged: Reno's one a window, or as many as CUBIC's curve asks for.
     busy.cwnd_count = busy.cwnd_count.saturating_add(acked);
     let target = target.max(mss);
+    //= RFC 5681 3.1-MUST-2
     if busy.cwnd_count >= target {
         let segments = busy.cwnd_count / target;
         busy.cwnd_count -= segments * target;
@@ -54,6 +60,7 @@ pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, limited: bool, now_m
 }
 
 /// How many octets must be acknowledged for one more segment of window (RFC 9438 §4.2 to §4.5).
+//= RFC 9293 MAY-18
 fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
     let cwnd = u64::from(busy.cwnd);
     if busy.cubic_epoch_ms == 0 {
@@ -70,13 +77,16 @@ fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
         }
     }
     // W_est grows by alpha = 3 (1 - beta) / (1 + beta) = 9/17 segment a window, then by one above W_max.
+    //= RFC 9438 4.3-SHOULD-1
     let (num, den) = if busy.cubic_w_est < busy.cubic_w_max { (9, 17) } else { (1, 1) };
     let growth = u64::from(acked) * u64::from(mss) * num / (cwnd.max(1) * den);
     busy.cubic_w_est = busy.cubic_w_est.saturating_add(growth.min(u64::from(u32::MAX)) as u32);
 
     let elapsed_ms = i64::from(now_ms.wrapping_sub(busy.cubic_epoch_ms)) + i64::from(busy.srtt / 1000);
     let t = (elapsed_ms - i64::from(busy.cubic_k_ms)) as f64 / 1000.0;
+    //= RFC 9438 4.2-MUST-1
     let curve = f64::from(busy.cubic_w_max) + 0.4 * t * t * t * f64::from(mss);
+    //= RFC 9438 4.2-MUST-2
     let target = (curve.max(0.0) as u64).clamp(cwnd, cwnd * 3 / 2).max(u64::from(busy.cubic_w_est));
     if target <= cwnd {
         // on the plateau: one segment in a hundred windows
@@ -89,13 +99,16 @@ fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
 pub(crate) fn on_loss(busy: &mut Busy, mss: u32, flight: u32, config: &TcpConfig) {
     busy.cwnd_count = 0;
     busy.ssthresh = match config.congestion {
+        //= RFC 5681 3.1-MUST-3, 3.2-MUST-1
         CongestionControl::NewReno => (flight / 2).max(2 * mss),
         CongestionControl::Cubic => {
             busy.cubic_epoch_ms = 0;
             // fast convergence (§4.7): a flow that lost before it got back to its last maximum releases more
             let cwnd = busy.cwnd;
             busy.cubic_w_max =
+                //= RFC 9438 4.7-SHOULD-1
                 if cwnd < busy.cubic_w_max { (u64::from(cwnd) * (10 + CUBIC_BETA_TENTHS) / 20) as u32 } else { cwnd };
+            //= RFC 9438 4.6-SHOULD-1
             ((u64::from(flight.min(cwnd).max(flight / 2)) * CUBIC_BETA_TENTHS / 10) as u32).max(2 * mss)
         }
     };
@@ -114,6 +127,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 6928 2-MAY-1
     fn initial_window_is_ten_segments_and_bounded() {
         let config = TcpConfig::default();
         assert_eq!(initial_window(536, &config), 5360);
@@ -122,6 +136,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9438 5.8-MUST-1
     fn slow_start_doubles_a_window() {
         let config = TcpConfig::default();
         let mut busy = fresh(&config);
@@ -135,6 +150,8 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-19
+    //= RFC 5681 3.1-MUST-2
     fn reno_adds_one_segment_a_window() {
         let config = TcpConfig { congestion: CongestionControl::NewReno, ..TcpConfig::default() };
         let mut busy = fresh(&config);
@@ -149,6 +166,8 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MAY-18
+    //= RFC 9438 4.2-MUST-1, 4.2-MUST-2, 4.6-SHOULD-1
     fn cubic_comes_back_to_its_maximum_after_k() {
         let config = TcpConfig::default();
         let mut busy = fresh(&config);
@@ -168,5 +187,18 @@ mod tests {
             now += 50;
         }
         assert!(busy.cwnd.abs_diff(200 * MSS) < 8 * MSS, "{} segments", busy.cwnd / MSS);
+    }
+
+    #[test]
+    //= RFC 9438 4.7-SHOULD-1
+    fn a_flow_that_lost_before_its_last_maximum_makes_room() {
+        let config = TcpConfig::default();
+        let mut busy = fresh(&config);
+        busy.cwnd = 200 * MSS;
+        on_loss(&mut busy, MSS, 200 * MSS, &config);
+        assert_eq!(busy.cubic_w_max, 200 * MSS);
+        busy.cwnd = 160 * MSS;
+        on_loss(&mut busy, MSS, 160 * MSS, &config);
+        assert_eq!(busy.cubic_w_max, 136 * MSS, "(1 + beta) / 2 of 160");
     }
 }

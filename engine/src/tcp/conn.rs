@@ -1,6 +1,8 @@
 //! The application's side of a connection.
 
-use crate::app::{ConnId, Endpoints};
+use core::time::Duration;
+
+use crate::app::{App, ConnId, Endpoints, Report};
 use crate::time::Instant;
 
 use super::block::{Busy, SPANS, Span, busy, flag};
@@ -153,6 +155,7 @@ impl Conn<'_> {
     }
 
     /// Turns Nagle's algorithm (RFC 9293 §3.7.4) on or off for this connection; it begins as configured.
+    //= RFC 9293 MUST-17
     pub fn set_nagle(&mut self, on: bool) {
         self.set_policy(busy::NAGLE_OTHER, on != self.tcp.config.nagle);
     }
@@ -160,6 +163,27 @@ impl Conn<'_> {
     /// While on, only full segments are sent; what is left goes when it is turned off, or with the FIN.
     pub fn set_cork(&mut self, on: bool) {
         self.set_policy(busy::CORK, on);
+    }
+
+    /// Has this connection probed when it is idle (RFC 9293 §3.8.4), or not; it begins as configured. Probes go after the
+    /// idle time that is configured, or after two hours. While this differs from the configuration the connection keeps
+    /// the memory of a busy one.
+    //= RFC 9293 MUST-24
+    pub fn set_keep_alive(&mut self, on: bool) {
+        self.set_policy(busy::KEEP_ALIVE_OTHER, on != self.tcp.config.keepalive.is_some());
+        self.tcp.keep_alive_asked |= on;
+    }
+
+    /// Sets how long data, or the SYN, may stay unacknowledged before this connection is given up (RFC 9293 §3.8.3, R2),
+    /// in place of the limits configured, however often that makes it be sent again; `None` goes back to those. Rounded
+    /// up to milliseconds, at most 24 days. While it is set the connection keeps the memory of a busy one.
+    //= RFC 9293 MUST-21
+    pub fn set_user_timeout(&mut self, timeout: Option<Duration>) {
+        self.set_policy(busy::USER_TIMEOUT, timeout.is_some());
+        let slot = self.tcp.conns[self.id].busy;
+        if let (Some(timeout), true) = (timeout, slot != NONE) {
+            self.tcp.busies[slot].user_timeout_ms = timeout.as_micros().div_ceil(1000).clamp(1, 1 << 31) as u32;
+        }
     }
 
     fn set_policy(&mut self, bit: u32, on: bool) {
@@ -225,5 +249,12 @@ impl Conn<'_> {
             b.flags |= busy::RESUME;
             self.tcp.mark_dirty(self.id);
         }
+    }
+}
+
+impl Tcp {
+    /// Tells the application of what does not end the connection.
+    pub(crate) fn report<A: App>(&mut self, app: &mut A, id: u32, report: Report) {
+        app.report(&mut Conn { tcp: self, id }, report);
     }
 }

@@ -8,7 +8,7 @@ use crate::flow::Kind;
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
 use crate::time::Instant;
-use crate::wire::Seq;
+use crate::wire::{Seq, ipv4, ipv6};
 
 use super::block::{ACTIVE, Connection, NONE, flag};
 use super::conn::Conn;
@@ -48,7 +48,18 @@ impl Net<'_> {
     /// # Errors
     /// [`ConnectError`]; nothing was sent.
     pub fn connect(&mut self, remote: SocketAddr, word: u64) -> Result<ConnId, ConnectError> {
-        self.tcp.connect(remote, word).map(ConnId)
+        self.tcp.connect(None, remote, word).map(ConnId)
+    }
+
+    /// [`connect`](Self::connect) from `local`, one of the owned addresses (RFC 9293 §3.9.1.1).
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing was sent.
+    //= RFC 9293 MUST-43
+    pub fn connect_from(&mut self, local: IpAddr, remote: SocketAddr, word: u64) -> Result<ConnId, ConnectError> {
+        let number = self.tcp.locals.number(local).filter(|_| local.is_ipv4() == remote.is_ipv4());
+        let number = number.ok_or(ConnectError::InvalidAddress)?;
+        self.tcp.connect(Some(number), remote, word).map(ConnId)
     }
 
     /// An open connection, to act on it. `None` if there is none of that name.
@@ -113,6 +124,7 @@ impl Net<'_> {
 }
 
 impl Tcp {
+    //= RFC 9293 MUST-41, MUST-42
     fn listen(&mut self, listener: Listener) -> Option<usize> {
         let ports = usize::from(listener.first_port)..=usize::from(listener.last_port);
         let index = self.listeners.len();
@@ -136,6 +148,7 @@ impl Tcp {
 
     /// Where packets to `remote` go first: the remote itself if it is on the link, else the gateway.
     #[inline]
+    //= RFC 1122 3.3.1.1-MUST-1
     pub(crate) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {
         if self.locals.on_link(remote) {
             return Some(remote);
@@ -143,14 +156,17 @@ impl Tcp {
         if remote.is_ipv4() { self.gateway_v4 } else { self.gateway_v6 }
     }
 
-    fn connect(&mut self, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
+    fn connect(&mut self, local: Option<u16>, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
+        if !self.is_host(remote) {
+            return Err(ConnectError::InvalidAddress);
+        }
         if self.next_hop(remote.ip()).is_none() || self.locals.family(remote.is_ipv6()).next().is_none() {
             return Err(ConnectError::NoRoute);
         }
         if self.conns.len() >= self.max_connections || self.dirty.len() >= DIRTY_MAX {
             return Err(ConnectError::NoMemory);
         }
-        let (local, local_port, hash) = self.pick_port(remote).ok_or(ConnectError::NoPort)?;
+        let (local, local_port, hash) = self.pick_port(local, remote).ok_or(ConnectError::NoPort)?;
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
         let address = self.locals.address(local);
         let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port(), self.now.micros());
@@ -190,10 +206,22 @@ impl Tcp {
         Ok(id)
     }
 
+    /// Whether a remote can be a host's: a segment from there would be taken.
+    #[inline]
+    //= RFC 9293 MUST-46
+    fn is_host(&self, remote: SocketAddr) -> bool {
+        let one_host = match remote.ip() {
+            IpAddr::V4(address) => ipv4::is_valid_destination(address),
+            IpAddr::V6(address) => ipv6::is_valid_destination(address),
+        };
+        one_host && remote.port() != 0 && !self.locals.is_broadcast(remote.ip())
+    }
+
     /// A free pair of local address and port, and the flow's hash.
     #[inline]
-    fn pick_port(&mut self, remote: SocketAddr) -> Option<(u16, u16, u64)> {
-        let walk = self.ports.walk(&self.locals, remote);
+    //= RFC 9293 MUST-44
+    fn pick_port(&mut self, local: Option<u16>, remote: SocketAddr) -> Option<(u16, u16, u64)> {
+        let walk = self.ports.walk(&self.locals, local, remote);
         for step in 0..walk.tries() {
             let (local, local_port, hash) = self.pair_at(&walk, remote, step)?;
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
@@ -218,6 +246,7 @@ impl Tcp {
     }
 
     /// The MSS assumed without an option, no more than the link carries (RFC 9293 §3.7.1).
+    //= RFC 9293 MUST-15
     pub(crate) fn mss_default(&self, v6: bool) -> u16 {
         (if v6 { 1220 } else { 536 }).min(self.mss_of_link(v6))
     }
@@ -230,6 +259,8 @@ impl Tcp {
 
 /// The MSS that an MTU allows.
 #[inline]
+//= RFC 9293 MUST-67
+//= RFC 6691 2-SHOULD-1
 pub(super) fn mss_of(mtu: u16, v6: bool) -> u16 {
     mtu - if v6 { 60 } else { 40 }
 }

@@ -50,6 +50,8 @@ impl IsnKey {
         };
         let mut hasher = self.isn;
         hasher.write(&octets[..len]);
+        //= RFC 9293 MUST-8, MUST-9, SHLD-1
+        //= RFC 6528 3-SHOULD-1, 3-MUST-1
         Seq((hasher.finish() as u32).wrapping_add((now_us / 4) as u32))
     }
 
@@ -57,6 +59,8 @@ impl IsnKey {
     /// connection of the pair, so that TSval never goes back from one incarnation to the next. A multiplication does:
     /// the number protects no connection, sequence numbers do.
     #[inline]
+    //= RFC 7323 7.1-SHOULD-1
+    //= RFC 6191 2-SHOULD-3
     pub(crate) fn timestamp_offset(&self, local: IpAddr, remote: IpAddr) -> u32 {
         let mix = |address: IpAddr| {
             let bits = fold(address);

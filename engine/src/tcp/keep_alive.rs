@@ -4,6 +4,8 @@
 //! with the time of this sweep and of the one before. A probe is due if one of its moments lies between the two, so
 //! that nothing need be kept but the time and one bit.
 
+use core::time::Duration;
+
 use crate::app::{App, End};
 
 use super::Tcp;
@@ -14,6 +16,10 @@ use super::state::State;
 const SWEEP_MS: u32 = 1_000;
 /// Connections looked at in one pass of the loop.
 const LOOKED_AT_MAX: usize = 1_024;
+/// Idle time before the first probe of a connection that asked for probes where none are configured (RFC 9293 §3.8.4: two
+/// hours or more).
+//= RFC 9293 MUST-28
+const IDLE_DEFAULT: Duration = Duration::from_secs(7_200);
 /// Probes sent in one pass.
 const PROBES_MAX: usize = 128;
 
@@ -33,7 +39,7 @@ pub(crate) struct Sweep {
 impl Tcp {
     /// Step 7 of the loop for idle connections. Returns how many were probed or given up.
     pub(crate) fn keep_alive<A: App>(&mut self, app: &mut A) -> usize {
-        if self.config.keepalive.is_none() || self.conns.is_empty() {
+        if !self.probes_idle() || self.conns.is_empty() {
             return 0;
         }
         if !self.keep_alive.running {
@@ -56,6 +62,11 @@ impl Tcp {
             }
         }
         count
+    }
+
+    /// Whether any connection may be one to be probed.
+    fn probes_idle(&self) -> bool {
+        self.config.keepalive.is_some() || self.keep_alive_asked
     }
 
     /// Goes on with the sweep; the connections found are put into `due`, with whether their time is over.
@@ -88,11 +99,16 @@ impl Tcp {
     /// Whether a probe is due, and whether it is one more than there may be.
     fn probe_due(&self, id: u32) -> Option<bool> {
         let c = &self.conns[id];
-        let idle = c.busy == NONE || {
-            let b = &self.busies[c.busy];
-            b.flight_head == NONE && b.flags & busy::PERSIST == 0
+        //= RFC 9293 MAY-5, MUST-24, MUST-26
+        let configured = self.config.keepalive.is_some();
+        let (on, idle) = match self.busies.get(c.busy).filter(|_| c.busy != NONE) {
+            None => (configured, true),
+            Some(b) => (
+                configured != (b.flags & busy::KEEP_ALIVE_OTHER != 0),
+                b.flight_head == NONE && b.flags & busy::PERSIST == 0,
+            ),
         };
-        if !idle || !matches!(c.state, State::Established | State::CloseWait) {
+        if !on || !idle || !matches!(c.state, State::Established | State::CloseWait) {
             return None;
         }
         let (now, before) = (self.probes_due(c.heard_ms, self.keep_alive.began_ms), {
@@ -100,13 +116,15 @@ impl Tcp {
             let last = self.keep_alive.before_ms;
             if (last.wrapping_sub(c.heard_ms) as i32) < 0 { 0 } else { self.probes_due(c.heard_ms, last) }
         });
+        //= RFC 9293 MUST-29
         (now > before).then(|| now > u32::from(self.config.keepalive_probes) && c.has(flag::PROBED))
     }
 
     /// How many probes a connection last heard at `heard_ms` is to have been sent by `at_ms`.
     fn probes_due(&self, heard_ms: u32, at_ms: u32) -> u32 {
         let idle_ms = at_ms.wrapping_sub(heard_ms);
-        let Some(first) = self.config.keepalive else { return 0 };
+        //= RFC 9293 MUST-27
+        let first = self.config.keepalive.unwrap_or(IDLE_DEFAULT);
         if (idle_ms as i32) < 0 || u128::from(idle_ms) < first.as_millis() {
             return 0;
         }
@@ -116,7 +134,7 @@ impl Tcp {
 
     /// When the sweep goes on, milliseconds from now.
     pub(crate) fn next_keep_alive_ms(&self) -> Option<u32> {
-        if self.config.keepalive.is_none() || self.conns.is_empty() {
+        if !self.probes_idle() || self.conns.is_empty() {
             return None;
         }
         if self.keep_alive.running {

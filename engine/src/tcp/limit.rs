@@ -223,6 +223,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 5961 7-SHOULD-2
     fn each_connection_has_its_own_count() {
         let mut limit = EachLimit::new(10);
         let allowed = |limit: &mut EachLimit, id, now_ms| (0..100).filter(|_| limit.allow(id, now_ms)).count();

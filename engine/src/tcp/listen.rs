@@ -14,7 +14,7 @@ use crate::wire::{DropReason, Ecn as IpEcn, Flags, MacAddr, OutSegment, Seq, Tcp
 
 use super::block::{Connection, NONE, SynReceived, flag};
 use super::connect::mss_of;
-use super::output::{HOP_LIMIT, Reply, Tx};
+use super::output::{Reply, Tx};
 use super::state::{Event, State};
 use super::syn_cookie::Cookie;
 use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt, syn_cookie};
@@ -33,6 +33,7 @@ pub(crate) struct Offer {
 
 impl Tcp {
     /// What is agreed to of the options of a SYN: those that the peer sent and we are configured for.
+    //= RFC 7323 2.2-MUST-2
     pub(crate) fn agree(&self, seg: &TcpSegment) -> Offer {
         let v6 = seg.source.is_ipv6();
         let options = &seg.options;
@@ -40,12 +41,15 @@ impl Tcp {
             self.stats.mss_raised.increment();
         }
         // less than the smallest believed makes us send more headers than data
+        //= RFC 9293 MUST-14, MUST-15, MUST-16
         let mss = options.mss.unwrap_or(self.mss_default(v6)).max(self.config.mss_min).min(self.mss_of_link(v6));
         let mut offer = Offer { mss, flags: 0, snd_scale: 0, ts_recent: 0 };
+        //= RFC 7323 2.2-MUST-1
         if let (Some(scale), true) = (options.window_scale, self.config.window_scaling) {
             offer.flags |= flag::SCALING;
             offer.snd_scale = scale;
         }
+        //= RFC 7323 3.2-MUST-1
         if let (Some(timestamps), true) = (options.timestamps, self.config.timestamps) {
             offer.flags |= flag::TIMESTAMPS;
             offer.ts_recent = timestamps.value;
@@ -125,6 +129,7 @@ impl Tcp {
         }
         let mode = self.listeners[usize::from(listener)].syn_cookies;
         let mut offer = self.agree(seg);
+        //= RFC 3168 6.1.1-MUST-1, 6.1.1-MUST-4, 6.1.1-SHOULD-1
         if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
             offer.flags |= flag::ECN;
         }
@@ -298,7 +303,8 @@ impl Tcp {
             flags,
             window: self.syn_window(),
             urgent_pointer: 0,
-            hop_limit: HOP_LIMIT,
+            hop_limit: self.config.hop_limit,
+            dscp: self.config.dscp,
             ecn: IpEcn::NotCapable,
             options: self.syn_options(remote.is_ipv6(), record.flags, timestamps),
         };
@@ -355,6 +361,7 @@ impl Tcp {
         let in_window = seg.seq.in_window(rcv_nxt, window);
         if seg.flags.rst() {
             // RFC 5961 §3.2: exactly the next one, or a challenge
+            //= RFC 9293 MUST-11
             if seg.seq == rcv_nxt {
                 self.forget_syn(hash, handle);
             } else if in_window {
@@ -412,7 +419,7 @@ impl Tcp {
             local: record.local,
             mss: record.mss,
             state: State::SynReceived.after(Event::ReceiveAckOfSyn),
-            flags: record.flags | flag::FRESH,
+            flags: record.flags | flag::FRESH | if record.resent > 0 { flag::SYN_RESENT } else { 0 },
             scales: if scaled { record.scales | self.receive_scale() << 4 } else { 0 },
             listener: record.listener,
             snd_una: record.iss + 1,
@@ -462,6 +469,8 @@ impl Tcp {
                 rtt::sample(b, self.now_us.wrapping_sub(record.sent_us));
             } else {
                 // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
+                //= RFC 5681 3.1-MUST-1
+                //= RFC 6928 2-MUST-1
                 b.cwnd = self.conns[id].payload_max();
             }
             b.snd_wnd_max = u32::from(seg.window) << record.scales;
@@ -592,8 +601,10 @@ pub(super) fn syn_options(
     timestamps: Option<Timestamps>,
 ) -> TcpOptions {
     TcpOptions {
+        //= RFC 9293 MUST-14, SHLD-5, MAY-3
         mss: Some(mss_of(mtu, v6)),
         window_scale: (flags & flag::SCALING != 0).then(|| receive_scale(config)),
+        //= RFC 2018 2-MUST-1
         sack_permitted: flags & flag::SACK != 0,
         timestamps,
         ..TcpOptions::NONE
@@ -602,6 +613,7 @@ pub(super) fn syn_options(
 
 /// The window in a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
 #[inline]
+//= RFC 7323 2.2-MUST-3
 pub(super) fn syn_window(config: &TcpConfig) -> u16 {
     config.receive_window.min(65_535) as u16
 }

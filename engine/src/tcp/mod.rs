@@ -48,7 +48,7 @@ use crate::timer_wheel::{Link, Links, TimerWheel};
 pub use check::Held;
 pub use conn::Conn;
 pub use connect::{Net, NextHop};
-pub(crate) use output::{HOP_LIMIT, Tx};
+pub(crate) use output::Tx;
 pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 
 use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
@@ -152,6 +152,8 @@ pub struct Tcp {
     /// A next hop was found or given up, so that they may try again.
     syns_woken: bool,
     keep_alive: keep_alive::Sweep,
+    /// Some connection asked to be probed although none is by the configuration.
+    keep_alive_asked: bool,
     pub(crate) resets: RateLimit,
     pub(crate) icmp: RateLimit,
     pub(crate) challenges: RateLimit,
@@ -252,6 +254,7 @@ impl Tcp {
             unresolved_syns: Vec::with_capacity(1024),
             syns_woken: false,
             keep_alive: keep_alive::Sweep::default(),
+            keep_alive_asked: false,
             stats,
             now: Instant::ZERO,
             now_us: 0,
@@ -268,6 +271,7 @@ impl Tcp {
     #[inline]
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = now;
+        //= RFC 6298 4-SHOULD-1
         self.now_us = now.micros() as u32;
         self.now_ms = now.millis32();
         self.flights.walked = 0;
@@ -506,6 +510,9 @@ impl Tcp {
         *b = self.idle;
         (b.conn, b.snd_end, b.ack_sent, b.snd_wnd_max) = (id, c.snd_nxt, c.rcv_nxt, c.send_window());
         rtt::load(c, b);
+        if c.has(flag::SYN_RESENT) {
+            b.flags |= busy::SYN_LOST;
+        }
         congestion::restart(b, c.payload_max(), block::compact::unpack(c.ssthresh), &self.config);
         c.busy = slot;
         Some(slot)
@@ -567,6 +574,7 @@ impl Tcp {
             End::SynTimeout | End::Timeout => self.stats.timed_out.increment(),
             _ => {}
         }
+        //= RFC 9293 MUST-12
         app.closed(ConnId(id), word, end, self.now);
     }
 

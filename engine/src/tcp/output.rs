@@ -19,9 +19,6 @@ use super::send::{Sender, Turn};
 use super::state::State;
 use super::{Tcp, congestion, recovery, rtt};
 
-/// Hop limit of what we send (RFC 9293 MUST-49: configurable; RFC 1700's default).
-pub(crate) const HOP_LIMIT: u8 = 64;
-
 /// The way out: the device, and what every frame begins with.
 pub(crate) struct Tx<'a, D: Device> {
     pub(crate) device: &'a mut D,
@@ -103,7 +100,8 @@ impl Tcp {
             flags: reply.flags,
             window: reply.window,
             urgent_pointer: 0,
-            hop_limit: HOP_LIMIT,
+            hop_limit: self.config.hop_limit,
+            dscp: self.config.dscp,
             ecn: Ecn::NotCapable,
             options: reply.options,
         };
@@ -144,7 +142,9 @@ impl Tcp {
             self.stats.resets_limited.increment();
             return self.stats.dropped.count(DropReason::RstRateLimited);
         }
-        let Some(segment) = OutSegment::reset_for(seg, tx.link(seg.source_mac), HOP_LIMIT) else { return };
+        let (link, hop_limit) = (tx.link(seg.source_mac), self.config.hop_limit);
+        let Some(segment) = OutSegment::reset_for(seg, link, hop_limit) else { return };
+        let segment = OutSegment { dscp: self.config.dscp, ..segment };
         if tx.frame(segment.header_len(), |out| segment.emit(out, 0).ok()) {
             self.stats.resets_sent.increment();
             self.stats.segments_sent.increment();
@@ -167,6 +167,7 @@ impl Tcp {
     }
 
     /// Step 8 of the loop: everything that the connections on the list want to say.
+    //= RFC 9293 MUST-58
     pub(crate) fn flush<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>) {
         let mut at = 0;
         // What an application does from a callback here may add to the list; the walk ends with the pass.
@@ -234,11 +235,13 @@ impl Tcp {
         };
         match resolution {
             Resolution::Ready(mac) => return Some(mac),
+            //= RFC 1122 2.3.2.2-SHOULD-1
             Resolution::Pending => {
                 if self.unresolved.len() < self.unresolved.capacity() {
                     self.unresolved.push(id);
                 }
             }
+            //= RFC 4861 7.2.2-MUST-2
             Resolution::Failed => {
                 self.stats.dropped.count(DropReason::NeighborUnresolved);
                 if self.conns[id].state == State::SynSent {
@@ -263,6 +266,7 @@ impl Tcp {
 
     /// Acknowledges at once if the segment just worked on has to be acknowledged by itself.
     #[inline]
+    //= RFC 9293 MUST-59
     pub(crate) fn ack_each<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32) {
         let Some(c) = self.conns.get(id) else { return };
         let slot = c.busy;
@@ -271,6 +275,7 @@ impl Tcp {
         }
         let now = self.now;
         let b = &mut self.busies[slot];
+        //= RFC 5681 4.2-MUST-2
         b.flags &= !busy::ACK_EACH;
         let known = b.neighbor.and_then(|index| self.neighbors.resolution(index, now));
         let resolution = known.or_else(|| {
@@ -321,6 +326,7 @@ impl Tcp {
         if told {
             let timestamps = c
                 .has(flag::TIMESTAMPS)
+                //= RFC 7323 3.2-SHOULD-1
                 .then(|| Timestamps { value: self.timestamp(c.local, remote), echo: c.ts_recent });
             let reply = Reply {
                 mac: None,
@@ -354,6 +360,7 @@ impl Tcp {
                     }
                     None => rtt::rto_ms(b, &self.config),
                 };
+                //= RFC 6298 5-MUST-1, 5-SHOULD-1
                 b.rtx_at = self.now_ms.wrapping_add(timeout.max(1));
                 b.timers |= 1;
             }
@@ -366,11 +373,14 @@ impl Tcp {
                 b.stalled_ms = 0;
             } else if b.timers & 1 == 0 {
                 // the peer's window is shut, or too small to be worth a segment
+                //= RFC 9293 MUST-36, SHLD-29
                 b.flags |= busy::PERSIST;
                 b.rtx_at = self.now_ms.wrapping_add(rtt::rto_ms(b, &self.config).max(1));
                 b.timers |= 1;
             }
         }
+        //= RFC 9293 SHLD-18
+        //= RFC 5681 4.2-MUST-1
         if b.unacked_segments > 0 && b.timers & 2 == 0 {
             b.ack_at = self.now_ms.wrapping_add(self.config.ack_delay.as_millis().max(1) as u32);
             b.timers |= 2;
@@ -418,7 +428,7 @@ impl Tcp {
             && b.ahead_head == NONE
             && b.unacked_segments == 0
             && b.phase == Phase::Open
-            && b.flags & !busy::FORGETTABLE == 0;
+            && b.flags & !(busy::FORGETTABLE | busy::SETTINGS) == 0;
         if !quiet {
             return;
         }
@@ -433,6 +443,8 @@ impl Tcp {
             }
             return;
         }
-        self.detach(id);
+        if b.flags & busy::SETTINGS == 0 {
+            self.detach(id);
+        }
     }
 }

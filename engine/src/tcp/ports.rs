@@ -29,15 +29,27 @@ impl Ports {
         Self { range: shared.unwrap_or(tcp.local_ports), key: HashKey::new(secret), counters: [0; TABLE] }
     }
 
-    /// The walk towards `remote`, where the last one stopped.
+    /// The walk towards `remote`, where the last one stopped: from the address of number `local`, or from all of them.
     #[inline]
-    pub(crate) fn walk(&self, locals: &Locals, remote: SocketAddr) -> Walk {
+    //= RFC 6056 3.3-SHOULD-1
+    pub(crate) fn walk(&self, locals: &Locals, local: Option<u16>, remote: SocketAddr) -> Walk {
         let ip = remote.ip();
-        let hash = self.key.hash(&FlowKey { local: ip, remote: ip, local_port: 0, remote_port: remote.port() });
+        let from = local.map_or(ip, |number| locals.address(number));
+        let hash = self.key.hash(&FlowKey { local: from, remote: ip, local_port: 0, remote_port: remote.port() });
         let counter = hash as usize % TABLE;
-        let addresses = locals.family(ip.is_ipv6()).map(|(_, count)| u64::from(count)).sum::<u64>();
+        let addresses = match local {
+            Some(_) => 1,
+            None => locals.family(ip.is_ipv6()).map(|(_, count)| u64::from(count)).sum::<u64>(),
+        };
         let pairs = addresses * (u64::from(self.range.last - self.range.first) + 1);
-        Walk { v6: ip.is_ipv6(), addresses, pairs, counter, start: (hash >> 8).wrapping_add(self.counters[counter]) }
+        Walk {
+            v6: ip.is_ipv6(),
+            local,
+            addresses,
+            pairs,
+            counter,
+            start: (hash >> 8).wrapping_add(self.counters[counter]),
+        }
     }
 
     /// Moves the walk on by `steps`.
@@ -51,6 +63,9 @@ impl Ports {
     pub(crate) fn at(&self, locals: &Locals, walk: &Walk, step: u64) -> Option<(u16, u16)> {
         let at = walk.start.wrapping_add(step).checked_rem(walk.pairs)?;
         let port = self.range.first + (at / walk.addresses) as u16;
+        if let Some(local) = walk.local {
+            return Some((local, port));
+        }
         let mut index = (at % walk.addresses) as u32;
         let number = locals.family(walk.v6).find_map(|(base, count)| {
             if index < count {
@@ -67,6 +82,8 @@ impl Ports {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
     v6: bool,
+    /// The only address, if it is given.
+    local: Option<u16>,
     addresses: u64,
     pairs: u64,
     /// Which of the counters is its own.
@@ -89,6 +106,7 @@ mod tests {
     use crate::config::AddressRange;
 
     #[test]
+    //= RFC 6056 3.3-SHOULD-1
     fn every_pair_is_met_once_before_any_comes_again() {
         let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1099 }, ..TcpConfig::default() };
         let mut ports = Ports::new(&config, None, [1, 2]);
@@ -101,13 +119,13 @@ mod tests {
         let remote = "10.0.0.200:80".parse().unwrap();
         let mut seen = HashSet::new();
         for _ in 0..500 {
-            let walk = ports.walk(&locals, remote);
+            let walk = ports.walk(&locals, None, remote);
             let pair = ports.at(&locals, &walk, 0).unwrap();
             ports.advance(&walk, 1);
             assert!((1000..=1099).contains(&pair.1) && pair.0 < 5);
             assert!(seen.insert(pair), "{pair:?} came twice");
         }
-        let again = ports.at(&locals, &ports.walk(&locals, remote), 0).unwrap();
+        let again = ports.at(&locals, &ports.walk(&locals, None, remote), 0).unwrap();
         assert!(seen.contains(&again));
     }
 }

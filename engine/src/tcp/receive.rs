@@ -69,12 +69,15 @@ impl Tcp {
         self.offer(app, id, slot, payload);
         let b = &mut self.busies[slot];
         b.unacked_segments = b.unacked_segments.saturating_add(1);
+        //= RFC 9293 SHLD-19
+        //= RFC 5681 4.2-SHOULD-1
         if b.unacked_segments >= ACK_EVERY || self.config.ack_delay.is_zero() {
             b.flags |= busy::ACK_NOW;
         }
         if b.ahead_head != NONE {
             // RFC 5681 §4.2: a segment that fills a hole, even in part, is acknowledged at once
             b.flags |= busy::ACK_NOW;
+            //= RFC 5681 3.2-SHOULD-2
             self.take_ahead(app, id, slot);
         }
     }
@@ -118,6 +121,9 @@ impl Tcp {
         self.stats.out_of_order.increment();
         let limit = self.config.receive_buffer;
         let b = &mut self.busies[slot];
+        //= RFC 9293 MAY-13, SHLD-31
+        //= RFC 5681 3.2-SHOULD-1
+        //= RFC 2018 4-SHOULD-2
         b.flags |= busy::ACK_NOW | busy::ACK_EACH;
         if b.ahead_head == NONE {
             b.recent = [seq; 3];
@@ -132,6 +138,7 @@ impl Tcp {
             self.stats.out_of_order_refused.increment();
         } else if b.ahead_bytes == held {
             // all of it was held already: a duplicate beyond the hole (RFC 2883 §4.2)
+            //= RFC 2883 4-SHOULD-2
             (b.duplicate, b.duplicate_start, b.duplicate_end) = (true, seq, text_end(seq, payload));
         }
     }
@@ -242,6 +249,7 @@ impl Tcp {
     }
 
     /// ECN at the receiver (RFC 3168 §6.1.3): a CE mark is echoed until CWR comes.
+    //= RFC 3168 6.1.3-MUST-1
     pub(crate) fn take_congestion_mark(&mut self, id: u32, seg: &TcpSegment) {
         let Some(slot) = self.attach(id) else { return };
         let b = &mut self.busies[slot];
@@ -270,15 +278,18 @@ impl Tcp {
 pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) -> u16 {
     let scale = c.rcv_scale();
     b.ack_sent = c.rcv_nxt;
+    //= RFC 9293 MAY-8
     let window = config.receive_window.min(0xffff << scale).saturating_sub(b.read_bytes);
     let edge = c.rcv_nxt + window;
     // Silly window avoidance: the edge moves by a segment or half the buffer, or not at all. It never moves back.
     let step = u32::from(c.mss).min(config.receive_window / 2);
+    //= RFC 9293 SHLD-14, MUST-39
     if edge.after(c.rcv_adv) && edge - c.rcv_adv >= step {
         c.rcv_adv = edge;
     }
     let open = c.rcv_adv - c.rcv_nxt;
     // Rounded up: rounding down would move the edge back
+    //= RFC 7323 2.3-MUST-2, 2.4-MUST-1
     let field = ((u64::from(open) + (1 << scale) - 1) >> scale).min(0xffff) as u32;
     c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt + (field << scale));
     field as u16
@@ -286,8 +297,10 @@ pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) ->
 
 /// SACK blocks for an acknowledgement (RFC 2018 §4, RFC 2883 §4): a duplicate first, then the block that holds the
 /// newest segment, then those reported before it, then the others. The chain is walked once.
+//= RFC 2018 4-MUST-2, 4-SHOULD-3, 4-SHOULD-4
 pub(super) fn sack_blocks(buffers: &Buffers, b: &mut Busy, room: usize) -> SackBlocks {
     let mut blocks = SackBlocks::NONE;
+    //= RFC 2883 4-SHOULD-1
     if core::mem::take(&mut b.duplicate) {
         blocks.push(SackBlock { start: b.duplicate_start, end: b.duplicate_end });
     }
@@ -307,6 +320,7 @@ pub(super) fn sack_blocks(buffers: &Buffers, b: &mut Busy, room: usize) -> SackB
             *other = Some(block);
         }
     }
+    //= RFC 2883 4-SHOULD-3
     for block in recent.into_iter().chain(others).flatten() {
         if blocks.as_slice().len() < room && !blocks.as_slice()[first..].contains(&block) {
             blocks.push(block);

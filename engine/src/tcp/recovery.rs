@@ -66,6 +66,7 @@ pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env
             out.delivered += len;
             leave_pipe(b, record.flags, len);
             delivered(b, &record, env, out);
+            //= RFC 8985 6.2-SHOULD-1
             if b.sacked > 0 && !record.has(sent::RESENT) {
                 // what was sent after it had arrived before it
                 b.flags |= busy::REORDERING;
@@ -94,6 +95,7 @@ fn trim_front(record: &mut super::block::Sent, b: &mut Busy, ack: Seq, out: &mut
 }
 
 #[inline]
+//= RFC 6675 4-MUST-1
 fn leave_pipe(b: &mut Busy, flags: u8, len: u32) {
     if flags & sent::LOST != 0 {
         b.lost -= len;
@@ -108,10 +110,13 @@ fn delivered(b: &mut Busy, record: &super::block::Sent, env: &Env<'_>, out: &mut
     let rtt = env.now_us.wrapping_sub(record.sent_us);
     if record.has(sent::RESENT) {
         // may be the answer to an earlier transmission
+        //= RFC 8985 6.2-MUST-1
         if rtt < b.rtt_min {
             return;
         }
     } else {
+        //= RFC 9293 MUST-18
+        //= RFC 6298 3-MUST-1
         out.rtt_us = Some(rtt);
     }
     if sent_after(record.sent_us, record.end(), b.rack_sent_us, b.rack_end) || b.rack_rtt == 0 {
@@ -127,11 +132,13 @@ fn sent_after(t1: u32, end1: Seq, t2: u32, end2: Seq) -> bool {
     (t1.wrapping_sub(t2) as i32) > 0 || (t1 == t2 && end1.after(end2))
 }
 
-/// Marks what SACK blocks cover (RFC 2018 §5, RFC 6675 §4). Blocks outside what is in flight are ignored.
+/// Marks what SACK blocks cover (RFC 2018 §5, RFC 6675 §4). Blocks outside what is in flight are ignored. A duplicate is
+/// told by the segment's own `ack`, which may be older than `una` (RFC 2883 §5).
+//= RFC 6675 3-MUST-1
 pub(crate) fn take_sack(
     flights: &mut Flights,
     b: &mut Busy,
-    (una, nxt): (Seq, Seq),
+    (ack, una, nxt): (Seq, Seq, Seq),
     blocks: &[SackBlock],
     env: &Env<'_>,
     out: &mut Acked,
@@ -142,7 +149,8 @@ pub(crate) fn take_sack(
         let (left, right) = (block.start, block.end);
         let inside_other =
             i == 0 && blocks.get(1).is_some_and(|o| left.at_or_after(o.start) && right.at_or_before(o.end));
-        if i == 0 && left.before(right) && (right.at_or_before(una) || inside_other) {
+        //= RFC 2883 5-MUST-1
+        if i == 0 && left.before(right) && (right.at_or_before(ack) || inside_other) {
             out.dsack = true;
         }
         // a block that begins below the ACK is older than it, and still true above
@@ -176,7 +184,9 @@ pub(crate) fn take_sack(
             out.delivered += len;
             delivered(b, &record, env, out);
             let record = flights.get_mut(at);
+            //= RFC 2018 5-SHOULD-1
             record.flags = record.flags & !sent::LOST | sent::SACKED;
+            //= RFC 8985 6.2-SHOULD-1
             if reported_above > 0 && !record.has(sent::RESENT) {
                 b.flags |= busy::REORDERING;
             }
@@ -196,6 +206,7 @@ fn note_walked(flights: &mut Flights, walked: u32, env: &Env<'_>) {
 /// microseconds from now, if a segment may yet turn out to be reordered.
 pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) -> Option<u32> {
     if !c.has(flag::SACK) {
+        //= RFC 5681 3.2-SHOULD-3
         if b.dup_acks >= DUP_THRESH && b.phase == Phase::Open {
             mark_first_lost(flights, b);
         }
@@ -209,6 +220,7 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
         return Some(1);
     }
     let mut walked = 0;
+    //= RFC 6675 2-MUST-1
     let window = if b.flags & busy::REORDERING == 0 && segments_sacked(flights, b, &mut walked) >= DUP_THRESH {
         0
     } else {
@@ -224,9 +236,11 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
         {
             let age = env.now_us.wrapping_sub(record.sent_us);
             let patience = b.rack_rtt.saturating_add(window);
+            //= RFC 8985 6.2-MUST-3
             if age >= patience {
                 mark_lost(flights, b, at);
             } else {
+                //= RFC 8985 6.2-MUST-4
                 wait = wait.max(Some(patience - age));
             }
         }
@@ -252,6 +266,7 @@ fn segments_sacked(flights: &Flights, b: &Busy, walked: &mut u32) -> u16 {
 /// The reordering window of RFC 8985 §6.2 step 4: quarters of the smallest RTT, one more for each round trip in which
 /// a DSACK told of a needless retransmission; nothing as long as no reordering has been seen and the classic threshold
 /// is met.
+//= RFC 8985 6.2-MUST-2, 6.2-SHOULD-2, 6.2-SHOULD-3
 fn reordering_window(b: &Busy, c: &Connection) -> u32 {
     if b.flags & busy::REORDERING == 0
         && (b.phase != Phase::Open || b.sacked >= u32::from(DUP_THRESH) * c.payload_max())
@@ -262,9 +277,11 @@ fn reordering_window(b: &Busy, c: &Connection) -> u32 {
 }
 
 /// Recoveries for which a reordering window that a DSACK widened stays wide (RFC 8985 §6.2 step 4).
+//= RFC 8985 6.2-SHOULD-4
 const REO_PERSIST: u8 = 16;
 
 /// RACK_update_reo_wnd() of RFC 8985 §6.2 step 4: a DSACK widens the window, once in a round trip.
+//= RFC 8985 6.2-SHOULD-3
 fn widen_reordering_window(c: &Connection, b: &mut Busy) {
     if b.reo_persist == REO_PERSIST && c.snd_una.before(b.dsack_round) {
         return;
@@ -283,6 +300,8 @@ fn mark_lost(flights: &mut Flights, b: &mut Busy, at: super::flight::Cursor) {
 }
 
 /// Marks lost what exceeds the path's new MTU: it was dropped for its size, not for congestion (RFC 1191 §6.4).
+//= RFC 1191 6.4-SHOULD-1, 6.4-SHOULD-2
+//= RFC 8201 5.4-SHOULD-1
 pub(crate) fn mark_oversized(flights: &mut Flights, b: &mut Busy, limit: u32) {
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
@@ -294,6 +313,14 @@ pub(crate) fn mark_oversized(flights: &mut Flights, b: &mut Busy, limit: u32) {
     }
 }
 
+/// A window that was shut under what is in flight has opened: the oldest segment goes again without waiting for its timer.
+pub(crate) fn window_opened(flights: &mut Flights, b: &mut Busy) {
+    mark_first_lost(flights, b);
+    //= RFC 6298 5-SHOULD-2
+    b.backoff = 0;
+    b.timers &= !1;
+}
+
 fn mark_first_lost(flights: &mut Flights, b: &mut Busy) {
     if let Some(at) = flights.front(b)
         && !flights.get(at).has(sent::LOST | sent::SACKED)
@@ -303,17 +330,21 @@ fn mark_first_lost(flights: &mut Flights, b: &mut Busy) {
 }
 
 /// Octets taken to be in flight: without SACK each duplicate ACK means that one segment has left.
+//= RFC 3042 2-SHOULD-1, 2-MUST-1, 2-MUST-2
 pub(crate) fn pipe(c: &Connection, b: &Busy) -> u32 {
     if c.has(flag::SACK) { b.pipe } else { b.pipe.saturating_sub(u32::from(b.dup_acks) * c.payload_max()) }
 }
 
 /// Enters fast recovery (RFC 6675 §5, RFC 6582 §3.2 step 2, RFC 9937 §6) on an ACK that delivered some octets.
+//= RFC 2018 5.1-MUST-1
 fn enter_recovery(c: &Connection, b: &mut Busy, delivered: u32, env: &Env<'_>) {
     let mss = c.payload_max();
     let flight = c.snd_nxt - c.snd_una;
     save_for_undo(b, env);
+    //= RFC 6675 5-MUST-3
     congestion::on_loss(b, mss, flight, env.config);
     b.phase = Phase::Recovery;
+    //= RFC 6582 3.2-MUST-1
     b.recover = c.snd_nxt;
     if c.has(flag::ECN) {
         b.flags |= busy::CWR;
@@ -348,6 +379,7 @@ pub(crate) fn after_ack(
     env: &Env<'_>,
 ) -> Option<u32> {
     let mss = c.payload_max();
+    //= RFC 6298 3-MUST-2
     if let Some(rtt_us) = acked.rtt_us {
         rtt::sample(b, rtt_us);
     }
@@ -365,10 +397,12 @@ pub(crate) fn after_ack(
     let (lost_before, delivered) = (b.lost, delivered_by(c, b, acked, mss));
     if acked.octets > 0 {
         b.backoff = 0;
+        //= RFC 6675 5-MUST-2
         if b.phase != Phase::Open && c.snd_una.at_or_after(b.recover) {
             leave(b, mss);
         } else if b.phase == Phase::Recovery && !c.has(flag::SACK) {
             // RFC 6582 §3.2 step 3, partial acknowledgement: the next hole is lost as well
+            //= RFC 6582 3.2-MUST-2
             let segments = (acked.octets / mss).min(u32::from(u16::MAX)) as u16;
             b.dup_acks = b.dup_acks.saturating_sub(segments);
             mark_first_lost(flights, b);
@@ -381,6 +415,7 @@ pub(crate) fn after_ack(
         on_congestion_echo(c, b, env);
     }
     let wait = detect_losses(flights, c, b, env);
+    //= RFC 5681 4.3-MUST-1
     if b.lost > 0 && b.phase == Phase::Open {
         enter_recovery(c, b, delivered, env);
     }
@@ -401,6 +436,7 @@ pub(crate) fn after_ack(
 
 /// ECN at the sender (RFC 3168 §6.1.2): an echoed mark reduces the window as a loss does, once in a round trip, and
 /// nothing is sent again. CWR tells the peer.
+//= RFC 3168 5-MUST-1, 6.1.2-SHOULD-1
 fn on_congestion_echo(c: &Connection, b: &mut Busy, env: &Env<'_>) {
     let reduced = b.flags & busy::ECN_REDUCED != 0 && c.snd_una.at_or_before(b.ecn_until);
     if reduced || b.phase != Phase::Open {
@@ -414,6 +450,8 @@ fn on_congestion_echo(c: &Connection, b: &mut Busy, env: &Env<'_>) {
 
 fn leave(b: &mut Busy, mss: u32) {
     if b.phase == Phase::Recovery {
+        //= RFC 5681 3.2-MUST-2
+        //= RFC 6582 3.2-MUST-3
         b.cwnd = b.ssthresh.max(2 * mss);
     }
     b.phase = Phase::Open;
@@ -427,6 +465,7 @@ fn leave(b: &mut Busy, mss: u32) {
 
 /// The end of a tail loss probe's episode (RFC 8985 §7.4): all that was out with it is acknowledged. If the probe was a
 /// retransmission and no duplicate is reported, it repaired a loss, and the window answers for it.
+//= RFC 8985 7.4-MUST-1
 fn end_probe(c: &Connection, b: &mut Busy, acked: &Acked, env: &Env<'_>) {
     if b.flags & busy::PROBE_OUT == 0 || b.phase != Phase::Open || c.snd_una.before(b.recover) {
         return;
@@ -455,6 +494,7 @@ pub(crate) fn probe_timeout_ms(flights: &Flights, c: &Connection, b: &Busy, conf
     let alone = flights.front(b) == flights.back(b);
     // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
     let patience = if alone { rtt::micros(config.rto_min) } else { PROBE_SLACK_US };
+    //= RFC 8985 7.2-SHOULD-1, 7.2-MUST-1
     let timeout = b.srtt.saturating_mul(2).saturating_add(patience).min(rtt::rto_us(b, config));
     Some(timeout.div_ceil(1000))
 }
@@ -475,6 +515,7 @@ fn delivered_by(c: &Connection, b: &Busy, acked: &Acked, mss: u32) -> u32 {
 fn prr(c: &Connection, b: &mut Busy, delivered: u32, safe: bool, mss: u32) {
     b.prr_delivered = b.prr_delivered.saturating_add(delivered);
     let pipe = pipe(c, b);
+    //= RFC 9937 6-SHOULD-1, 6-MUST-1
     let send = if pipe > b.ssthresh {
         let allowed = (u64::from(b.prr_delivered) * u64::from(b.ssthresh)).div_ceil(u64::from(b.prr_flight)) as u32;
         allowed.saturating_sub(b.prr_out)
@@ -483,18 +524,23 @@ fn prr(c: &Connection, b: &mut Busy, delivered: u32, safe: bool, mss: u32) {
         limit.min(b.ssthresh - pipe)
     };
     // fast retransmit itself is never held back
+    //= RFC 9937 6-MUST-2
     let send = if b.prr_out == 0 { send.max(mss) } else { send };
     b.cwnd = pipe + send;
 }
 
 /// The retransmission timer fired (RFC 6298 §5.4, RFC 5681 §3.1). Lost is the oldest segment, and each that has been
 /// out for longer than a round trip and the reordering window (RFC 8985 §6.3); without SACK, all.
+//= RFC 6298 5-MUST-2, 5-MUST-3
 pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) {
     let mss = c.payload_max();
     if flights.front(b).is_some_and(|at| flights.get(at).has(sent::SACKED)) {
+        //= RFC 2018 5.1-SHOULD-1, 5-MUST-1, 5.1-MUST-2
         forget_sacked(flights, b);
     }
     let (again, flight) = (b.phase == Phase::Loss, c.snd_nxt - c.snd_una);
+    //= RFC 5681 3.1-MUST-4
+    //= RFC 4015 3.2-MUST-1
     if !again {
         save_for_undo(b, env);
         congestion::on_loss(b, mss, flight, env.config);
@@ -504,6 +550,7 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
         let record = flights.get(at);
+        //= RFC 8985 6.3-SHOULD-1
         let old = Some(at) == flights.front(b) || env.now_us.wrapping_sub(record.sent_us) >= patience;
         if old && !record.has(sent::SACKED | sent::LOST) {
             mark_lost(flights, b, at);
@@ -512,6 +559,8 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
     }
     b.recover = c.snd_nxt;
     // room for one segment beside those that may still arrive
+    //= RFC 5681 3.1-MUST-5
+    //= RFC 9438 4.8-MUST-1
     b.cwnd = b.pipe + mss;
     b.dup_acks = 0;
     b.backoff = b.backoff.saturating_add(1);
@@ -535,6 +584,7 @@ fn forget_sacked(flights: &mut Flights, b: &mut Busy) {
 
 /// The first acknowledgement after a retransmission echoes a timestamp older than it: the original had arrived
 /// (RFC 4015 §3.2, RFC 3522).
+//= RFC 4015 2-MUST-1, 3.2-MAY-1
 pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, env: &Env<'_>) {
     if b.flags & busy::UNDO == 0 || b.phase == Phase::Open {
         return;
@@ -547,6 +597,7 @@ pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, e
 }
 
 /// Gives back what a recovery took.
+//= RFC 4015 3.2-MUST-2
 fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
     b.flags &= !(busy::UNDO | busy::UNDO_DSACK);
     let mut cursor = flights.front(b);
@@ -561,6 +612,7 @@ fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
         cursor = flights.next(at);
     }
     b.phase = Phase::Open;
+    //= RFC 9438 4.9-SHOULD-1
     b.cwnd = b.cwnd.max(b.undo_cwnd);
     b.ssthresh = b.undo_ssthresh;
     b.backoff = 0;
@@ -569,3 +621,7 @@ fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
     }
     env.stats.spurious_recoveries.increment();
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

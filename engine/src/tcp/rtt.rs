@@ -4,10 +4,14 @@ use core::time::Duration;
 
 use crate::config::TcpConfig;
 
-use super::block::{Busy, Connection, compact};
+use super::block::{Busy, Connection, busy as flags, compact};
 
 /// Clock granularity G, microseconds: a tick of the timer wheel.
 const GRANULARITY_US: u32 = 1_000;
+
+/// RTO of the first data after a SYN that was lost, until there is a measurement (§5.7), microseconds.
+//= RFC 6298 5-MUST-4
+const RTO_AFTER_LOST_SYN_US: u32 = 3_000_000;
 
 /// Takes a measurement of `rtt_us` microseconds, from a segment that was sent once (Karn's algorithm).
 pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
@@ -17,11 +21,13 @@ pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
     }
     if busy.srtt == 0 {
         // (2.2) the first measurement
+        //= RFC 6298 2-MUST-1
         busy.srtt = r;
         busy.rttvar = r / 2;
         return;
     }
     // (2.3) RTTVAR before SRTT, alpha = 1/8, beta = 1/4
+    //= RFC 6298 2-MUST-2
     let deviation = busy.srtt.abs_diff(r);
     busy.rttvar = (u64::from(busy.rttvar) * 3 / 4 + u64::from(deviation) / 4) as u32;
     busy.srtt = ((u64::from(busy.srtt) * 7 + u64::from(r)) / 8).max(1) as u32;
@@ -31,18 +37,25 @@ pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
 ///
 /// The variance term is at least the smallest RTO, as in Linux: the timeout then stays clear of a peer's delayed
 /// acknowledgement whatever the round-trip time. It is never below what RFC 6298 §2.3 computes.
+//= RFC 9293 MUST-18
 pub(crate) fn rto_us(busy: &Busy, config: &TcpConfig) -> u32 {
     let (min, max) = (micros(config.rto_min), micros(config.rto_max));
     if busy.srtt == 0 {
-        return micros(config.rto_initial).min(max);
+        //= RFC 6298 2-SHOULD-1
+        let initial = micros(config.rto_initial);
+        let lost = busy.flags & flags::SYN_LOST != 0;
+        return if lost { initial.max(RTO_AFTER_LOST_SYN_US) } else { initial }.min(max);
     }
+    //= RFC 6298 2-MUST-1, 2-SHOULD-2
     let variance = busy.rttvar.saturating_mul(4).max(GRANULARITY_US).max(min);
     busy.srtt.saturating_add(variance).min(max)
 }
 
 /// RTO with back-off (§5.5), milliseconds, rounded up.
+//= RFC 9293 MUST-19
 pub(crate) fn rto_ms(busy: &Busy, config: &TcpConfig) -> u32 {
     let us = u64::from(rto_us(busy, config)) << busy.backoff.min(16);
+    //= RFC 6298 2-MAY-1, 5-MUST-3
     us.min(u64::from(micros(config.rto_max))).div_ceil(1_000) as u32
 }
 
@@ -72,6 +85,8 @@ mod tests {
     use super::*;
 
     #[test]
+    //= RFC 9293 MUST-18
+    //= RFC 6298 2-MUST-1, 2-SHOULD-2
     fn first_sample_sets_both_estimates() {
         let mut busy = Busy::default();
         sample(&mut busy, 80_000);
@@ -80,6 +95,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 6298 2-MUST-2, 2-SHOULD-2
     fn steady_samples_converge_and_the_floor_holds() {
         let mut busy = Busy::default();
         for _ in 0..200 {
@@ -90,6 +106,8 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-19
+    //= RFC 6298 2-SHOULD-1, 2-MAY-1, 5-MUST-3
     fn back_off_doubles_up_to_the_limit() {
         let mut busy = Busy::default();
         let config = TcpConfig::default();

@@ -1,9 +1,9 @@
 //! SEGMENT ARRIVES (RFC 9293 §3.10.7.4), its steps in its order.
 
-use crate::app::{App, End};
+use crate::app::{App, End, Report};
 use crate::device::Device;
 use crate::flow::Kind;
-use crate::wire::{DropReason, Seq, TcpSegment};
+use crate::wire::{DropReason, Flags, Seq, TcpSegment};
 
 use super::block::{Busy, Connection, NONE, Phase, busy, flag};
 use super::buffer::{Buffers, Chain};
@@ -14,6 +14,7 @@ use super::state::{Event, State};
 use super::{FlowId, Lookup, Tcp, remote_of};
 
 /// Sizes of packets that links commonly carry, octets (RFC 1191 §7.1).
+//= RFC 1191 5-MAY-1
 const PLATEAUS: [u32; 8] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508];
 
 /// TS.Recent older than this is no longer believed (RFC 7323 §5.5): 24 days, milliseconds.
@@ -29,9 +30,11 @@ impl Tcp {
         lookup: Lookup,
         payload: &[u8],
     ) {
+        //= RFC 1122 3.2.1.3-MUST-1
         let Some(local) = self.locals.number(seg.destination) else {
             return self.stats.dropped.count(DropReason::NotOurAddress);
         };
+        //= RFC 9293 MUST-63
         if self.locals.is_broadcast(seg.source) || seg.source == seg.destination {
             return self.stats.dropped.count(DropReason::InvalidSource);
         }
@@ -82,10 +85,14 @@ impl Tcp {
             if seg.seq + 1 == self.conns[id].rcv_nxt {
                 // its window is not scaled (RFC 7323 §2.2), later ones are
                 let window = seg.window >> self.conns[id].snd_scale();
-                let flags = seg.flags.without(crate::wire::Flags::SYN);
+                let flags = seg.flags.without(Flags::SYN);
                 crossed = TcpSegment { seq: seg.seq + 1, flags, window, ..*seg };
                 seg = &crossed;
             }
+        }
+        //= RFC 9293 MUST-66
+        if seg.flags.contains(Flags::URG) {
+            self.urgent(app, id, seg);
         }
         if self.check_sequence(id, seg)
             && self.check_reset(app, id, seg)
@@ -97,14 +104,34 @@ impl Tcp {
         }
     }
 
+    /// The urgent pointer: the application hears how much there is up to it, also while the window is shut (RFC 9293 §3.4).
+    /// It is told with every segment that has one, whether the pointer moved or not. RFC 9293 §3.8.5 has it point behind
+    /// the urgent data.
+    #[cold]
+    //= RFC 9293 MUST-30, MUST-31, MUST-32, MUST-33, MUST-62
+    fn urgent<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment) {
+        let c = &self.conns[id];
+        let near = seg.flags.ack() && seg.seq.in_window(c.rcv_nxt, c.receive_window() + 1);
+        if !near || seg.flags.intersects(Flags::SYN | Flags::RST) || !c.state.takes_text() {
+            return;
+        }
+        let unread = if c.busy == NONE { 0 } else { self.busies[c.busy].read_bytes };
+        let (read, end) = (c.rcv_nxt - unread, seg.seq + u32::from(seg.urgent_pointer));
+        if end.after(read) {
+            self.report(app, id, Report::Urgent(end - read));
+        }
+    }
+
     /// First step: is the segment in the window (§3.10.7.4), and not from before (PAWS, RFC 7323 §5.3)?
     #[inline]
     fn check_sequence(&mut self, id: u32, seg: &TcpSegment) -> bool {
         let c = &self.conns[id];
         let (rst, timestamps) = (seg.flags.rst(), c.has(flag::TIMESTAMPS));
+        //= RFC 7323 5.2-MUST-1
         if timestamps && !rst {
             match seg.options.timestamps {
                 Some(ts) => {
+                    //= RFC 7323 5.3-MUST-1, 5.5-MUST-1
                     let old = (ts.value.wrapping_sub(c.ts_recent) as i32) < 0;
                     if old && self.now_ms.wrapping_sub(c.heard_ms) < TS_RECENT_MS_MAX {
                         self.stats.paws_dropped.increment();
@@ -114,6 +141,7 @@ impl Tcp {
                 }
                 // RFC 7323 §3.2 wants it dropped. The handshake's ACK may lack it: some peers leave it out there.
                 // A SYN may lack it as well: RFC 5961 §4.2 has it answered.
+                //= RFC 7323 3.2-SHOULD-2, 3.2-MUST-3
                 None if !c.has(flag::FRESH) && !seg.flags.syn() => {
                     self.stats.dropped.count(DropReason::NoTimestamp);
                     return false;
@@ -122,6 +150,7 @@ impl Tcp {
             }
         }
         if !acceptable(c, seg) {
+            //= RFC 5961 3.2-MUST-1
             if !rst {
                 self.unacceptable(id, seg);
             }
@@ -140,6 +169,7 @@ impl Tcp {
         {
             let ack_sent = if c.busy == NONE { c.rcv_nxt } else { self.busies[c.busy].ack_sent };
             c.flags &= !flag::FRESH;
+            //= RFC 7323 4.3-MUST-1
             if seg.seq.at_or_before(ack_sent) && (ts.value.wrapping_sub(c.ts_recent) as i32) >= 0 {
                 c.ts_recent = ts.value;
             }
@@ -179,7 +209,9 @@ impl Tcp {
             return true;
         }
         let c = &self.conns[id];
+        //= RFC 5961 3.2-MUST-2, 3.2-MUST-3
         if seg.seq == c.rcv_nxt {
+            //= RFC 9293 MUST-11
             let end = if c.state == State::SynReceived { End::Refused } else { End::Reset };
             self.remove(app, id, end);
         } else {
@@ -190,6 +222,7 @@ impl Tcp {
 
     /// Fourth step: a SYN on a synchronized connection draws a challenge (RFC 5961 §4.2).
     #[inline]
+    //= RFC 5961 4.2-MUST-1
     fn check_syn(&mut self, id: u32, seg: &TcpSegment) -> bool {
         if !seg.flags.syn() {
             return true;
@@ -209,6 +242,7 @@ impl Tcp {
     }
 
     /// The limits of RFC 5961 §10: the connection's, and that of all.
+    //= RFC 5961 7-SHOULD-1
     fn may_challenge(&mut self, id: u32) -> bool {
         self.challenges_each.allow(id, self.now_ms) && self.challenges.allow(self.now)
     }
@@ -238,6 +272,8 @@ impl Tcp {
             }
         } else {
             // RFC 5961 §5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT
+            //= RFC 9293 MAY-12
+            //= RFC 5961 5.2-MUST-1
             let oldest = una - (0xffff << c.snd_scale());
             if seg.ack.after(nxt) || seg.ack.before(oldest) {
                 self.challenge(id);
@@ -259,7 +295,7 @@ impl Tcp {
         let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
         let window_changed = seg.window != c.snd_wnd;
         let pipe_before = recovery::pipe(c, b);
-        let congestion = c.has(flag::ECN) && seg.flags.contains(crate::wire::Flags::ECE);
+        let congestion = c.has(flag::ECN) && seg.flags.contains(Flags::ECE);
         let mut acked = Acked { congestion, ..Acked::default() };
         if seg.ack.after(c.snd_una) {
             recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
@@ -274,10 +310,15 @@ impl Tcp {
             b.dup_acks = b.dup_acks.saturating_add(1);
         }
         if c.has(flag::SACK) && !seg.options.sack.is_empty() {
-            let edges = (c.snd_una, c.snd_nxt);
+            let edges = (seg.ack, c.snd_una, c.snd_nxt);
             recovery::take_sack(&mut self.flights, b, edges, seg.options.sack.as_slice(), &env, &mut acked);
         }
+        let was_shut = c.send_window() == 0;
         update_window(c, seg, acked.octets > 0);
+        if was_shut && c.send_window() > 0 && b.phase == Phase::Loss {
+            // what was sent into the shut window goes again at once: it was no congestion that kept it out
+            recovery::window_opened(&mut self.flights, b);
+        }
         b.snd_wnd_max = b.snd_wnd_max.max(c.send_window());
         b.probes = 0;
         if b.flags & busy::PERSIST != 0 && (c.snd_una + c.send_window()).after(c.snd_nxt) {
@@ -285,6 +326,11 @@ impl Tcp {
             b.flags &= !busy::PERSIST;
             b.timers &= !1;
             b.backoff = 0;
+        }
+        if congestion {
+            // RFC 4015 §3.4: what ECN confirms is not undone
+            //= RFC 4015 3.2-MUST-3
+            b.flags &= !(busy::UNDO | busy::UNDO_DSACK);
         }
         if acked.octets > 0
             && b.flags & busy::UNDO != 0
@@ -335,6 +381,7 @@ impl Tcp {
             return;
         }
         if self.conns[id].has(flag::ECN) {
+            //= RFC 3168 6.1.5-SHOULD-1
             self.take_congestion_mark(id, seg);
         }
         if self.conns[id].state.takes_text() {
@@ -348,6 +395,7 @@ impl Tcp {
 
 /// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).
 #[inline]
+//= RFC 6298 5-SHOULD-1
 fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
     b.timers &= !1;
     b.oldest_ms = now_ms;
@@ -362,6 +410,7 @@ fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
     }
     if b.flags & busy::BUFFERED != 0 {
         let mut chain = Chain { head: b.write_head, tail: b.write_tail };
+        //= RFC 2018 8-MUST-1
         buffers.drop_before(&mut chain, una);
         (b.write_head, b.write_tail) = (chain.head, chain.tail);
         if chain.head == NONE {
@@ -374,7 +423,10 @@ fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
 /// window says so from there.
 #[inline]
 fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
-    let (len, window) = (seg.seq_len(), c.receive_window());
+    // A RST goes by its number alone, whatever text it brings (RFC 5961 §3.2): it is heard at a shut window, too
+    //= RFC 9293 MUST-66, SHLD-2
+    let len = if seg.flags.rst() { 0 } else { seg.seq_len() };
+    let window = c.receive_window();
     if len == 0 {
         return seg.seq.in_window(c.rcv_nxt, window + 1);
     }
@@ -389,7 +441,13 @@ fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
 #[inline]
 fn may_count_duplicate(c: &Connection, b: &Busy) -> bool {
     let counted = u32::from(b.dup_acks) * c.payload_max();
-    b.phase == Phase::Open || b.recover.after(c.snd_una) && counted < b.recover - c.snd_una
+    match b.phase {
+        Phase::Open => true,
+        Phase::Recovery => b.recover.after(c.snd_una) && counted < b.recover - c.snd_una,
+        // after a timeout only what is acknowledged lets more out
+        //= RFC 6582 3.2-MUST-4
+        Phase::Loss => false,
+    }
 }
 
 /// SND.WND, SND.WL1 (§3.10.7.4, fifth step). Called after SND.UNA has moved. What moves it is newer than what set the
@@ -422,6 +480,7 @@ pub(crate) fn text_end(seq: Seq, payload: &[u8]) -> Seq {
 
 impl Tcp {
     /// Whether a sequence number that an ICMP error quotes is in flight (RFC 5927 §4.1).
+    //= RFC 5927 4.1-SHOULD-1
     pub(crate) fn quotes_flight(&self, id: u32, seq: Seq) -> bool {
         let c = &self.conns[id];
         seq.at_or_after(c.snd_una) && seq.before(c.snd_nxt)
@@ -436,12 +495,17 @@ impl Tcp {
     /// flight that are larger go again.
     pub(crate) fn packet_too_big(&mut self, id: u32, mtu: u32) {
         let c = &mut self.conns[id];
+        //= RFC 8200 5-MUST-1
         let (headers, floor) = if c.has(flag::IPV6) { (60, 1280 - 60) } else { (40, 576 - 40) };
         // RFC 1191 §5: a router that does not tell its MTU leaves it to be searched for among the common ones
         let packet = u32::from(c.mss) + headers;
         let next_plateau = || PLATEAUS.into_iter().find(|&plateau| plateau < packet).unwrap_or(0);
         let mtu = if mtu == 0 { next_plateau() } else { mtu };
+        //= RFC 1191 3-MUST-1
+        //= RFC 8201 4-MUST-1
         let mss = mtu.saturating_sub(headers).max(floor);
+        //= RFC 1191 3-MUST-2
+        //= RFC 8201 4-MUST-3
         if mss >= u32::from(c.mss) {
             return;
         }

@@ -13,7 +13,7 @@ use super::buffer::{Buffers, Chain};
 use super::flight::{Cursor, Flights};
 use super::isn::IsnKey;
 use super::locals::Locals;
-use super::output::{HOP_LIMIT, Tx};
+use super::output::Tx;
 use super::receive::{advertise, sack_blocks};
 use super::state::State;
 use super::{Remotes, listen, recovery, remote_of};
@@ -90,6 +90,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// Sends again what is marked lost, as far as the window allows. False if the device has no room.
+    //= RFC 9293 SHLD-16, MAY-7
     fn retransmit(&mut self) -> bool {
         let mut cursor = self.flights.front(self.b);
         let mut budget = SEGMENTS_MAX;
@@ -102,6 +103,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
                 continue;
             }
             let pipe = recovery::pipe(self.c, self.b);
+            //= RFC 6675 5-MUST-1
             if pipe > 0 && pipe + u32::from(self.flights.get(at).len) > self.b.cwnd {
                 break;
             }
@@ -137,6 +139,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             self.b.pipe += len;
         }
         record.flags = record.flags & !sent::LOST | sent::RESENT;
+        //= RFC 8985 3-MUST-1
         record.sent_us = self.now_us;
         record.resent = record.resent.saturating_add(1);
         self.b.prr_out = self.b.prr_out.saturating_add(len);
@@ -155,12 +158,14 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// window takes it, or else the newest segment again. False if the device has no room.
     fn probe_tail(&mut self) -> bool {
         self.b.flags &= !busy::PROBE_TAIL;
+        //= RFC 8985 7.3-MUST-2
         let in_time = self.b.phase == Phase::Open && self.b.flags & busy::PROBE_OUT == 0;
         let Some(newest) = self.flights.back(self.b).filter(|_| in_time) else { return true };
         // The congestion window does not hold a probe back
         let window = core::mem::replace(&mut self.b.cwnd, u32::MAX);
         let new = self.next_new();
         self.b.cwnd = window;
+        //= RFC 8985 7.3-MUST-1
         let sent = match new {
             Some((payload, fin)) => self.send_one(payload, fin, false),
             None => self.resend(newest),
@@ -226,9 +231,11 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         if fin {
             flags |= Flags::FIN;
         }
+        //= RFC 9293 MUST-61
         if payload > 0 && (push || fin || seq + payload == self.b.snd_end) {
             flags |= Flags::PSH;
         }
+        //= RFC 3168 6.1.2-SHOULD-2
         if self.b.flags & busy::CWR != 0 && payload > 0 {
             flags |= Flags::CWR;
         }
@@ -266,8 +273,10 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             return None;
         }
         let edge = c.snd_una + c.send_window();
+        //= RFC 9293 MUST-34, SHLD-15
         let window = if edge.after(c.snd_nxt) { edge - c.snd_nxt } else { 0 };
         let mss = c.payload_max();
+        //= RFC 9293 SHLD-27, SHLD-28
         let payload = unsent.min(mss).min(window);
         let fin = fin_due && payload == unsent && window > payload;
         if payload == 0 && !fin {
@@ -275,13 +284,16 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         let pipe = recovery::pipe(c, b);
         // a FIN is no octet that could congest the path
+        //= RFC 5681 3-MUST-1
         if pipe > 0 && payload > 0 && pipe + payload > b.cwnd {
             return None;
         }
         // Sender's silly window avoidance (§3.8.6.2.1), and Nagle's algorithm (§3.7.4)
+        //= RFC 9293 MUST-38, MUST-60, MAY-16
         if payload < mss && payload > 0 && !fin {
             let all = payload == unsent;
             let idle = c.snd_nxt == c.snd_una;
+            //= RFC 9293 SHLD-7, MUST-17
             let nagle_holds = !idle && self.config.nagle != (b.flags & busy::NAGLE_OTHER != 0);
             let forced = b.flags & busy::OVERRIDE != 0;
             let corked = b.flags & busy::CORK != 0;
@@ -327,6 +339,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Sends a zero-window probe (RFC 9293 §3.8.6.1) or a keep-alive probe (§3.8.4): a sequence number the peer has
     /// acknowledged draws an ACK, which tells the window.
     fn send_probe(&mut self) -> bool {
+        //= RFC 9293 SHLD-12
         let sent = self.build(Next { seq: self.c.snd_una - 1, payload: 0, flags: Flags::ACK, data: false });
         if sent {
             self.b.flags &= !(busy::PROBE_WINDOW | busy::KEEP_ALIVE);
@@ -337,6 +350,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Builds a segment and hands it to the device. Every segment acknowledges.
     fn build(&mut self, next: Next) -> bool {
         let syn = next.flags.syn();
+        //= RFC 9293 MUST-45
+        //= RFC 1122 3.2.1.3-MUST-3
         let source = self.locals.address(self.c.local);
         let destination = remote_of(self.remotes, self.c.remote, self.c.flags);
         let ack_due = self.b.flags & busy::ACK_NOW != 0 || self.b.unacked_segments > 0;
@@ -348,11 +363,13 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             (advertise(self.c, self.b, self.config), self.segment_options(source, destination, &next))
         };
         let mut ecn = Ecn::NotCapable;
+        //= RFC 3168 6.1.1-MUST-3
         if self.c.has(flag::ECN) && !syn {
             if self.b.flags & busy::ECE != 0 {
                 flags |= Flags::ECE;
             }
             if next.data && next.payload > 0 {
+                //= RFC 3168 5-SHOULD-1, 6.1.1-MUST-2, 6.1.4-MUST-1, 6.1.5-MUST-1, 6.1.6-MUST-1
                 ecn = Ecn::Capable0;
             }
         }
@@ -367,7 +384,9 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             flags,
             window,
             urgent_pointer: 0,
-            hop_limit: HOP_LIMIT,
+            //= RFC 9293 MUST-48, MUST-49
+            hop_limit: self.config.hop_limit,
+            dscp: self.config.dscp,
             ecn,
             options,
         };
@@ -389,6 +408,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// TSval and TSecr: milliseconds, from an offset that depends on the pair of addresses (RFC 7323 §5.4).
     #[inline]
     fn timestamps(&self, source: IpAddr, destination: IpAddr) -> Timestamps {
+        //= RFC 7323 3.2-SHOULD-3, 3.2-MUST-4, 5.4-MUST-1
         let value = self.now_ms.wrapping_add(self.isn_key.timestamp_offset(source, destination));
         Timestamps { value, echo: self.c.ts_recent }
     }
@@ -408,10 +428,13 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     #[inline]
     fn segment_options(&mut self, source: IpAddr, destination: IpAddr, next: &Next) -> TcpOptions {
+        //= RFC 9293 MUST-65
         let mut options = TcpOptions::NONE;
         if self.c.has(flag::TIMESTAMPS) {
+            //= RFC 7323 3.2-MUST-2, 3.2-MUST-4
             options.timestamps = Some(self.timestamps(source, destination));
         }
+        //= RFC 2018 4-MUST-1, 4-SHOULD-1
         if self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate) && next.payload == 0 {
             let room = if options.timestamps.is_some() { 3 } else { 4 };
             options.sack = sack_blocks(self.buffers, self.b, room);
@@ -420,6 +443,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// ECN-setup SYN and SYN-ACK (RFC 3168 §6.1.1).
+    //= RFC 9293 SHLD-8
     fn ecn_setup(&self, flags: Flags) -> Flags {
         match (flags.ack(), self.config.ecn) {
             (false, crate::config::Ecn::On) => Flags::ECE | Flags::CWR,

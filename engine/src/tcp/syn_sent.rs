@@ -50,6 +50,7 @@ impl Tcp {
             true
         } else {
             let c = &mut self.conns[id];
+            //= RFC 9293 MUST-10
             c.state = c.state.after(Event::ReceiveSyn);
             if let Some(slot) = self.attach(id) {
                 self.busies[slot].flags |= busy::ACK_NOW;
@@ -63,6 +64,7 @@ impl Tcp {
     fn take_syn(&mut self, id: u32, seg: &TcpSegment) {
         let offer = self.agree(seg);
         let (scale, window, now_ms) = (self.receive_scale(), self.syn_window(), self.now_ms);
+        //= RFC 3168 6.1.1-MUST-2, 6.1.1-MUST-4
         let accepts_ecn = match (self.config.ecn, seg.flags.ack()) {
             (Ecn::On, true) => seg.flags.contains(Flags::ECE) && !seg.flags.contains(Flags::CWR),
             (Ecn::Off, _) | (_, true) => false,
@@ -77,6 +79,7 @@ impl Tcp {
         c.ts_recent = offer.ts_recent;
         c.heard_ms = now_ms;
         // a window on a SYN is not scaled; what is kept is, rounded down
+        //= RFC 7323 2.2-MUST-3
         c.snd_wnd = (u32::from(seg.window) >> c.snd_scale()) as u16;
         c.snd_wl1 = seg.seq;
     }
@@ -97,7 +100,10 @@ impl Tcp {
         congestion::restart(b, c.payload_max(), 0, &self.config);
         if c.has(flag::SYN_RESENT) {
             // RFC 5681 §3.1: a lost SYN leaves one segment of initial window
+            //= RFC 5681 3.1-MUST-1
+            //= RFC 6928 2-MUST-1
             b.cwnd = c.payload_max();
+            b.flags |= busy::SYN_LOST;
         }
         b.snd_wnd_max = u32::from(seg.window);
         b.ack_sent = c.rcv_nxt;

@@ -21,6 +21,7 @@ const ISS_STEP: u32 = 65_535 + 2;
 impl Tcp {
     /// The connection has sent all it had to say: a record takes its place in the table. The application hears that
     /// it is closed.
+    //= RFC 9293 MUST-13
     pub(crate) fn enter_time_wait<A: App>(&mut self, app: &mut A, id: u32) {
         let c = self.conns[id];
         let record = TimeWait {
@@ -61,6 +62,7 @@ impl Tcp {
             // RFC 1337 would have every reset ignored, to be safe from old ones. One at exactly the next number is no
             // accident: it is how a host that opens these sockets anew, and was answered from here, asks to be let in.
             // Without it that host waits for 2 MSL.
+            //= RFC 1337 4-SHOULD-1
             if seg.seq == record.rcv_nxt {
                 self.forget_time_wait(hash, handle, &record);
             }
@@ -70,6 +72,8 @@ impl Tcp {
         let newer = seg.options.timestamps.filter(|_| stamped).map(|ts| ts.value.wrapping_sub(record.ts_recent) as i32);
         if seg.flags.syn() && !seg.flags.ack() {
             // RFC 6191, RFC 9293 §3.6.1 MAY-2: a SYN that cannot be old begins a new connection
+            //= RFC 9293 MAY-2, SHLD-4
+            //= RFC 6191 2-SHOULD-1
             let fresh = seg.seq.after(record.rcv_nxt) || newer.is_some_and(|age| age > 0);
             if let (true, Some(listener)) = (fresh && newer.is_none_or(|age| age >= 0), self.listener(flow.local_port))
             {
@@ -77,6 +81,7 @@ impl Tcp {
                 self.stats.time_waits_reused.increment();
                 return self.syn(tx, seg, flow, hash, listener, Some(record.snd_nxt + ISS_STEP));
             }
+            //= RFC 6191 2-SHOULD-2
             return self.time_wait_ack(tx, seg, &record);
         }
         if newer.is_some_and(|age| age < 0) {

@@ -5,10 +5,14 @@ use super::block::{NONE, busy};
 use super::segment::set_reordering_timer;
 use super::state::{Event, State};
 use super::{Tcp, recovery, rtt};
-use crate::app::{App, End};
+use crate::app::{App, End, Report};
 
 /// Timeouts in a row after which full-sized segments are taken to vanish for their size (RFC 4821 §7.7).
 const BLACK_HOLE_TIMEOUTS: u8 = 3;
+
+/// Timeouts in a row after which the application is told (RFC 9293 §3.8.3, R1).
+//= RFC 9293 MUST-20, SHLD-10
+const R1: u8 = 3;
 
 /// Steps of the wheel in one pass of the loop: timers fired, moved down or put off.
 const WHEEL_BUDGET: u32 = 256;
@@ -83,6 +87,8 @@ impl Tcp {
             set_reordering_timer(c, b, wait, self.now_ms);
         } else if b.cwnd > 0 {
             // RFC 5681 §4.1: after one RTO of silence the window is the initial one again
+            //= RFC 5681 4.1-SHOULD-1
+            //= RFC 6928 2-SHOULD-1
             super::congestion::restart(
                 b,
                 c.payload_max(),
@@ -99,12 +105,19 @@ impl Tcp {
         let state = self.conns[id].state;
         let b = &self.busies[slot];
         let opening = matches!(state, State::SynSent | State::SynReceived);
-        let limit = if opening { self.config.syn_retries } else { self.config.data_retries };
         let waited_ms = self.now_ms.wrapping_sub(b.oldest_ms);
-        let patience = self.config.user_timeout.is_some_and(|limit| u128::from(waited_ms) >= limit.as_millis());
+        //= RFC 9293 MUST-21
+        let (limit, patience) = if b.flags & busy::USER_TIMEOUT != 0 {
+            // however often that is
+            (u16::MAX, waited_ms >= b.user_timeout_ms)
+        } else {
+            let limit = if opening { self.config.syn_retries } else { self.config.data_retries };
+            (u16::from(limit), self.config.user_timeout.is_some_and(|limit| u128::from(waited_ms) >= limit.as_millis()))
+        };
+        //= RFC 9293 MUST-37
         if b.flags & busy::PERSIST != 0 {
             // A shut window is not a dead peer: probing goes on for as long as it answers (RFC 9293 §3.8.6.1)
-            if b.probes >= limit || (patience && b.probes > 0) {
+            if u16::from(b.probes) >= limit || (patience && b.probes > 0) {
                 self.remove(app, id, End::Timeout);
                 return true;
             }
@@ -121,6 +134,7 @@ impl Tcp {
             return false;
         }
         // A peer that has shut its window under what is in flight, and answers, is not dead either (MUST-37)
+        //= RFC 9293 SHLD-17, MUST-35, MUST-37
         let shut = !opening && self.conns[id].send_window() == 0;
         let unanswered = if shut { b.probes } else { b.backoff };
         if shut && self.stalls(id, slot) {
@@ -129,7 +143,8 @@ impl Tcp {
             return true;
         }
         let b = &self.busies[slot];
-        if unanswered >= limit || (patience && unanswered > 0) {
+        //= RFC 9293 MUST-20, MUST-22, SHLD-11
+        if u16::from(unanswered) >= limit || (patience && unanswered > 0) {
             self.remove(app, id, if opening { End::SynTimeout } else { End::Timeout });
             return true;
         }
@@ -139,6 +154,7 @@ impl Tcp {
             self.mark_dirty(id);
             return false;
         }
+        //= RFC 4821 7.7-SHOULD-1
         if b.backoff >= BLACK_HOLE_TIMEOUTS && !opening {
             // RFC 4821 §7.7: nothing of this size gets through, and nobody says why; small segments are not touched
             let front = self.flights.front(b).map_or(0, |at| u32::from(self.flights.get(at).len));
@@ -151,6 +167,10 @@ impl Tcp {
         let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
+        //= RFC 9293 SHLD-9, MUST-47
+        if self.busies[slot].backoff == R1 {
+            self.report(app, id, Report::Retransmitting);
+        }
         false
     }
 
@@ -178,6 +198,7 @@ impl Tcp {
     }
 
     /// The tail loss probe's timer (RFC 8985 §7.3), which may have been set before the newest segment was sent.
+    //= RFC 8985 8-MUST-1
     fn tail_probe_timer(&mut self, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         b.flags &= !busy::PROBE_TIMER;
@@ -197,6 +218,7 @@ impl Tcp {
 
     /// A zero-window probe (RFC 9293 §3.8.6.1): an old sequence number draws an ACK, with the window as it is now. A
     /// window too small for a segment is used instead, after waiting this long (§3.8.6.2.1).
+    //= RFC 9293 MUST-35, MUST-36, SHLD-30
     fn probe_window(&mut self, id: u32, slot: u32) {
         let c = &self.conns[id];
         let edge = c.snd_una + c.send_window();

@@ -66,6 +66,8 @@ pub struct OutSegment {
     pub urgent_pointer: u16,
     /// Time to live or hop limit.
     pub hop_limit: u8,
+    /// Differentiated services code point of the IP header, six bits.
+    pub dscp: u8,
     /// ECN codepoint of the IP header.
     pub ecn: Ecn,
     /// The options.
@@ -73,6 +75,14 @@ pub struct OutSegment {
 }
 
 impl OutSegment {
+    /// Type of service, or traffic class: code point and ECN.
+    #[inline(always)]
+    //= RFC 9293 MUST-48, SHLD-22
+    //= RFC 1122 3.2.1.6-MUST-1
+    fn tos(&self) -> u8 {
+        self.dscp << 2 | self.ecn.bits()
+    }
+
     /// Octets of the frame before the payload.
     #[inline]
     pub fn header_len(&self) -> usize {
@@ -138,8 +148,8 @@ impl OutSegment {
             payload_sum = Sum::of(payload);
         }
         let segment_len = tcp::HEADER_LEN + OPTIONS + payload_len;
-        let (hop_limit, ecn) = (self.hop_limit, self.ecn);
-        let rest = put_ipv4(headers, &self.link, source, destination, protocol::TCP, hop_limit, ecn, segment_len)?;
+        let (hop_limit, tos) = (self.hop_limit, self.tos());
+        let rest = put_ipv4(headers, &self.link, source, destination, protocol::TCP, hop_limit, tos, segment_len)?;
         let (header, options) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
         let options_sum = write_options(options.first_chunk_mut().ok_or(EmitError::NoRoom)?);
         let pseudo = Sum::pseudo_v4(source, destination, protocol::TCP, segment_len as u32);
@@ -177,12 +187,12 @@ impl OutSegment {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let rest =
-                    put_ipv4(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.ecn, len)?;
+                    put_ipv4(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.tos(), len)?;
                 Ok((Sum::pseudo_v4(source, destination, protocol::TCP, len as u32), rest, ipv4::HEADER_LEN))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let rest =
-                    put_ipv6(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.ecn, len)?;
+                    put_ipv6(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.tos(), len)?;
                 Ok((Sum::pseudo_v6(source, destination, protocol::TCP, len as u32), rest, ipv6::HEADER_LEN))
             }
             _ => Err(EmitError::MixedFamilies),
@@ -195,6 +205,7 @@ impl OutSegment {
     fn emit_tcp(&self, header: &mut [u8; tcp::HEADER_LEN], options_len: usize, sum: Sum) {
         let data_offset = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
         let offset_and_flags = u16::from_be_bytes([data_offset, self.flags.bits()]);
+        //= RFC 9293 MUST-2
         let checksum = sum
             .add_u16(self.source_port)
             .add_u16(self.destination_port)
@@ -234,6 +245,7 @@ impl OutSegment {
             window: 0,
             urgent_pointer: 0,
             hop_limit,
+            dscp: 0,
             ecn: Ecn::NotCapable,
             options: TcpOptions::NONE,
         })
@@ -266,7 +278,7 @@ pub fn echo_reply(
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let len = message.len();
-            let rest = put_ipv4(frame, link, source, destination, protocol::ICMP, hop_limit, Ecn::NotCapable, len)?;
+            let rest = put_ipv4(frame, link, source, destination, protocol::ICMP, hop_limit, 0, len)?;
             put_icmp(rest, message, Some(icmp::ECHO_REPLY), Sum::ZERO)?;
             Ok(link.header_len() + ipv4::HEADER_LEN + len)
         }
@@ -319,7 +331,7 @@ fn icmpv6(
     kind: Option<u8>,
 ) -> Result<usize, EmitError> {
     let len = message.len();
-    let rest = put_ipv6(frame, link, source, destination, protocol::ICMPV6, hop_limit, Ecn::NotCapable, len)?;
+    let rest = put_ipv6(frame, link, source, destination, protocol::ICMPV6, hop_limit, 0, len)?;
     put_icmp(rest, message, kind, Sum::pseudo_v6(source, destination, protocol::ICMPV6, len as u32))?;
     Ok(link.header_len() + ipv6::HEADER_LEN + len)
 }
@@ -348,13 +360,13 @@ fn put_ipv4<'f>(
     destination: Ipv4Addr,
     protocol: u8,
     ttl: u8,
-    ecn: Ecn,
+    tos: u8,
     len: usize,
 ) -> Result<&'f mut [u8], EmitError> {
     let total_len = u16::try_from(ipv4::HEADER_LEN + len).map_err(|_| EmitError::NoRoom)?;
     let rest = link.emit(frame, EtherType::IPV4).ok_or(EmitError::NoRoom)?;
     let (header, rest) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
-    Ipv4Header { source, destination, protocol, ttl, ecn, total_len }.emit(header);
+    Ipv4Header { source, destination, protocol, ttl, tos, total_len }.emit(header);
     Ok(rest)
 }
 
@@ -368,13 +380,13 @@ fn put_ipv6<'f>(
     destination: Ipv6Addr,
     next_header: u8,
     hop_limit: u8,
-    ecn: Ecn,
+    traffic_class: u8,
     len: usize,
 ) -> Result<&'f mut [u8], EmitError> {
     let payload_len = u16::try_from(len).map_err(|_| EmitError::NoRoom)?;
     let rest = link.emit(frame, EtherType::IPV6).ok_or(EmitError::NoRoom)?;
     let (header, rest) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
-    Ipv6Header { source, destination, next_header, hop_limit, ecn, payload_len }.emit(header);
+    Ipv6Header { source, destination, next_header, hop_limit, traffic_class, payload_len }.emit(header);
     Ok(rest)
 }
 

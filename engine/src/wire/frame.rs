@@ -114,16 +114,21 @@ pub fn parse(frame: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
 #[inline(always)]
 fn parse_ipv4(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     let packet = Ipv4Packet::parse(octets)?;
+    //= RFC 1122 3.2.1.2-MUST-1
     if rules.verify_ip && !packet.checksum_is_valid() {
         return Err(DropReason::BadIpChecksum);
     }
     let (source, destination) = (packet.source(), packet.destination());
+    //= RFC 9293 MUST-63
+    //= RFC 1122 3.2.1.3-MUST-2
     if !ipv4::is_valid_source(source) || source == rules.broadcast {
         return Err(DropReason::InvalidSource);
     }
+    //= RFC 9293 MUST-57
     if !ipv4::is_valid_destination(destination) || destination == rules.broadcast {
         return Err(DropReason::InvalidDestination);
     }
+    //= RFC 1122 3.3.6-SHOULD-1
     if ethernet.destination.is_group() {
         return Err(DropReason::GroupMac);
     }
@@ -159,6 +164,7 @@ fn parse_ipv6(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Re
     let (source, destination) = (packet.source(), packet.destination());
     let (upper, offset) = packet.upper_layer()?;
     let message = packet.from_offset(offset);
+    //= RFC 8200 8.1-MUST-1
     let pseudo = Sum::pseudo_v6(source, destination, upper, message.len() as u32);
     if upper == protocol::ICMPV6 {
         if rules.verify_icmp && !pseudo.add_octets(message).is_valid() {
@@ -176,9 +182,11 @@ fn parse_ipv6(ethernet: EthernetHeader, octets: &[u8], rules: &ParseRules) -> Re
             _ => {}
         }
     }
+    //= RFC 9293 MUST-63
     if !ipv6::is_valid_source(source) {
         return Err(DropReason::InvalidSource);
     }
+    //= RFC 9293 MUST-57
     if !ipv6::is_valid_destination(destination) {
         return Err(DropReason::InvalidDestination);
     }
@@ -206,6 +214,7 @@ fn parse_tcp(carrier: &Carrier, octets: &[u8], pseudo: Sum, rules: &ParseRules) 
     if rules.verify_tcp {
         // The cheap test goes first: on a link to a kernel it spares the sum over the payload.
         partial_checksum = rules.accept_partial_checksum && header.checksum() == pseudo.folded();
+        //= RFC 9293 MUST-3
         if !partial_checksum && !pseudo.add_octets(octets).is_valid() {
             return Err(DropReason::BadTcpChecksum);
         }
@@ -226,6 +235,7 @@ fn parse_tcp(carrier: &Carrier, octets: &[u8], pseudo: Sum, rules: &ParseRules) 
         source_mac: carrier.ethernet.source,
         payload_offset: (carrier.offset + header_len) as u16,
         payload_len: (octets.len() - header_len) as u16,
+        //= RFC 9293 MUST-5
         options: TcpOptions::parse(header.options()),
     }))
 }
@@ -360,6 +370,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-3
     fn a_flipped_bit_is_never_a_segment_with_other_content() {
         for frame in [samples::tcp_v4(), samples::tcp_v6()] {
             let good = tcp(&frame, &ParseRules::default());
@@ -399,6 +410,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 1122 3.2.1.1-MUST-1, 3.2.1.2-MUST-1, 3.2.1.3-MUST-2, 3.3.6-SHOULD-1
     fn each_layer_drops_for_its_own_reasons() {
         use DropReason as Drop;
         let frame = samples::tcp_v4;
@@ -441,6 +453,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-57, MUST-63
     fn addresses_of_no_host_are_dropped_over_ipv6_too() {
         let rules = lenient();
         for (at, reason) in [(22, DropReason::InvalidSource), (38, DropReason::InvalidDestination)] {

@@ -137,8 +137,11 @@ pub(crate) fn parse_v4(message: &[u8]) -> Result<IcmpMessage, DropReason> {
             9 | 10 | 13 => Unreachable::Prohibited,
             _ => Unreachable::Other,
         }),
+        //= RFC 9293 MUST-55
+        //= RFC 5927 6-SHOULD-1
         (TIME_EXCEEDED, _) => IcmpErrorKind::TimeExceeded,
         (PARAMETER_PROBLEM, _) => IcmpErrorKind::ParameterProblem,
+        //= RFC 1122 3.2.2-MUST-1
         _ => return Err(DropReason::IgnoredIcmp),
     };
     Ok(IcmpMessage::Error(error, quoted_v4(&message[HEADER_LEN..])?))

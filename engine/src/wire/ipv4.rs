@@ -10,6 +10,7 @@ use super::ip::Ecn;
 pub const HEADER_LEN: usize = 20;
 
 /// Don't fragment, in the word of flags and fragment offset.
+//= RFC 1191 3-MUST-3
 const DONT_FRAGMENT: u16 = 0x4000;
 /// More fragments, and the offset of this one.
 const FRAGMENT: u16 = 0x3fff;
@@ -42,8 +43,10 @@ impl<'a> Ipv4Packet<'a> {
 
     /// The first octet is not that of version 4 without options.
     #[cold]
+    //= RFC 9293 MUST-50
     fn check_unusual(first: u8, octets_len: usize, total_len: usize) -> Result<(), DropReason> {
         let header_len = usize::from(first & 0x0f) * 4;
+        //= RFC 1122 3.2.1.1-MUST-1
         if first >> 4 != 4 {
             Err(DropReason::BadIpVersion)
         } else if header_len < HEADER_LEN {
@@ -59,6 +62,7 @@ impl<'a> Ipv4Packet<'a> {
 
     /// Octets of the header with its options.
     #[inline]
+    //= RFC 1122 3.2.1.8-MUST-1
     pub const fn header_len(&self) -> usize {
         (self.header[0] & 0x0f) as usize * 4
     }
@@ -91,6 +95,7 @@ impl<'a> Ipv4Packet<'a> {
 
     /// The time to live, hops.
     #[inline]
+    //= RFC 1122 3.2.1.7-MUST-2
     pub const fn ttl(&self) -> u8 {
         self.header[8]
     }
@@ -153,7 +158,8 @@ pub(crate) struct Ipv4Header {
     pub(crate) destination: Ipv4Addr,
     pub(crate) protocol: u8,
     pub(crate) ttl: u8,
-    pub(crate) ecn: Ecn,
+    /// Type of service: differentiated services and ECN.
+    pub(crate) tos: u8,
     /// Octets of the packet, header included.
     pub(crate) total_len: u16,
 }
@@ -162,7 +168,7 @@ impl Ipv4Header {
     /// The header's octets. The checksum is taken over the fields: reading back octets just written would stall.
     #[inline]
     pub(crate) fn emit(&self, header: &mut [u8; HEADER_LEN]) {
-        let version_and_tos = u16::from_be_bytes([0x45, self.ecn.bits()]);
+        let version_and_tos = u16::from_be_bytes([0x45, self.tos]);
         let ttl_and_protocol = u16::from_be_bytes([self.ttl, self.protocol]);
         let checksum = Sum::ZERO
             .add_u16(version_and_tos)
@@ -194,7 +200,7 @@ mod tests {
             destination: Ipv4Addr::new(198, 51, 100, 2),
             protocol: 6,
             ttl: 64,
-            ecn: Ecn::Capable0,
+            tos: 46 << 2 | Ecn::Capable0.bits(),
             total_len: octets.len() as u16,
         };
         header.emit(octets.first_chunk_mut().unwrap());
@@ -212,6 +218,7 @@ mod tests {
         assert_eq!(view.source(), Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(view.destination(), Ipv4Addr::new(198, 51, 100, 2));
         assert!(view.checksum_is_valid() && !view.is_fragment());
+        assert_eq!(octets[1] >> 2, 46, "code point");
         assert_eq!(octets[6] & 0x40, 0x40, "don't fragment");
     }
 
@@ -237,6 +244,8 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-50
+    //= RFC 1122 3.2.1.8-MUST-1
     fn options_are_summed_and_stepped_over() {
         let mut octets = packet(8);
         octets[0] = 0x46;

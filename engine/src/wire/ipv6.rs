@@ -8,6 +8,9 @@ use super::ip::Ecn;
 /// Every node on the link (RFC 4291 §2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
+/// The MTU that every link has at least, octets (RFC 8200 §5).
+pub const MTU_MIN: u32 = 1280;
+
 /// Octets of the header.
 pub const HEADER_LEN: usize = 40;
 
@@ -87,6 +90,7 @@ impl<'a> Ipv6Packet<'a> {
     }
 
     #[cold]
+    //= RFC 8200 4.1-MUST-1, 4.5-MUST-1
     fn skip_extensions(&self, first: u8) -> Result<(u8, usize), DropReason> {
         let mut next = first;
         let mut offset = HEADER_LEN;
@@ -103,6 +107,7 @@ impl<'a> Ipv6Packet<'a> {
             let len = (usize::from(units) + 1) * 8;
             let extension = rest.get(..len).ok_or(DropReason::BadIpExtension)?;
             // RFC 8200 §4.4: a routing header with no segments left is ignored, whatever its type.
+            //= RFC 8200 4.4-MUST-1
             let passes = if next == ROUTING { extension[3] == 0 } else { options_pass(&extension[2..]) };
             if !passes {
                 return Err(DropReason::BadIpExtension);
@@ -122,6 +127,7 @@ impl<'a> Ipv6Packet<'a> {
 
 /// Whether a header's options let the packet pass: they are within bounds, and none that is unknown here has the bits
 /// that say to discard it (RFC 8200 §4.2).
+//= RFC 8200 4.2-MUST-1
 fn options_pass(mut options: &[u8]) -> bool {
     const PAD1: u8 = 0;
     loop {
@@ -172,7 +178,7 @@ pub(crate) struct Ipv6Header {
     pub(crate) destination: Ipv6Addr,
     pub(crate) next_header: u8,
     pub(crate) hop_limit: u8,
-    pub(crate) ecn: Ecn,
+    pub(crate) traffic_class: u8,
     /// Octets after the header.
     pub(crate) payload_len: u16,
 }
@@ -180,7 +186,7 @@ pub(crate) struct Ipv6Header {
 impl Ipv6Header {
     #[inline]
     pub(crate) fn emit(&self, header: &mut [u8; HEADER_LEN]) {
-        header[..4].copy_from_slice(&[0x60, self.ecn.bits() << 4, 0, 0]);
+        header[..4].copy_from_slice(&[0x60 | self.traffic_class >> 4, self.traffic_class << 4, 0, 0]);
         header[4..6].copy_from_slice(&self.payload_len.to_be_bytes());
         header[6] = self.next_header;
         header[7] = self.hop_limit;
@@ -200,7 +206,7 @@ mod tests {
             destination: "2001:db8::2".parse().unwrap(),
             next_header,
             hop_limit: 64,
-            ecn: Ecn::CongestionExperienced,
+            traffic_class: Ecn::CongestionExperienced.bits(),
             payload_len: payload.len() as u16,
         };
         header.emit(octets.first_chunk_mut().unwrap());
@@ -233,6 +239,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 8200 4.1-MUST-1, 4.2-MUST-1, 4.4-MUST-1
     fn extension_headers_are_stepped_over() {
         let hop = [ROUTING, 0, 1, 4, 0, 0, 0, 0];
         let routing = [DESTINATION_OPTIONS, 0, 9, 0, 0, 0, 0, 0];
@@ -246,6 +253,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 8200 4.1-MUST-1, 4.2-MUST-1, 4.4-MUST-1, 4.5-MUST-1
     fn bad_extension_headers_are_dropped() {
         let bad = |next, payload: &[u8]| assert_eq!(upper(next, payload), Err(DropReason::BadIpExtension));
         bad(ROUTING, &[6, 0, 0, 1, 0, 0, 0, 0]);

@@ -119,6 +119,7 @@ impl NeighborAdvertisement {
 fn fixed_part<'m>(message: &'m [u8], envelope: &Envelope) -> Result<(u8, Ipv6Addr, &'m [u8]), DropReason> {
     let (fixed, options) = message.split_first_chunk::<FIXED_LEN>().ok_or(DropReason::TruncatedIcmp)?;
     let target = Ipv6Addr::from(core::array::from_fn::<u8, 16, _>(|i| fixed[8 + i]));
+    //= RFC 4861 7.1.1-MUST-1, 7.1.2-MUST-1
     if envelope.hop_limit != HOP_LIMIT || fixed[1] != 0 || !ipv6::is_valid_destination(target) {
         return Err(DropReason::BadNdp);
     }
@@ -212,6 +213,7 @@ mod tests {
     #[test]
     fn what_a_router_passed_on_is_refused() {
         let mut octets = [0; MESSAGE_LEN];
+        //= RFC 4861 7.1.1-MUST-1, 7.1.2-MUST-1
         let from_afar = Envelope { hop_limit: 254, ..envelope() };
         assert_eq!(NeighborSolicitation::parse(solicitation().emit(&mut octets), &from_afar), Err(DropReason::BadNdp));
         assert_eq!(

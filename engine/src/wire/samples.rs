@@ -52,6 +52,7 @@ pub(crate) fn segment_v4() -> OutSegment {
         window: 502,
         urgent_pointer: 0,
         hop_limit: 64,
+        dscp: 0,
         ecn: Ecn::Capable0,
         options: TcpOptions::with_timestamps(Timestamps { value: 7, echo: 9 }),
     }

@@ -226,6 +226,7 @@ impl<'a> TcpHeader<'a> {
 
     /// SEG.WND as it is in the header, not scaled.
     #[inline]
+    //= RFC 9293 MUST-1
     pub const fn window(&self) -> u16 {
         self.u16_at(14)
     }

@@ -148,6 +148,7 @@ impl TcpOptions {
         Self::parse_each(octets)
     }
 
+    //= RFC 9293 MUST-4, MUST-6, MUST-64, MUST-68
     fn parse_each(mut rest: &[u8]) -> Self {
         let mut options = Self::NONE;
         loop {
@@ -160,6 +161,7 @@ impl TcpOptions {
                     rest = after;
                 }
                 _ => {
+                    //= RFC 9293 MUST-7
                     options.malformed = true;
                     return options;
                 }
@@ -170,6 +172,7 @@ impl TcpOptions {
     fn take(&mut self, kind: u8, value: &[u8]) {
         match (kind, value) {
             (MSS, &[a, b]) => self.mss = Some(u16::from_be_bytes([a, b])),
+            //= RFC 7323 2.3-MUST-3, 2.3-SHOULD-1
             (WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift.min(WINDOW_SCALE_MAX)),
             (SACK_PERMITTED, []) => self.sack_permitted = true,
             (TIMESTAMPS, &[a, b, c, d, e, f, g, h]) => {
@@ -267,6 +270,7 @@ impl TcpOptions {
         Some((len, Sum::of(octets.get(..len)?)))
     }
 
+    //= RFC 9293 MUST-68
     fn emit_each(&self, octets: &mut [u8]) -> Option<usize> {
         if let Some(offer) = self.full_offer() {
             offer.emit_summed(octets.first_chunk_mut()?);
@@ -401,6 +405,7 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-68
     fn the_order_is_that_of_linux() {
         let mss: &[u8] = &[2, 4, 0x05, 0xb4];
         let cases: [(TcpOptions, Vec<u8>); 9] = [
@@ -434,17 +439,20 @@ mod tests {
     }
 
     #[test]
+    //= RFC 9293 MUST-4, MUST-6, MUST-64
     fn end_of_options_ends_them_and_the_unknown_is_stepped_over() {
         let octets = [34, 4, 9, 9, 254, 2, 1, 2, 4, 1, 0, 0, 8, 10];
         assert_eq!(TcpOptions::parse(&octets), TcpOptions { mss: Some(256), ..TcpOptions::NONE });
     }
 
     #[test]
+    //= RFC 7323 2.3-MUST-3
     fn a_large_shift_is_received_as_the_largest() {
         assert_eq!(TcpOptions::parse(&[3, 3, 255, 0]).window_scale, Some(WINDOW_SCALE_MAX));
     }
 
     #[test]
+    //= RFC 9293 MUST-7
     fn malformed_options_keep_what_came_before() {
         let kept = TcpOptions { mss: Some(1460), malformed: true, ..TcpOptions::NONE };
         for tail in [

@@ -46,6 +46,7 @@ impl Drill {
             window: 60_000,
             urgent_pointer: 0,
             hop_limit: 64,
+            dscp: 0,
             ecn: Ecn::NotCapable,
             options: TcpOptions { mss: flags.syn().then_some(1460), ..TcpOptions::NONE },
         };

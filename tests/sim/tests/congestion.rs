@@ -172,6 +172,7 @@ fn what_is_sent_again_was_lost() {
 /// that is more (Mathis et al. 1997; RFC 9438 §4.3 is never slower). Seven tenths of it are asked for: a window of some
 /// segments is rounded down with each loss.
 #[test]
+//= RFC 9438 4.3-SHOULD-1, 4.2-MUST-1
 fn random_loss_costs_what_the_formulas_say() {
     for (loss_ppm, seed) in [(1_000, 3), (10_000, 4), (30_000, 5)] {
         let p = f64::from(loss_ppm) / 1e6;

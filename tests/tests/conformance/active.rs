@@ -20,6 +20,9 @@ fn request(c: &mut Peer) {
 
 checks! {
     /// §3.5, §3.7.1, RFC 6056: nothing but SYN, an MSS, a window, a port of the range; TSecr 0.
+    //= RFC 9293 MUST-14, MUST-67, SHLD-5, MAY-3
+    //= RFC 7323 3.2-SHOULD-3
+    //= RFC 6056 3.2-SHOULD-1
     fn syn_well_formed(bed) {
         let mut ports = std::collections::HashSet::new();
         for _ in 0..10 {
@@ -57,6 +60,7 @@ checks! {
     }
 
     /// RFC 7323 §3.2: agreed timestamps on every segment.
+    //= RFC 7323 3.2-MUST-1, 3.2-MUST-2
     fn timestamps(bed) {
         let mut c = accepted(bed, &Offer::full());
         for s in c.collect(20) {
@@ -69,6 +73,8 @@ checks! {
     }
 
     /// §3.7.1: the MSS of the SYN-ACK counts, options included.
+    //= RFC 9293 MUST-14, MUST-15, MUST-16
+    //= RFC 6691 2-MUST-1
     fn mss(bed) {
         for offer in [Offer::plain(), Offer::full()] {
             let mut c = accepted(bed, &offer.mss(600));
@@ -81,6 +87,7 @@ checks! {
     }
 
     /// §3.8.6: the window of the SYN-ACK, not scaled (RFC 7323 §2.2).
+    //= RFC 7323 2.2-MUST-3
     fn window(bed) {
         let mut c = accepted(bed, &Offer::plain().window(0));
         c.never(100, "a shut window", |s| s.data.len() > 1);
@@ -100,6 +107,8 @@ checks! {
     }
 
     /// RFC 6298 §2.1, §5: the same SYN again, later each time; then it is given up.
+    //= RFC 9293 MUST-22, MUST-23
+    //= RFC 6298 2-SHOULD-1, 5-MUST-3
     fn syn_retransmitted(bed) {
         let bed = Bed::new(bed.is_v6());
         let mut c = bed.dialled();
@@ -124,6 +133,7 @@ checks! {
     }
 
     /// §3.10.7.3 second: RST with an acceptable ACK refuses; without, or with another, it is dropped.
+    //= RFC 9293 MUST-12
     fn refused(bed) {
         let bed = Bed::new(bed.is_v6());
         let mut c = bed.dialled();
@@ -175,6 +185,7 @@ checks! {
     }
 
     /// §3.5 figure 7: SYNs cross. SYN-ACK with the same ISS; ours, or a mere ACK, completes it.
+    //= RFC 9293 MUST-10
     fn simultaneous_open(bed) {
         for (answer, offer) in [
             (SYN | ACK, Offer::plain()),
@@ -211,6 +222,7 @@ checks! {
     }
 
     /// The SYN-ACK of a simultaneous open is sent again if nothing answers it.
+    //= RFC 9293 MUST-10
     fn simultaneous_open_lost(bed) {
         let mut c = bed.dialled();
         c.send(Out::new(SYN).seq(c.iss).options(option::mss(1400)));
@@ -227,6 +239,7 @@ checks! {
     }
 
     /// RST in a simultaneous open: exact, it refuses; else it is challenged.
+    //= RFC 9293 MUST-11
     fn simultaneous_open_reset(bed) {
         let bed = Bed::new(bed.is_v6());
         let mut c = bed.dialled();
@@ -296,6 +309,8 @@ checks! {
     }
 
     /// RFC 3168 §6.1.1 as the opener: asked for, and used only if agreed to.
+    //= RFC 9293 SHLD-8
+    //= RFC 3168 6.1.1-MUST-2, 6.1.1-MUST-4
     fn ecn(bed) {
         let bed = Bed::with(bed.is_v6(), |config| config.tcp.ecn = syncline_engine::config::Ecn::On);
         for (flags, agreed) in [
@@ -314,6 +329,8 @@ checks! {
     }
 
     /// RFC 5681 §3.1: a lost SYN leaves one segment of initial window.
+    //= RFC 5681 3.1-MUST-1
+    //= RFC 6928 2-MUST-1
     fn initial_window_after_lost_syn(bed) {
         let mut c = bed.dialled();
         c.any(3000, "SYN again");
@@ -323,6 +340,7 @@ checks! {
     }
 
     /// A host that does not answer on the link.
+    //= RFC 4861 7.2.2-MUST-2
     fn no_such_host(bed) {
         let bed = Bed::new(bed.is_v6());
         let host = bed.fresh_host();

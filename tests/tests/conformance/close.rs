@@ -129,6 +129,7 @@ checks! {
     }
 
     /// Four-way close begun by the peer.
+    //= RFC 9293 MUST-12
     fn passive_close(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         c.echo(b"hello");
@@ -273,6 +274,7 @@ checks! {
     }
 
     /// RFC 5961 §3.2, §4.2 in every state: RST at RCV.NXT ends it, in the window it is challenged, as a SYN is.
+    //= RFC 5961 3.2-MUST-1, 3.2-MUST-2, 3.2-MUST-3, 4.2-MUST-1
     fn rst_and_syn_in_every_state(bed) {
         for (state, make) in CLOSING_STATES {
             if state == State::TimeWait {
@@ -317,7 +319,18 @@ checks! {
         }
     }
 
+    /// RFC 7323 §3.2: a RST of a connection with timestamps has them.
+    //= RFC 7323 3.2-SHOULD-1
+    fn abort_is_stamped(bed) {
+        let mut c = bed.open(SINK, &Offer::full());
+        c.tell(|conn| conn.abort());
+        let s = c.any(5, "RST");
+        c.need(s.flags.rst() && s.options.timestamps.is_some(), "a RST with timestamps");
+    }
+
     /// TIME-WAIT: an old SYN draws an ACK of the old connection.
+    //= RFC 9293 MAY-2
+    //= RFC 6191 2-SHOULD-2
     fn time_wait_old_syn(bed) {
         for offer in [Offer::plain(), Offer::full()] {
             let mut c = time_wait(bed, &offer);
@@ -329,6 +342,8 @@ checks! {
     }
 
     /// RFC 9293 MAY-2, RFC 6191: a SYN above the old numbers, or with a later timestamp, opens a new connection above.
+    //= RFC 9293 MAY-2, SHLD-4
+    //= RFC 6191 2-SHOULD-1
     fn time_wait_new_syn(bed) {
         for offer in [Offer::plain(), Offer::full()] {
             for advance in [1u32, 100_000, 0x7000_0000] {
@@ -371,6 +386,8 @@ checks! {
 
     /// RFC 1337: a RST that may be old does not end TIME-WAIT; one at exactly the next number does (RFC 9293
     /// §3.10.7.4, RFC 5961 §3.2). Neither is answered.
+    //= RFC 9293 MUST-13
+    //= RFC 1337 4-SHOULD-1
     fn time_wait_rst(bed) {
         let mut c = time_wait(bed, &Offer::plain());
         for seq in [c.snd_nxt - 1, c.snd_nxt + 5, c.snd_nxt + 0x4000_0000] {
@@ -385,6 +402,7 @@ checks! {
     }
 
     /// 2 MSL, begun anew by a FIN; then nothing is left.
+    //= RFC 9293 MUST-13
     fn time_wait_lasts(bed) {
         let bed = Bed::new(bed.is_v6());
         let mut c = time_wait(&bed, &Offer::plain());

@@ -36,6 +36,7 @@ checks! {
     }
 
     /// §3.8.5, RFC 6093: urgent text is text, wherever the pointer points.
+    //= RFC 9293 MUST-30
     fn urgent_text_is_text(bed) {
         for pointer in [0, 1, 4, 8, 500, 65_535] {
             let mut c = bed.open(ECHO, &Offer::plain());
@@ -60,6 +61,7 @@ checks! {
     }
 
     /// Out of order in every way.
+    //= RFC 9293 SHLD-31
     fn reassembly(bed) {
         let mut c = bed.open(ECHO, &Offer::plain());
         let data = pattern(4000);
@@ -127,6 +129,7 @@ checks! {
     }
 
     /// RFC 5681 §4.2: out of order, and filling a hole, is acknowledged at once.
+    //= RFC 5681 3.2-SHOULD-1, 3.2-SHOULD-2
     fn out_of_order_acknowledged_at_once(bed) {
         let mut c = bed.open(SINK, &Offer::plain());
         c.data(b"one");
@@ -146,6 +149,9 @@ checks! {
     }
 
     /// A burst of segments behind a hole draws a duplicate ACK each: the sender counts them.
+    //= RFC 9293 MUST-59, MAY-13
+    //= RFC 5681 3.2-SHOULD-1, 4.2-MUST-2
+    //= RFC 2018 4-SHOULD-2
     fn a_duplicate_ack_each(bed) {
         let mut c = bed.open(SINK, &Offer::plain());
         let base = c.snd_nxt;
@@ -173,6 +179,7 @@ checks! {
     }
 
     /// RFC 2018 §3, §4: the newest segment's block first, adjacent ones merged, none without a hole.
+    //= RFC 2018 4-SHOULD-1, 4-MUST-2, 4-SHOULD-3, 4-SHOULD-4
     fn sack_blocks(bed) {
         for offer in [Offer::full(), Offer::sack()] {
             let mut c = bed.open(SINK, &offer);
@@ -202,6 +209,7 @@ checks! {
     }
 
     /// More holes than a header has room for: the newest are told.
+    //= RFC 2018 4-MUST-2, 4-SHOULD-3
     fn many_holes(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         let base = c.snd_nxt;
@@ -215,6 +223,7 @@ checks! {
     }
 
     /// RFC 2883 §4: a duplicate is reported first, at or below the ACK.
+    //= RFC 2883 4-SHOULD-1
     fn dsack(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         let base = c.snd_nxt;
@@ -231,6 +240,7 @@ checks! {
     }
 
     /// RFC 2883 §4.2: a duplicate beyond the hole, then the block that holds it.
+    //= RFC 2883 4-SHOULD-1, 4-SHOULD-2, 4-SHOULD-3
     fn dsack_beyond_a_hole(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         c.settle();
@@ -245,6 +255,8 @@ checks! {
     }
 
     /// RFC 9293 SHLD-18: at least every second full-sized segment is acknowledged at once.
+    //= RFC 9293 SHLD-19, SHLD-18
+    //= RFC 5681 4.2-SHOULD-1
     fn every_second_segment(bed) {
         let mut c = bed.open(SINK, &Offer::plain());
         c.settle();
@@ -257,6 +269,8 @@ checks! {
     }
 
     /// RFC 9293 §3.8.6.3: an acknowledgement waits less than half a second.
+    //= RFC 9293 SHLD-18, MUST-40
+    //= RFC 5681 4.2-MUST-1
     fn delayed_acknowledgement(bed) {
         let mut c = bed.open(SINK, &Offer::plain());
         c.settle();
@@ -283,6 +297,7 @@ checks! {
     }
 
     /// RFC 7323 §3.2: on every segment, echoing a value that was sent.
+    //= RFC 7323 3.2-MUST-2, 3.2-MUST-4
     fn timestamps_everywhere(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         for i in 0..5 {
@@ -321,6 +336,7 @@ checks! {
     }
 
     /// RFC 7323 §4.3: TS.Recent comes from the segment at the left edge, not from one beyond a hole.
+    //= RFC 7323 4.3-MUST-1
     fn ts_recent_from_the_left_edge(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         c.data(b"one");
@@ -335,6 +351,7 @@ checks! {
     }
 
     /// RFC 7323 §4.3 (2): of two segments acknowledged together, the first is echoed.
+    //= RFC 7323 4.3-MUST-1
     fn ts_recent_with_delayed_ack(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         c.data(b"one");
@@ -359,6 +376,7 @@ checks! {
     }
 
     /// RFC 7323 §5.3: older than TS.Recent is dropped and acknowledged.
+    //= RFC 7323 5.3-MUST-1
     fn paws(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         c.echo(b"fresh");
@@ -374,6 +392,7 @@ checks! {
     }
 
     /// RFC 7323 §5.2 R1: a RST is not tested by its timestamp.
+    //= RFC 7323 5.2-MUST-1
     fn paws_spares_rst(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         c.echo(b"fresh");
@@ -384,6 +403,7 @@ checks! {
     }
 
     /// RFC 7323 §5.5: after 24 days of silence TS.Recent is not believed.
+    //= RFC 7323 5.5-MUST-1
     fn paws_forgets(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         c.echo(b"fresh");
@@ -395,6 +415,7 @@ checks! {
     }
 
     /// RFC 7323 §3.2: once agreed on, a segment without timestamps is dropped.
+    //= RFC 7323 3.2-SHOULD-2, 3.2-MUST-3
     fn missing_timestamps(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         c.echo(b"stamped");
@@ -407,6 +428,7 @@ checks! {
     }
 
     /// RFC 7323 §5.4: between 1 ms and 1 s a tick, never back.
+    //= RFC 7323 5.4-MUST-1
     fn timestamp_clock(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         let mut seen = Vec::new();
@@ -471,6 +493,7 @@ checks! {
     }
 
     /// RFC 3168 §6.1.3: CE is echoed until CWR; text is ECT, pure ACKs and retransmissions are not.
+    //= RFC 3168 6.1.3-MUST-1, 6.1.5-MUST-1
     fn ecn_echo(bed) {
         let mut c = bed.open(ECHO, &Offer { ecn: true, ..Offer::full() });
         let with = |ecn| Ip { ecn, ..Ip::default() };
@@ -493,6 +516,45 @@ checks! {
         let s = c.expect(1000, "echo", |s| !s.data.is_empty());
         let again = c.expect(2000, "retransmission", |t| t.seq == s.seq && !t.data.is_empty());
         c.need(again.ecn == Ecn::NotCapable, "a retransmission is not ECT (§6.1.5)");
+    }
+
+    /// RFC 3168 §6.1.4 to §6.1.6: pure ACKs and window probes are not ECT; a mark on what is outside the window is none.
+    //= RFC 3168 6.1.4-MUST-1, 6.1.6-MUST-1, 6.1.5-SHOULD-1
+    fn ecn_of_acks(bed) {
+        let mut c = bed.open(SINK, &Offer { ecn: true, ..Offer::full() });
+        c.settle();
+        c.data(b"text");
+        let s = c.expect_ack(500, "ACK");
+        c.need(s.ecn == Ecn::NotCapable, "a pure ACK is ECT");
+        c.send(Out::new(ACK | PSH).data(b"old").seq(c.snd_nxt - 3).ip(Ip { ecn: 3, ..Ip::default() }));
+        let s = c.expect_ack(500, "ACK of old text");
+        c.need(!s.flags.contains(ECE), "a mark on old text was echoed");
+        c.window = 0;
+        c.ack();
+        c.drain();
+        c.tell(|conn| Services::tell_to_send(conn, 100));
+        let s = c.any(2000, "window probe");
+        c.need(s.data.is_empty(), "a probe");
+        c.need(s.ecn == Ecn::NotCapable && !s.flags.contains(CWR), "a window probe is ECT");
+    }
+
+    /// RFC 7323 §2.2, RFC 2018 §2: options that belong on a SYN mean nothing elsewhere.
+    //= RFC 7323 2.2-MUST-2
+    //= RFC 2018 4-MUST-1
+    fn options_of_a_syn_elsewhere(bed) {
+        let mut c = bed.open(SINK, &Offer::plain());
+        let mut options = option::mss(100);
+        options.extend([1, 3, 3, 5]);
+        options.extend(option::sack_permitted());
+        c.send(Out::new(ACK).window(2800).options(options));
+        let base = c.rcv_nxt;
+        c.tell(|conn| Services::tell_to_send(conn, 20_000));
+        let segs = c.collect(50);
+        c.need(segs.iter().map(|s| s.end() - base).max() == Some(2800), "the window of 2800");
+        c.need(segs[0].data.len() == 1400, "the MSS of 1400");
+        c.data_at(c.snd_nxt + 100, b"ahead");
+        let s = c.expect(5, "duplicate ACK", |s| s.is_pure_ack());
+        c.need(s.options.sack.is_empty(), "SACK that was not agreed on");
     }
 
     /// A half-closed peer gets the rest.

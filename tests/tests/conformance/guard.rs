@@ -11,6 +11,8 @@ fn idle(bed: &Bed, offer: &Offer) -> Peer {
 
 checks! {
     /// RFC 5961 §3.2: at RCV.NXT it ends the connection, whatever its ACK says.
+    //= RFC 9293 SHLD-2
+    //= RFC 5961 3.2-MUST-2
     fn exact_rst(bed) {
         for out in [Out::new(RST), Out::new(RST | ACK), Out::new(RST | ACK).ack(Seq(0x1234)), Out::new(RST | PSH).data(b"why")] {
             for offer in [Offer::plain(), Offer::full()] {
@@ -24,6 +26,7 @@ checks! {
     }
 
     /// RFC 5961 §3.2: elsewhere in the window it is challenged; outside it is dropped.
+    //= RFC 5961 3.2-MUST-1, 3.2-MUST-3
     fn inexact_rst(bed) {
         for offer in [Offer::plain(), Offer::full()] {
             let mut c = idle(bed, &offer);
@@ -40,6 +43,7 @@ checks! {
     }
 
     /// RFC 5961 §4.2: any SYN on an open connection draws a challenge ACK, with timestamps or without.
+    //= RFC 5961 4.2-MUST-1
     fn syn_on_an_open_connection(bed) {
         for offer in [Offer::plain(), Offer::full()] {
             let mut c = idle(bed, &offer);
@@ -54,6 +58,8 @@ checks! {
     }
 
     /// RFC 5961 §5.2: an ACK of what was never sent, or far too old, draws a challenge and its text is dropped.
+    //= RFC 9293 MAY-12
+    //= RFC 5961 5.2-MUST-1
     fn ack_out_of_range(bed) {
         for offset in [1, 1000, 0x1000_0000, -70_000, -0x4000_0000, i32::MIN] {
             let mut c = idle(bed, &Offer::plain());
@@ -108,6 +114,7 @@ checks! {
     }
 
     /// RFC 5961 §7, §10: bad segments draw challenges up to a limit of the connection, which then still works.
+    //= RFC 5961 7-SHOULD-1
     fn challenges_are_limited(bed) {
         let mut c = idle(bed, &Offer::plain());
         for i in 0..200 {

@@ -8,9 +8,11 @@
 //! | `close`  | both sides closing, every state of it, TIME-WAIT                                         |
 //! | `guard`  | blind attacks, segments out of the window, floods                                        |
 //! | `loss`   | retransmission, congestion control, loss recovery, ECN at the sender                     |
+//! | `timeout`| retransmission timeouts, tail loss probes, what is undone of them                       |
 //! | `timer`  | keep-alive, giving up, user timeout, tail loss probes                                    |
 //! | `active` | the active opener                                                                        |
 //! | `link`   | ARP, neighbour discovery, IP, ICMP, path MTU, malformed segments                         |
+//! | `user`   | what an application may ask for, and what it is told (§3.9.1)                             |
 //! | `states` | every state by every kind of segment, as a table                                         |
 
 /// A check is a function of a bed, run over IPv4 and IPv6.
@@ -44,12 +46,14 @@ mod link;
 mod loss;
 mod open;
 mod states;
+mod timeout;
 mod timer;
+mod user;
 mod window;
 
 /// What every module needs.
 mod prelude {
-    pub(crate) use syncline_engine::app::End;
+    pub(crate) use syncline_engine::app::{End, Report};
     pub(crate) use syncline_engine::tcp::State;
     pub(crate) use syncline_engine::wire::{Ecn, Seq};
     pub(crate) use syncline_tests::peer::flags::*;

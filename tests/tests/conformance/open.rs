@@ -72,6 +72,7 @@ checks! {
     }
 
     /// RFC 9293 §3.5, and no option that was not offered (RFC 7323 §2.2, §3.2; RFC 2018 §2).
+    //= RFC 7323 2.2-MUST-1, 3.2-MUST-1
     fn handshake_without_options(bed) {
         let mut c = bed.peer(ECHO);
         let r = c.syn(&Offer { mss: None, ..Offer::plain() });
@@ -84,12 +85,15 @@ checks! {
     }
 
     /// RFC 9293 §3.7.1 MUST-14, RFC 6691: the MSS announced is the MTU without fixed headers.
+    //= RFC 9293 MUST-14, MUST-67, SHLD-5
+    //= RFC 6691 2-SHOULD-1
     fn syn_ack_mss(bed) {
         let r = bed.peer(ECHO).syn(&Offer::plain());
         assert_eq!(r.options.mss, Some(if bed.is_v6() { 1440 } else { 1460 }));
     }
 
     /// Each option is agreed to if, and only if, it is offered.
+    //= RFC 7323 2.2-MUST-1, 3.2-MUST-1
     fn options_one_by_one(bed) {
         for bits in 0..8 {
             let offer = Offer {
@@ -113,6 +117,7 @@ checks! {
     }
 
     /// RFC 7323 §2.3: a shift above 14 is taken for 14.
+    //= RFC 7323 2.3-MUST-3
     fn window_scale_above_14(bed) {
         let mut c = bed.peer(ECHO);
         c.open(&Offer { scale: Some(15), ..Offer::full() });
@@ -123,6 +128,7 @@ checks! {
     }
 
     /// RFC 7323 §2.2: the window of a SYN is not scaled, later ones are.
+    //= RFC 7323 2.2-MUST-3, 2.3-MUST-1
     fn window_of_a_syn_is_not_scaled(bed) {
         let mut c = bed.peer(ECHO);
         let r = c.syn(&Offer { scale: Some(7), window: 1000, ..Offer::plain() });
@@ -138,6 +144,7 @@ checks! {
     }
 
     /// RFC 9293 MUST-6, MUST-7: options are stepped over by their length; what is broken ends the reading.
+    //= RFC 9293 MUST-4, MUST-5, MUST-6, MUST-7
     fn odd_options(bed) {
         let junk = b"\xfd\x06ABCD\x63\x02".to_vec();
         let mut c = bed.peer(ECHO);
@@ -165,6 +172,7 @@ checks! {
     }
 
     /// An MSS that is absurdly small, zero or large.
+    //= RFC 9293 MUST-16
     fn odd_mss(bed) {
         for mss in [0, 1, 40, 65_535] {
             let mut c = bed.open(ECHO, &Offer::plain().mss(mss));
@@ -173,6 +181,7 @@ checks! {
     }
 
     /// RFC 9293 §3.7.1 MUST-15: without the option segments are no larger than 536 (1220).
+    //= RFC 9293 MUST-15
     fn default_mss(bed) {
         let mut c = bed.open(ECHO, &Offer { mss: None, ..Offer::plain() });
         let limit = if bed.is_v6() { 1220 } else { 536 };
@@ -190,6 +199,8 @@ checks! {
     }
 
     /// RFC 9293 §3.7.1, RFC 6691 §3: the peer's MSS counts options.
+    //= RFC 9293 MUST-14, MUST-16
+    //= RFC 6691 2-MUST-1
     fn peer_mss_counts_options(bed) {
         for offer in [Offer::plain().mss(700), Offer::full().mss(700)] {
             let mut c = bed.open(ECHO, &offer);
@@ -294,6 +305,7 @@ checks! {
     }
 
     /// RFC 7323 §3.2 lets a segment without timestamps be dropped, but some peers leave them out of the third ACK.
+    //= RFC 7323 3.2-MUST-3
     fn third_ack_without_timestamps(bed) {
         let mut c = bed.peer(ECHO);
         c.syn(&Offer::full());
@@ -327,6 +339,8 @@ checks! {
     }
 
     /// RFC 5961 §3.2 in SYN-RECEIVED: at RCV.NXT it is believed, in the window challenged, else ignored.
+    //= RFC 9293 MUST-11
+    //= RFC 5961 3.2-MUST-1, 3.2-MUST-2, 3.2-MUST-3
     fn rst_in_syn_received(bed) {
         let mut c = bed.peer(ECHO);
         c.syn(&Offer::plain());
@@ -372,6 +386,8 @@ checks! {
     }
 
     /// RFC 3168 §6.1.1: ECN-setup is answered by ECE without CWR, and only it; control segments are not ECT.
+    //= RFC 9293 SHLD-8
+    //= RFC 3168 6.1.1-MUST-1, 6.1.1-MUST-2, 6.1.1-MUST-3, 6.1.1-MUST-4, 6.1.1-SHOULD-1
     fn ecn_setup(bed) {
         let mut c = bed.peer(ECHO);
         let r = c.syn(&Offer { ecn: true, ..Offer::full() });
@@ -404,6 +420,8 @@ checks! {
     }
 
     /// RFC 6528 §3, RFC 9293 MUST-8: initial sequence numbers of different 4-tuples look random.
+    //= RFC 9293 MUST-9, SHLD-1
+    //= RFC 6528 3-MUST-1, 3-SHOULD-1
     fn isn_unpredictable(bed) {
         let host = bed.fresh_host();
         let mut isns = Vec::new();
@@ -422,6 +440,8 @@ checks! {
     }
 
     /// RFC 9293 §3.4.1: on one 4-tuple the numbers move on with the clock.
+    //= RFC 9293 MUST-8, SHLD-1
+    //= RFC 6528 3-SHOULD-1
     fn isn_of_one_tuple_grows(bed) {
         let bed = Bed::with(bed.is_v6(), |config| {
             for listener in &mut config.listeners {

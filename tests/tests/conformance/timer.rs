@@ -10,6 +10,7 @@ fn ended(bed: &Bed) -> Option<End> {
 
 checks! {
     /// RFC 9293 MUST-20, MUST-21: retransmission gives up in the end, not before 100 s.
+    //= RFC 9293 MUST-20, SHLD-11
     fn retransmission_gives_up(bed) {
         let bed = Bed::new(bed.is_v6());
         let mut c = bed.open(ECHO, &Offer::plain());
@@ -57,6 +58,7 @@ checks! {
     }
 
     /// RFC 9293 MUST-24, MUST-25: keep-alive is off unless asked for.
+    //= RFC 9293 MUST-25
     fn keepalive_is_off(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         c.echo(b"hello");
@@ -66,6 +68,7 @@ checks! {
     }
 
     /// RFC 9293 §3.8.4: probes after idle time, of what the peer has acknowledged; an answer is enough.
+    //= RFC 9293 MAY-5, MUST-26, MUST-27, SHLD-12
     fn keepalive_probes(bed) {
         let bed = Bed::with(bed.is_v6(), |config| {
             config.tcp.keepalive = Some(Duration::from_secs(100));
@@ -92,6 +95,7 @@ checks! {
     }
 
     /// Unanswered probes end the connection, at the interval asked for.
+    //= RFC 9293 MUST-29
     fn keepalive_gives_up(bed) {
         let bed = Bed::with(bed.is_v6(), |config| {
             config.tcp.keepalive = Some(Duration::from_secs(100));
@@ -109,6 +113,7 @@ checks! {
     }
 
     /// A half-closed connection is kept alive as well, and a peer that has gone is found out.
+    //= RFC 9293 MUST-12
     fn keepalive_when_half_closed(bed) {
         let bed = Bed::with(bed.is_v6(), |config| {
             config.tcp.keepalive = Some(Duration::from_secs(100));

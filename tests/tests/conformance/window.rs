@@ -20,9 +20,11 @@ checks! {
     }
 
     /// §3.8.6.1 MUST-35, MUST-36: a shut window is probed, ever more slowly, with one octet at most; then all flows.
+    //= RFC 9293 MUST-1, MUST-35, MUST-36, SHLD-29, SHLD-30
     fn zero_window_probed(bed) {
         let mut c = bed.open(ECHO, &Offer::plain().window(0));
         c.data(b"to be echoed");
+        let queued = bed.now();
         c.wait_ack(c.snd_nxt, 500, "text");
         let mut times = Vec::new();
         while times.len() < 5 {
@@ -31,6 +33,8 @@ checks! {
             times.push(s.at);
             c.ack();
         }
+        let first = times[0].since(queued).as_millis();
+        c.need((200..=1000).contains(&first), &format!("the first probe after {first} ms, not the RTO"));
         let gaps: Vec<_> = times.windows(2).map(|t| t[1].since(t[0]).as_millis()).collect();
         c.need(gaps.windows(2).all(|g| g[1] >= g[0] * 3 / 2), &format!("gaps {gaps:?}"));
         c.window = 60_000;
@@ -39,6 +43,7 @@ checks! {
     }
 
     /// MUST-37: as long as probes are answered the connection stays, for hours.
+    //= RFC 9293 MUST-37
     fn answered_probes_keep_it_open(bed) {
         let mut c = bed.open(ECHO, &Offer::full().window(0));
         c.data(b"patience");
@@ -60,6 +65,7 @@ checks! {
     }
 
     /// The update that opens a window is lost: the probe finds out.
+    //= RFC 9293 MUST-36
     fn lost_window_update(bed) {
         let mut c = bed.open(ECHO, &Offer::plain().window(0));
         c.data(b"stuck");
@@ -71,6 +77,7 @@ checks! {
     }
 
     /// MUST-38: no small segment into a window of ten octets, and yet not never.
+    //= RFC 9293 MUST-38
     fn sender_avoids_silly_windows(bed) {
         let mut c = bed.open(SINK, &Offer::plain().mss(536).window(2680));
         c.tell(|conn| Services::tell_to_send(conn, 8040));
@@ -89,6 +96,8 @@ checks! {
     }
 
     /// MUST-34: a window that shrinks under what is in flight: nothing new beyond it, and no end.
+    //= RFC 9293 MUST-34, SHLD-15, SHLD-16
+    //= RFC 7323 2.4-MUST-1
     fn peer_shrinks_its_window(bed) {
         let mut c = bed.open(SINK, &Offer::plain().mss(1000).window(5000));
         c.tell(|conn| Services::tell_to_send(conn, 9000));
@@ -104,6 +113,7 @@ checks! {
     }
 
     /// The window shrinks to nothing under what is in flight, and stays shut for hours: answered all the time.
+    //= RFC 9293 MUST-34, MUST-37, SHLD-16, SHLD-17
     fn window_shut_under_flight(bed) {
         let mut c = bed.open(SINK, &Offer::plain().mss(1000).window(5000));
         c.tell(|conn| Services::tell_to_send(conn, 9000));
@@ -119,6 +129,8 @@ checks! {
     }
 
     /// MUST-34, MUST-39: the right edge never moves back; what was promised is taken; it opens again in one piece.
+    //= RFC 9293 SHLD-14, MAY-8
+    //= RFC 7323 2.3-MUST-2, 2.4-MUST-1
     fn receive_window(bed) {
         let bed = Bed::with(bed.is_v6(), |config| config.tcp.receive_window = 40_000);
         for offer in [Offer::plain(), Offer::full()] {
@@ -154,6 +166,38 @@ checks! {
         }
     }
 
+    /// MUST-66: with the window shut text is refused, RST and urgent pointer are heard.
+    //= RFC 9293 MUST-66, SHLD-2
+    fn shut_window_hears_rst_and_urg(bed) {
+        let bed = Bed::with(bed.is_v6(), |config| config.tcp.receive_window = 4096);
+        for last_words in [&b""[..], b"why"] {
+            let mut c = bed.open(STUCK, &Offer::plain());
+            for _ in 0..4 {
+                c.data(&[1; 1024]);
+            }
+            c.settle();
+            c.send(Out::new(ACK | URG).data(b"!").seq(c.snd_nxt).urgent(1));
+            let s = c.any(500, "ACK of text at a shut window");
+            c.need(s.window == 0 && s.ack == c.snd_nxt, "the window is shut");
+            c.need(bed.services().reports.last().is_some_and(|r| r.1 == Report::Urgent(4097)), "urgent");
+            c.send(Out::new(RST).data(last_words).seq(c.snd_nxt));
+            c.silent(100, "a RST is not answered");
+            c.need(bed.services().ended.last().is_some_and(|e| e.1 == End::Reset), "reset");
+        }
+    }
+
+    /// A burst of segments in order draws one ACK (MUST-58).
+    //= RFC 9293 MUST-58
+    fn a_burst_draws_one_ack(bed) {
+        let mut c = bed.open(SINK, &Offer::plain());
+        c.settle();
+        for _ in 0..10 {
+            c.data(&[1; 1400]);
+        }
+        let acks = c.collect(5);
+        c.need(acks.len() == 1 && acks[0].ack == c.snd_nxt, &format!("{} ACKs of one burst", acks.len()));
+    }
+
     /// A connection whose reader paused once has, when all is read and sent, no more than an idle one has.
     fn a_paused_reader_costs_nothing_afterwards(bed) {
         let mut c = bed.open(ECHO, &Offer::plain().window(4000));
@@ -176,6 +220,7 @@ checks! {
     }
 
     /// §3.8.6.2.2 SWS at the receiver: a window that opens by an octet is not announced.
+    //= RFC 9293 MUST-39
     fn receiver_avoids_silly_windows(bed) {
         let bed = Bed::with(bed.is_v6(), |config| config.tcp.receive_window = 20_000);
         let mut c = bed.open(STUCK, &Offer::plain());
@@ -195,6 +240,7 @@ checks! {
     }
 
     /// Nagle's algorithm, when it is switched on: small text waits while something is unacknowledged.
+    //= RFC 9293 SHLD-7, SHLD-27, MAY-16, MUST-60
     fn nagle(bed) {
         let bed = Bed::with(bed.is_v6(), |config| config.tcp.nagle = true);
         let mut c = bed.open(SINK, &Offer::plain());
@@ -272,6 +318,7 @@ checks! {
     }
 
     /// Without Nagle each piece goes at once.
+    //= RFC 9293 MUST-60
     fn no_nagle(bed) {
         let mut c = bed.open(SINK, &Offer::plain());
         for _ in 0..3 {
@@ -282,6 +329,7 @@ checks! {
     }
 
     /// PSH is set on the last segment of what was queued (MUST-60, MUST-61).
+    //= RFC 9293 MUST-60, MUST-61, SHLD-28
     fn push(bed) {
         let mut c = bed.open(SINK, &Offer::plain());
         c.tell(|conn| Services::tell_to_send(conn, 3000));

@@ -55,6 +55,7 @@ impl Template {
             window: WINDOW,
             urgent_pointer: 0,
             hop_limit: HOP_LIMIT,
+            dscp: 0,
             ecn: Ecn::NotCapable,
             options: TcpOptions {
                 mss: Some(mss(mtu, v4)),

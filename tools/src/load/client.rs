@@ -434,7 +434,7 @@ impl Client {
                     match error {
                         ConnectError::NoPort => Failure::LocalPorts,
                         ConnectError::NoMemory => Failure::LocalMemory,
-                        ConnectError::NoRoute => Failure::Other,
+                        ConnectError::NoRoute | ConnectError::InvalidAddress => Failure::Other,
                     },
                 );
             }

@@ -151,6 +151,7 @@ impl Field {
             window: forged.window,
             urgent_pointer: 0,
             hop_limit: 64,
+            dscp: 0,
             ecn: Ecn::NotCapable,
             options: forged.options,
         };
