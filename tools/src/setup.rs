@@ -132,6 +132,7 @@ pub fn open_with(
         },
         queues: u32::try_from(queues).unwrap_or(u32::MAX),
         allow_default_route: args.allow_default_route,
+        receive_ring: args.receive_ring,
         ..Options::new(args.dev.as_str(), claim)
     };
     let mut interface = Interface::open(options)?;

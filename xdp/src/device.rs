@@ -84,7 +84,7 @@ pub(crate) struct Parts {
     pub(crate) umem: Umem,
     pub(crate) chunks: Vec<FrameDesc>,
     pub(crate) chunk_bytes: u32,
-    pub(crate) ring_frames: u32,
+    pub(crate) transmit_ring: u32,
     pub(crate) capabilities: Capabilities,
     pub(crate) zerocopy: bool,
     pub(crate) interface: String,
@@ -108,7 +108,7 @@ pub struct XdpDevice {
     counters: DeviceCounters,
     capabilities: Capabilities,
     zerocopy: bool,
-    ring_frames: u32,
+    transmit_ring: u32,
     umem_bytes: usize,
     failure: Option<io::Error>,
     interface: String,
@@ -134,7 +134,7 @@ impl XdpDevice {
             counters: DeviceCounters::default(),
             capabilities: parts.capabilities,
             zerocopy: parts.zerocopy,
-            ring_frames: parts.ring_frames,
+            transmit_ring: parts.transmit_ring,
             failure: None,
             interface: parts.interface,
             interface_index: parts.interface_index,
@@ -223,7 +223,7 @@ impl XdpDevice {
         if self.zerocopy && self.rings.fill.needs_wakeup() {
             return Some(Wakeup::Both);
         }
-        let waiting = self.rings.tx.nb_free_exact() < self.ring_frames;
+        let waiting = self.rings.tx.nb_free_exact() < self.transmit_ring;
         (waiting && self.rings.tx.needs_wakeup()).then_some(Wakeup::Transmit)
     }
 }

@@ -134,7 +134,7 @@ impl Interface {
         let socket = rings.rx.fd().as_raw_fd();
         let zerocopy = sys::is_zerocopy(socket).unwrap_or(false);
         // Both only make copy mode faster; older kernels and lesser privileges go without.
-        let _ = sys::set_transmit_budget(socket, TRANSMIT_BUDGET_FRAMES.min(self.options.ring_frames));
+        let _ = sys::set_transmit_budget(socket, TRANSMIT_BUDGET_FRAMES.min(self.options.transmit_ring));
         let _ = sys::set_send_buffer(socket, SEND_BUFFER_BYTES);
         // SAFETY: `rings` keeps the socket open for longer than this borrow.
         let borrowed = unsafe { BorrowedFd::borrow_raw(socket) };
@@ -146,7 +146,7 @@ impl Interface {
             umem,
             chunks,
             chunk_bytes: self.chunk_bytes,
-            ring_frames: self.options.ring_frames,
+            transmit_ring: self.options.transmit_ring,
             capabilities: self.capabilities(),
             zerocopy,
             interface: interface.clone(),
@@ -219,11 +219,11 @@ impl Interface {
 
     fn umem(&self, need_bytes: u64) -> Result<(Umem, Vec<xsk_rs::FrameDesc>), OpenError> {
         let options = |error: &dyn std::error::Error| OpenError::Options(chain(error));
-        let ring = QueueSize::new(self.options.ring_frames).map_err(|error| options(&error))?;
+        let ring = |entries| QueueSize::new(entries).map_err(|error| options(&error));
         let config = UmemConfig::builder()
             .frame_size(FrameSize::new(self.chunk_bytes).map_err(|error| options(&error))?)
-            .fill_queue_size(ring)
-            .comp_queue_size(ring)
+            .fill_queue_size(ring(self.options.receive_ring)?)
+            .comp_queue_size(ring(self.options.transmit_ring)?)
             .build()
             .map_err(|error| options(&error))?;
         let frames = NonZeroU32::new(self.options.frames).unwrap_or(NonZeroU32::MIN);
@@ -246,7 +246,7 @@ impl Interface {
 
     fn bind(&self, queue: u32, umem: &Umem) -> Result<Rings, OpenError> {
         let interface = &self.link.name;
-        let ring = QueueSize::new(self.options.ring_frames).map_err(|error| OpenError::Options(chain(&error)))?;
+        let ring = |entries| QueueSize::new(entries).map_err(|error| OpenError::Options(chain(&error)));
         // Generic mode has nothing to do with what a driver could do without a copy.
         let copy = match (self.mode, self.options.zerocopy) {
             (Mode::Skb, _) | (_, ZerocopyChoice::Off) => BindFlags::XDP_COPY,
@@ -254,8 +254,8 @@ impl Interface {
             (Mode::Native, ZerocopyChoice::Auto) => BindFlags::empty(),
         };
         let config = SocketConfig::builder()
-            .rx_queue_size(ring)
-            .tx_queue_size(ring)
+            .rx_queue_size(ring(self.options.receive_ring)?)
+            .tx_queue_size(ring(self.options.transmit_ring)?)
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(BindFlags::XDP_USE_NEED_WAKEUP | copy)
             .build();
@@ -294,16 +294,15 @@ fn check_sizes(options: &Options) -> Result<(), OpenError> {
     if options.queues == 0 || options.queues > QUEUES_MAX {
         return refuse(format!("{} queues: between 1 and {QUEUES_MAX} can be bound", options.queues));
     }
-    if !options.ring_frames.is_power_of_two() || !(64..=32_768).contains(&options.ring_frames) {
-        return refuse(format!("rings of {} frames: a power of two from 64 to 32768 is needed", options.ring_frames));
+    for ring in [options.receive_ring, options.transmit_ring] {
+        if !ring.is_power_of_two() || !(64..=32_768).contains(&ring) {
+            return refuse(format!("rings of {ring} frames: a power of two from 64 to 32768 is needed"));
+        }
     }
-    if !options.frames.is_power_of_two() || options.frames / 4 < options.ring_frames || options.frames > 1 << 20 {
-        return refuse(format!(
-            "{} buffers: a power of two from four times the {} of a ring to {} is needed",
-            options.frames,
-            options.ring_frames,
-            1 << 20
-        ));
+    // Those under way, and as many again for the engine to work on
+    let (least, most) = (options.receive_ring + 4 * options.transmit_ring, 1 << 20);
+    if !options.frames.is_power_of_two() || !(least..=most).contains(&options.frames) {
+        return refuse(format!("{} buffers: a power of two from {least} to {most} is needed", options.frames));
     }
     if options.chunk_bytes.is_some_and(|bytes| bytes != 2048 && bytes != 4096) {
         return refuse("buffers have 2048 or 4096 octets".to_owned());

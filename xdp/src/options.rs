@@ -83,10 +83,13 @@ pub struct Options {
     pub steered: bool,
     /// Whether a device that carries a default route may be taken.
     pub allow_default_route: bool,
-    /// Buffers per queue. Default 16384; a power of two, at least four times `ring_frames`.
+    /// Buffers per queue. Default 16384; a power of two, at least `receive_ring` and four times `transmit_ring` together.
     pub frames: u32,
-    /// Entries of each of a queue's four rings. Default 2048; a power of two.
-    pub ring_frames: u32,
+    /// Entries of a queue's RX and fill rings: what may arrive while the engine's core is away. More of them are more
+    /// memory to go around in, which the caches feel. Default 2048; a power of two.
+    pub receive_ring: u32,
+    /// Entries of a queue's TX and completion rings. Default 2048; a power of two.
+    pub transmit_ring: u32,
     /// Octets per buffer, 2048 or 4096, 256 of which are the kernel's headroom. Default: what the MTU asks for.
     pub chunk_bytes: Option<u32>,
 }
@@ -105,7 +108,8 @@ impl Options {
             steered: false,
             allow_default_route: false,
             frames: 16_384,
-            ring_frames: 2_048,
+            receive_ring: 2_048,
+            transmit_ring: 2_048,
             chunk_bytes: None,
         }
     }

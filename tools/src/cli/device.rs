@@ -75,6 +75,9 @@ pub struct DeviceArgs {
     /// Whether the device writes into our buffers
     #[arg(long, hide_short_help = true, value_enum, default_value_t)]
     pub zerocopy: Zerocopy,
+    /// Frames that may arrive while a core is away: 64 to 8192, a power of two
+    #[arg(long, hide_short_help = true, value_name = "N", default_value_t = 2048, value_parser = receive_ring)]
+    pub receive_ring: u32,
     /// How long TIME-WAIT lasts
     #[arg(long, hide_short_help = true, value_name = "S", default_value = "60s")]
     #[serde(rename = "time_wait_s")]
@@ -89,6 +92,11 @@ pub struct DeviceArgs {
     /// Write every frame to this capture file
     #[arg(long, hide_short_help = true, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+}
+
+fn receive_ring(text: &str) -> std::result::Result<u32, String> {
+    let fits = |frames: &u32| frames.is_power_of_two() && (64..=8192).contains(frames);
+    text.parse().ok().filter(fits).ok_or_else(|| "not a power of two from 64 to 8192".to_owned())
 }
 
 impl DeviceArgs {
