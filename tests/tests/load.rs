@@ -352,7 +352,7 @@ fn answers_are_checked() {
 
 #[test]
 fn a_body_of_ones_own_arrives_whole_or_in_chunks() {
-    let content: std::sync::Arc<[u8]> = (0..40_000u32).map(|i| (i * i) as u8).collect();
+    let content: Arc<[u8]> = (0..40_000u32).map(|i| (i * i) as u8).collect();
     let hex: String = Sha256::digest(&content).iter().map(|octet| format!("{octet:02x}")).collect();
     let answer = <[u8; 32]>::from(Sha256::digest(format!("40000 {hex}\n").as_bytes()));
     for chunked in [false, true] {
