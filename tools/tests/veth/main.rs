@@ -6,6 +6,7 @@
 
 mod attack;
 mod causes;
+mod cookies;
 mod engines;
 mod failures;
 mod flood;
