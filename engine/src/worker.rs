@@ -21,14 +21,13 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::device::{Device, Frame};
-use crate::flow::FlowKey;
 use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::prefetch::prefetch_read;
 use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
-use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse};
+use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, VlanId, parse};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
@@ -182,7 +181,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             self.parsed.push(parse(bytes, &self.rules));
             let lookup = match self.parsed.last() {
                 Some(Ok(Parsed::Tcp(segment))) => {
-                    let hash = self.tcp.hash_key(&flow_key(segment));
+                    let hash = self.tcp.hash_key(&segment.flow_key());
                     if self.tcp.hand_over(hash, bytes) {
                         None
                     } else {
@@ -331,7 +330,7 @@ fn take_parcels<D: Device, A: App>(
         taken += 1;
         match parse(frame, rules) {
             Ok(Parsed::Tcp(segment)) => {
-                let hash = tcp.hash_key(&flow_key(&segment));
+                let hash = tcp.hash_key(&segment.flow_key());
                 tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
             }
             Ok(Parsed::Arp(packet)) => tcp.learn_arp(&packet),
@@ -351,16 +350,5 @@ fn prefetch_headers<F: Frame>(frame: &F) {
         if let Some(octet) = bytes.get(line) {
             prefetch_read(octet);
         }
-    }
-}
-
-/// The key of a received segment's flow.
-#[inline]
-fn flow_key(segment: &TcpSegment) -> FlowKey {
-    FlowKey {
-        local: segment.destination,
-        remote: segment.source,
-        local_port: segment.destination_port,
-        remote_port: segment.source_port,
     }
 }

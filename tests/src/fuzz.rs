@@ -10,6 +10,7 @@ use std::time::Duration;
 use syncline_engine::app::{App, Conn, ConnId, End, Net};
 use syncline_engine::config::{Config, PortRange};
 use syncline_engine::page::HeapPages;
+use syncline_engine::tcp::Held;
 use syncline_engine::time::Instant;
 use syncline_engine::wire::tcp_options::OPTIONS_LEN_MAX;
 use syncline_engine::wire::{MacAddr, ParseRules, Parsed, VlanId, parse};
@@ -282,8 +283,7 @@ fn wind_up(life: &mut Life) {
             life.worker.app_mut().wish = Some((4, number as u8));
             life.run();
         }
-        let held = life.worker.held();
-        if held.connections + held.syn_received + held.time_waits + held.chunks + held.flight_nodes == 0 {
+        if life.worker.held() == Held::default() {
             return;
         }
         let Some(next) = life.worker.next_deadline() else { break };

@@ -354,6 +354,21 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
+    /// The block with no chain of chunks or of segments.
+    pub(crate) const fn without_chains(self) -> Self {
+        Self {
+            write_head: NONE,
+            write_tail: NONE,
+            read_head: NONE,
+            read_tail: NONE,
+            ahead_head: NONE,
+            ahead_tail: NONE,
+            flight_head: NONE,
+            flight_tail: NONE,
+            ..self
+        }
+    }
+
     /// Whether the peer's FIN is here, and all before it.
     #[inline]
     pub(crate) fn fin_is_next(&self, rcv_nxt: Seq) -> bool {

@@ -83,15 +83,7 @@ impl Tcp {
             cubic_epoch_ms: age_ms(b.cubic_epoch_ms),
             undo_ts: if b.phase == Phase::Open { 0 } else { age_ms(b.undo_ts) },
             neighbor: None,
-            flight_head: NONE,
-            flight_tail: NONE,
-            write_head: NONE,
-            write_tail: NONE,
-            read_head: NONE,
-            read_tail: NONE,
-            ahead_head: NONE,
-            ahead_tail: NONE,
-            ..*b
+            ..b.without_chains()
         }
     }
 

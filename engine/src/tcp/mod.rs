@@ -214,17 +214,7 @@ impl Tcp {
             table,
             conns: Slab::with_limit(connections),
             busies: Slab::with_limit(busies),
-            idle: Busy {
-                write_head: NONE,
-                write_tail: NONE,
-                read_head: NONE,
-                read_tail: NONE,
-                ahead_head: NONE,
-                ahead_tail: NONE,
-                flight_head: NONE,
-                flight_tail: NONE,
-                ..Busy::default()
-            },
+            idle: Busy::default().without_chains(),
             remotes: Slab::with_limit(records),
             flights: Flights::new(busies, config.tcp.flight_segments_max),
             buffers: Buffers::new(config.buffer_bytes, config.out_of_order_bytes),

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 
 use crate::app::{App, End};
 use crate::device::{Device, Frame};
-use crate::flow::FlowKey;
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
 use crate::wire::ethernet::Link;
@@ -157,13 +156,7 @@ impl Tcp {
         if !self.resets.ready(self.now) {
             return false;
         }
-        let key = FlowKey {
-            local: seg.destination,
-            remote: seg.source,
-            local_port: seg.destination_port,
-            remote_port: seg.source_port,
-        };
-        self.resets_each.allow(self.hash_key(&key) as u32, self.now_ms) && self.resets.allow(self.now)
+        self.resets_each.allow(self.hash_key(&seg.flow_key()) as u32, self.now_ms) && self.resets.allow(self.now)
     }
 
     /// Step 8 of the loop: everything that the connections on the list want to say.

@@ -356,9 +356,7 @@ impl Tcp {
             b.flags |= busy::DIRTY;
             self.dirty.push(id);
         }
-        if narrow && self.stalls(id, slot) {
-            self.stats.stalled.increment();
-            self.remove(app, id, End::Timeout);
+        if narrow && self.ends_if_stalled(app, id, slot) {
             return false;
         }
         if state == State::SynReceived && acked.syn {

@@ -121,9 +121,7 @@ impl Tcp {
                 self.remove(app, id, End::Timeout);
                 return true;
             }
-            if self.stalls(id, slot) {
-                self.stats.stalled.increment();
-                self.remove(app, id, End::Timeout);
+            if self.ends_if_stalled(app, id, slot) {
                 return true;
             }
             self.probe_window(id, slot);
@@ -137,9 +135,7 @@ impl Tcp {
         //= RFC 9293 SHLD-17, MUST-35, MUST-37
         let shut = !opening && self.conns[id].send_window() == 0;
         let unanswered = if shut { b.probes } else { b.backoff };
-        if shut && self.stalls(id, slot) {
-            self.stats.stalled.increment();
-            self.remove(app, id, End::Timeout);
+        if shut && self.ends_if_stalled(app, id, slot) {
             return true;
         }
         let b = &self.busies[slot];
@@ -174,10 +170,20 @@ impl Tcp {
         false
     }
 
+    /// Ends a connection whose peer stalls. True if the connection is gone.
+    pub(super) fn ends_if_stalled<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> bool {
+        let stalls = self.stalls(id, slot);
+        if stalls {
+            self.stats.stalled.increment();
+            self.remove(app, id, End::Timeout);
+        }
+        stalls
+    }
+
     /// Whether the peer has kept its window shut, or so small that not even a segment went, for longer than it may (RFC
     /// 6429). Asked when the persist timer fires and when an ACK leaves a window smaller than a segment, so that the clock
     /// runs from the first time.
-    pub(super) fn stalls(&mut self, id: u32, slot: u32) -> bool {
+    fn stalls(&mut self, id: u32, slot: u32) -> bool {
         let pressed = self.buffers.is_short() || self.conns.len() >= self.max_connections / 8 * 7;
         let Some(limit) = self.stall_limit_ms(pressed) else {
             self.busies[slot].stalled_ms = 0;

@@ -9,6 +9,7 @@ use super::drop_reason::DropReason;
 use super::ip::Ecn;
 use super::seq::Seq;
 use super::tcp_options::TcpOptions;
+use crate::flow::FlowKey;
 
 /// Octets of a header without options.
 pub const HEADER_LEN: usize = 20;
@@ -292,6 +293,17 @@ impl TcpSegment {
     #[inline]
     pub const fn seq_len(&self) -> u32 {
         self.payload_len as u32 + self.flags.seq_len()
+    }
+
+    /// The key of its flow, seen from the end that it arrived at.
+    #[inline]
+    pub(crate) fn flow_key(&self) -> FlowKey {
+        FlowKey {
+            local: self.destination,
+            remote: self.source,
+            local_port: self.destination_port,
+            remote_port: self.source_port,
+        }
     }
 
     /// The payload, in the frame that the segment was parsed from.

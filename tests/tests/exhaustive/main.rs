@@ -39,13 +39,15 @@ impl State {
     fn after(scenario: &Scenario, way: Vec<Step>) -> Self {
         let world = World::after(scenario, &way);
         let (digest, steps) = (world.digest(), world.steps());
-        let fault = world.fault().or_else(|| {
-            [false, true].into_iter().find_map(|lost| {
-                let mut world = World::after(scenario, &way);
-                world.wind_up(lost);
-                world.fault()
-            })
-        });
+        let ends = |mut world: World, lost| {
+            world.wind_up(lost);
+            world.fault()
+        };
+        let mut fault = world.fault();
+        if fault.is_none() {
+            // the world that is here goes on; only what its other end might be has to be gone to once more
+            fault = ends(world, false).or_else(|| ends(World::after(scenario, &way), true));
+        }
         Self { way, digest, steps, fault }
     }
 }
@@ -160,7 +162,7 @@ fn the_same_name_again() {
 }
 
 #[test]
-#[ignore = "takes an hour"]
+#[ignore = "more states than a test run has time for: the widest was not through after ten minutes"]
 fn further() {
     for (name, scenario) in [
         ("open, close, abort, two waits", listening(Budget { aborts: 1, waits: 2, ..OPENER })),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use syncline_engine::app::End;
 use syncline_engine::config::{AddressRange, Config, Listener, PortRange, SynCookies};
 use syncline_engine::page::HeapPages;
+use syncline_engine::tcp::Held;
 use syncline_engine::time::Instant;
 use syncline_engine::wire::{MacAddr, ParseRules, Parsed, parse};
 use syncline_engine::worker::Worker;
@@ -312,10 +313,7 @@ impl World {
     }
 
     fn is_over(&self) -> bool {
-        self.engines.iter().all(|engine| {
-            let held = engine.held();
-            held.connections + held.syn_received + held.time_waits + held.chunks + held.flight_nodes == 0
-        })
+        self.engines.iter().all(|engine| engine.held() == Held::default())
     }
 
     /// Whether text of one connection came out of another, or not as it was sent.

@@ -64,6 +64,21 @@ pub struct Context {
     pub limits: Limits,
 }
 
+/// What comes first of what may be wrong.
+fn ranked(unknown: bool, limited: bool, broken: bool, context: &Context) -> Verdict {
+    if unknown {
+        Verdict::Inconclusive
+    } else if limited {
+        Verdict::GeneratorLimited
+    } else if broken {
+        Verdict::Failed
+    } else if context.maximum_asked {
+        Verdict::Ceiling
+    } else {
+        Verdict::Valid
+    }
+}
+
 /// Fills in `thresholds`, `verdict`, `reasons` and `partial` of a report whose figures are complete.
 pub fn judge(report: &mut Report, thresholds: &[Threshold], context: &Context) {
     report.partial = context.partial;
@@ -88,16 +103,13 @@ pub fn judge(report: &mut Report, thresholds: &[Threshold], context: &Context) {
 
     report.verdict = if total_failure.is_some() {
         Verdict::Failed
-    } else if nothing_done || !unmeasured.is_empty() {
-        Verdict::Inconclusive
-    } else if !limits.is_empty() && !context.maximum_asked {
-        Verdict::GeneratorLimited
-    } else if !broken.is_empty() {
-        Verdict::Failed
-    } else if context.maximum_asked {
-        Verdict::Ceiling
     } else {
-        Verdict::Valid
+        ranked(
+            nothing_done || !unmeasured.is_empty(),
+            !limits.is_empty() && !context.maximum_asked,
+            !broken.is_empty(),
+            context,
+        )
     };
     report.reasons.extend(total_failure);
     if nothing_done {
@@ -124,17 +136,7 @@ pub fn judge_flood(report: &mut Report, thresholds: &[Threshold], context: &Cont
     {
         limits.push(format!("{sent:.0} SYNs/s were sent of {offered:.0} asked for"));
     }
-    report.verdict = if nothing_sent || !unmeasured.is_empty() {
-        Verdict::Inconclusive
-    } else if !limits.is_empty() {
-        Verdict::GeneratorLimited
-    } else if !broken.is_empty() {
-        Verdict::Failed
-    } else if context.maximum_asked {
-        Verdict::Ceiling
-    } else {
-        Verdict::Valid
-    };
+    report.verdict = ranked(nothing_sent || !unmeasured.is_empty(), !limits.is_empty(), !broken.is_empty(), context);
     if nothing_sent {
         report.reasons.push("no SYN was sent".into());
     }

@@ -193,6 +193,12 @@ fn counted(outcome: &Outcome, counter: &str) -> Result<(), String> {
     need(outcome.counter(counter) > 0, format!("{counter} counted nothing"))
 }
 
+/// Challenge ACKs were sent up to the limit, and no connection ended.
+fn challenged_at_most(outcome: &Outcome) -> Result<(), String> {
+    counted(outcome, "challenge_acks_limited")?;
+    need(outcome.failed == 0, "a connection was reset or spoilt")
+}
+
 fn nonzero(stats: &Stats) -> Vec<(&'static str, u64)> {
     let drops = stats.dropped.nonzero().map(|(reason, count)| (reason.name(), count));
     stats.entries().map(|(name, _, count)| (name, count)).filter(|entry| entry.1 > 0).chain(drops).collect()
@@ -283,10 +289,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "RSTs within the window of honest connections, but not at its edge (RFC 5961 section 3)",
         hostile: || Box::new(floods::Blind::Reset),
         replies_percent: 10,
-        also: |it| {
-            counted(it, "challenge_acks_limited")?;
-            need(it.failed == 0, "a connection was reset")
-        },
+        also: challenged_at_most,
         ..Attack::DEFAULT
     },
     Attack {
@@ -294,10 +297,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "SYNs on honest connections (RFC 5961 section 4)",
         hostile: || Box::new(floods::Blind::Syn),
         replies_percent: 10,
-        also: |it| {
-            counted(it, "challenge_acks_limited")?;
-            need(it.failed == 0, "a connection was reset")
-        },
+        also: challenged_at_most,
         ..Attack::DEFAULT
     },
     Attack {
@@ -305,10 +305,7 @@ pub const ATTACKS: &[Attack] = &[
         about: "text within the window that acknowledges what was never sent (RFC 5961 section 5)",
         hostile: || Box::new(floods::Blind::Data),
         replies_percent: 10,
-        also: |it| {
-            counted(it, "challenge_acks_limited")?;
-            need(it.failed == 0, "a connection was spoilt")
-        },
+        also: challenged_at_most,
         ..Attack::DEFAULT
     },
     Attack {
