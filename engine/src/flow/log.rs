@@ -78,8 +78,8 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
 
     /// Octets held: pages, their liveness bits, and the ring of pointers.
     pub fn bytes(&self) -> u64 {
-        let pages = (self.end >> Self::SHIFT) - self.held_from;
-        pages * (size_of::<[T; N]>() + N / 8) as u64 + (self.ring.len() * size_of::<Option<&T>>()) as u64
+        self.page_count() as u64 * (size_of::<[T; N]>() + N / 8) as u64
+            + (self.ring.len() * size_of::<Option<&T>>()) as u64
     }
 
     /// Makes pages ready for `count` more records, or as many as the limit given at creation leaves, those that the front
@@ -88,17 +88,33 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
     /// # Errors
     /// [`OutOfMemory`] if the source refuses; what was taken stays.
     pub fn reserve<P: PageSource>(&mut self, source: &mut P, count: u32) -> Result<(), OutOfMemory> {
-        let count = u64::from(count).min(self.positions_max - (self.back - self.front));
-        while self.end - self.back < count {
+        while self.is_short_of(count) {
             let page = match self.take_left_page() {
                 Some(page) => page,
                 None => source.take()?,
             };
-            let slot = self.ring_index(self.end);
-            self.ring[slot] = Some(page);
-            self.end += N as u64;
+            self.extend(page);
         }
         Ok(())
+    }
+
+    /// Whether there are pages for fewer than `count` more records, or as many as the limit leaves.
+    #[inline]
+    pub fn is_short_of(&self, count: u32) -> bool {
+        self.end - self.back < u64::from(count).min(self.positions_max - (self.back - self.front))
+    }
+
+    /// Adds a page for further records, for who keeps pages for several logs. Only while the log
+    /// [is short](Self::is_short_of) of some.
+    pub fn extend(&mut self, page: &'static mut [T; N]) {
+        let slot = self.ring_index(self.end);
+        self.ring[slot] = Some(page);
+        self.end += N as u64;
+    }
+
+    /// Pages held.
+    pub fn page_count(&self) -> usize {
+        ((self.end >> Self::SHIFT) - self.held_from) as usize
     }
 
     /// Gives back a few of the pages that the front has left. Call it between polls.
@@ -228,7 +244,7 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
     }
 
     /// The oldest page, if no record from the front on is in it.
-    fn take_left_page(&mut self) -> Option<&'static mut [T; N]> {
+    pub fn take_left_page(&mut self) -> Option<&'static mut [T; N]> {
         if self.held_from >= self.front >> Self::SHIFT {
             return None;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::wire::Seq;
 
-use super::block::{Busy, Connection, NONE, SynReceived, busy, sent};
+use super::block::{Busy, Connection, NONE, busy, sent};
 use super::state::State;
 use super::{Connections, Tcp};
 
@@ -56,7 +56,7 @@ impl Tcp {
             busy_blocks: self.busies.len(),
             flight_nodes: self.flights.len(),
             chunks: self.buffers.len(),
-            syn_received: self.syns.iter().map(crate::flow::Log::<SynReceived, 2048>::len).sum(),
+            syn_received: self.syns.len(),
             time_waits: self.time_waits.len(),
             indexed: self.table.len() as u32,
             remotes: self.remotes.len(),

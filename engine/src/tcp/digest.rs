@@ -7,7 +7,6 @@
 use core::fmt::{self, Write};
 use core::hash::Hasher;
 
-use crate::flow::Log;
 use crate::timer_wheel::Link;
 
 use super::Tcp;
@@ -53,7 +52,7 @@ impl Tcp {
                 }
             }
         }
-        for record in self.syns.iter().flat_map(Log::live) {
+        for record in self.syns.live() {
             let mut record = *record;
             record.sent_us = self.now_us.wrapping_sub(record.sent_us);
             write!(out, "{record:?}")?;

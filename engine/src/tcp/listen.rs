@@ -1,7 +1,7 @@
 //! LISTEN and SYN-RECEIVED of connections that a peer opens (RFC 9293 §3.10.7.2, §3.10.7.4).
 //!
-//! A SYN becomes a record of 32 octets, not a block: a block is made when the handshake is complete. The records lie
-//! in one log for each time the SYN-ACK has been sent again, so that each log expires in order without a timer.
+//! A SYN becomes a record of 32 octets in the [SYN cache](super::syn_cache), not a block: a block is made when the
+//! handshake is complete.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use super::connect::mss_of;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
 use super::syn_cookie::Cookie;
-use super::{FlowId, SYN_CLASS_SHIFT, SYN_CLASSES, Tcp, rtt, syn_cookie};
+use super::{FlowId, Tcp, rtt, syn_cache, syn_cookie};
 
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
@@ -183,7 +183,7 @@ impl Tcp {
     /// Whether too many connections are half open, or too many SYNs lead to nothing: a flood then costs no memory and no
     /// table. Above three quarters of the limit this is so until half of it is reached again.
     fn sheds(&mut self, mode: SynCookies) -> bool {
-        let held: u32 = self.syns.iter().map(crate::flow::Log::len).sum();
+        let held = self.syns.len();
         let mark = if self.shedding { self.max_syn_received / 2 } else { self.max_syn_received / 4 * 3 };
         self.shedding = held >= mark.max(1);
         // who cannot send cookies has to take the SYNs as they come
@@ -207,12 +207,12 @@ impl Tcp {
             return Err(DropReason::PrefixLimited);
         }
         let Some((remote, family)) = self.intern(flow.remote) else { return full };
-        let Some(handle) = self.syns[0].push(SynReceived { remote, ..*record }) else {
+        let Some(handle) = self.syns.push(SynReceived { remote, ..*record }) else {
             self.forget_remote(remote, family);
             return full;
         };
         if self.table.insert(hash, Kind::SynReceived, handle).is_err() {
-            self.syns[0].kill(handle);
+            self.syns.kill(handle);
             self.forget_remote(remote, family);
             return full;
         }
@@ -444,8 +444,7 @@ impl Tcp {
         match handle {
             Some(handle) => {
                 self.table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
-                let (class, position) = split(handle);
-                self.syns[class].kill(position);
+                self.syns.kill(handle);
                 self.syn_guard.give_back(seg.source);
             }
             None if self.table.insert(hash, Kind::Connection, id).is_err() => {
@@ -481,29 +480,27 @@ impl Tcp {
     }
 
     pub(super) fn syn_record(&self, handle: u32) -> Option<&SynReceived> {
-        let (class, position) = split(handle);
-        self.syns[class].get(position)
+        self.syns.get(handle)
     }
 
     /// Removes a half-open connection.
     fn forget_syn(&mut self, hash: u64, handle: u32) {
-        let (class, position) = split(handle);
-        if let Some(record) = self.syns[class].get(position) {
+        if let Some(record) = self.syns.get(handle) {
             let (remote, flags) = (record.remote, record.flags);
             self.syn_guard.give_back(self.remote(remote, flags));
             self.forget_remote(remote, flags);
         }
         self.table.remove(hash, Kind::SynReceived, handle);
-        self.syns[class].kill(position);
+        self.syns.kill(handle);
     }
 
     /// Sends SYN-ACKs again whose time has come, and forgets those that were sent often enough. Bounded.
     pub(crate) fn expire_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
         let mut done = self.wake_syns(tx);
-        for class in 0..SYN_CLASSES {
+        for class in 0..syn_cache::CLASSES {
             let patience = rtt::micros(self.config.rto_initial) << class;
             while done < EXPIRE_MAX {
-                let Some((position, record)) = self.syns[class].front() else { break };
+                let Some((handle, record)) = self.syns.oldest(class) else { break };
                 if self.now_us.wrapping_sub(record.sent_us) < patience {
                     break;
                 }
@@ -515,24 +512,21 @@ impl Tcp {
                     remote_port: record.remote_port,
                     local_port: record.local_port,
                 };
-                let (hash, handle) = (self.hash(&flow), join(class, position));
-                let next = class + 1;
+                let hash = self.hash(&flow);
                 let again = SynReceived { resent: record.resent + 1, sent_us: self.now_us, ..record };
-                let moved = next < SYN_CLASSES && record.resent < self.config.syn_ack_retries;
-                match if moved { self.syns[next].push(again) } else { None } {
+                let more = class + 1 < syn_cache::CLASSES && record.resent < self.config.syn_ack_retries;
+                match if more { self.syns.again(handle, again) } else { None } {
                     Some(fresh) => {
-                        let new = (Kind::SynReceived, join(next, fresh));
-                        self.table.replace(hash, (Kind::SynReceived, handle), new);
-                        self.syns[class].kill(position);
+                        self.table.replace(hash, (Kind::SynReceived, handle), (Kind::SynReceived, fresh));
                         self.stats.syn_ack_retransmitted.increment();
                         self.stats.segments_retransmitted.increment();
-                        if self.await_hop(flow.remote, join(next, fresh)) {
+                        if self.await_hop(flow.remote, fresh) {
                             continue;
                         }
                         self.syn_ack_again(tx, &again, None);
                     }
                     None => {
-                        if moved {
+                        if more {
                             // there is no room for it among those sent as often; its number may still be a cookie
                             self.stats.syn_received_evicted.increment();
                             self.cookies.rely(self.now);
@@ -575,11 +569,11 @@ impl Tcp {
     /// When the next SYN-ACK is due to be sent again, microseconds from now.
     pub(crate) fn next_syn_us(&mut self) -> Option<u32> {
         let (now, initial) = (self.now_us, rtt::micros(self.config.rto_initial));
-        let due = |(class, log): (usize, &mut crate::flow::Log<SynReceived, 2048>)| {
-            let (_, record) = log.front()?;
+        let due = |class| {
+            let (_, record) = self.syns.oldest(class)?;
             Some((initial << class).saturating_sub(now.wrapping_sub(record.sent_us)))
         };
-        self.syns.iter_mut().enumerate().filter_map(due).min()
+        (0..syn_cache::CLASSES).filter_map(due).min()
     }
 }
 
@@ -621,14 +615,6 @@ pub(super) fn syn_window(config: &TcpConfig) -> u16 {
 /// A number for who is answered before there is a connection, apart from those of connections.
 pub(super) fn remote_port_name(remote: u32, port: u16) -> u32 {
     remote.wrapping_mul(0x9e37_79b1) ^ u32::from(port).wrapping_mul(0x85eb_ca6b) | 1 << 31
-}
-
-fn split(handle: u32) -> (usize, u32) {
-    ((handle >> SYN_CLASS_SHIFT) as usize % SYN_CLASSES, handle & ((1 << SYN_CLASS_SHIFT) - 1))
-}
-
-fn join(class: usize, position: u32) -> u32 {
-    (class as u32) << SYN_CLASS_SHIFT | position
 }
 
 impl SynReceived {

@@ -26,6 +26,7 @@ mod segment;
 mod send;
 mod siphash;
 mod state;
+mod syn_cache;
 mod syn_cookie;
 mod syn_sent;
 mod time_wait;
@@ -57,6 +58,7 @@ use flight::Flights;
 use limit::{EachLimit, RateLimit, SynGuard};
 use locals::Locals;
 use ports::Ports;
+use syn_cache::SynCache;
 
 /// Octets of an idle IPv4 connection without its index entry.
 pub const CONNECTION_BYTES: usize = size_of::<Connection>();
@@ -65,10 +67,6 @@ pub const TIME_WAIT_BYTES: usize = size_of::<TimeWait>();
 /// Octets of a SYN-RECEIVED record without its index entry.
 pub const SYN_RECEIVED_BYTES: usize = size_of::<SynReceived>();
 
-/// SYN-RECEIVED logs: one for each time a SYN-ACK has been sent again, so that each log expires in order.
-const SYN_CLASSES: usize = 8;
-/// Bits of a SYN-RECEIVED handle below the class.
-const SYN_CLASS_SHIFT: u32 = 25;
 /// Records that one pass of the loop may begin, of each kind: a burst, and what the application opens.
 pub(crate) const RESERVE: u32 = 512;
 /// Connections that may have something to send at the end of a pass.
@@ -139,7 +137,7 @@ pub struct Tcp {
     remotes: Remotes,
     pub(crate) flights: Flights,
     pub(crate) buffers: Buffers,
-    syns: [Log<SynReceived, 2048>; SYN_CLASSES],
+    syns: SynCache,
     time_waits: Log<TimeWait, 2048>,
     wheel: TimerWheel,
     pub(crate) dirty: Vec<u32>,
@@ -197,9 +195,17 @@ impl Tcp {
         let time_waits = if config.tcp.time_wait.is_zero() { 0 } else { config.max_time_wait };
         // Blocks are busy for a round trip or so; only a worker that is all at work has as many busy ones as others.
         let busies = connections.max(RESERVE * 2);
-        let table = FlowTable::with_capacity(pages, config.expected_connections as usize).map_err(|_| {
-            ConfigError(format!("no memory for an index of {} connections", config.expected_connections))
-        })?;
+        // A flood of SYNs is to find the memory for what of it is kept, in the index as well
+        let half_open = if config.listeners.is_empty() { 0 } else { config.max_syn_received };
+        let expected = config.expected_connections.saturating_add(half_open);
+        let mut table = FlowTable::with_capacity(pages, expected as usize)
+            .map_err(|_| ConfigError(format!("no memory for an index of {expected} connections")))?;
+        let mut syns = SynCache::new(config.max_syn_received);
+        if half_open > 0 && syns.prepare(pages).is_err() {
+            syns.release(pages);
+            table.release(pages);
+            return Err(ConfigError(format!("no memory for {half_open} half-open connections (max_syn_received)")));
+        }
         Ok(Self {
             config: config.tcp.clone(),
             listeners: config.listeners.clone(),
@@ -218,10 +224,7 @@ impl Tcp {
             remotes: Slab::with_limit(records),
             flights: Flights::new(busies, config.tcp.flight_segments_max),
             buffers: Buffers::new(config.buffer_bytes, config.out_of_order_bytes),
-            syns: core::array::from_fn(|class| {
-                let records = if class == 0 { config.max_syn_received * 4 } else { config.max_syn_received };
-                Log::with_limit(records.clamp(4096, 1 << (SYN_CLASS_SHIFT - 1)))
-            }),
+            syns,
             time_waits: Log::with_limit(time_waits),
             wheel: TimerWheel::new(0),
             dirty: Vec::with_capacity(DIRTY_MAX),
@@ -278,9 +281,7 @@ impl Tcp {
         self.conns.maintain(pages);
         self.busies.maintain(pages);
         self.time_waits.maintain(pages);
-        for log in &mut self.syns {
-            log.maintain(pages);
-        }
+        self.syns.maintain(pages);
         self.stats.connections.set(u64::from(self.conns.len()));
         self.stats.time_wait_now.set(u64::from(self.time_waits.len()));
         let neighbors = self.neighbors.counters();
@@ -288,7 +289,7 @@ impl Tcp {
         self.stats.neighbors_evicted.set(neighbors.evicted);
         self.stats.neighbors_refused.set(neighbors.refused);
         self.stats.neighbor_unsolicited.set(neighbors.unsolicited);
-        self.stats.syn_received_now.set(self.syns.iter().map(|log| u64::from(log.len())).sum());
+        self.stats.syn_received_now.set(u64::from(self.syns.len()));
     }
 
     fn reserve<P: PageSource>(&mut self, pages: &mut P) -> Result<(), OutOfMemory> {
@@ -304,9 +305,7 @@ impl Tcp {
             grown = grown.and(self.time_waits.reserve(pages, RESERVE));
         }
         if !self.listeners.is_empty() {
-            for (class, log) in self.syns.iter_mut().enumerate() {
-                grown = grown.and(log.reserve(pages, if class == 0 { RESERVE } else { 64 }));
-            }
+            grown = grown.and(self.syns.reserve(pages));
         }
         grown
     }
@@ -320,7 +319,7 @@ impl Tcp {
             + self.flights.bytes()
             + self.buffers.bytes()
             + self.time_waits.bytes()
-            + self.syns.iter().map(Log::bytes).sum::<u64>()
+            + self.syns.bytes()
     }
 
     /// Gives every page back.
@@ -332,9 +331,7 @@ impl Tcp {
         self.flights.release(pages);
         self.buffers.release(pages);
         self.time_waits.release(pages);
-        for log in &mut self.syns {
-            log.release(pages);
-        }
+        self.syns.release(pages);
     }
 
     /// When there will next be something to do if no segment comes.
@@ -478,9 +475,7 @@ impl Tcp {
         let handle = candidate.handle;
         match candidate.kind {
             Kind::Connection => self.conns.prefetch(handle),
-            Kind::SynReceived => {
-                self.syns[(handle >> SYN_CLASS_SHIFT) as usize].prefetch(handle & ((1 << SYN_CLASS_SHIFT) - 1))
-            }
+            Kind::SynReceived => self.syns.prefetch(handle),
             Kind::TimeWait => self.time_waits.prefetch(handle),
         }
         Some(candidate)
