@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
-use syncline::apps::{ServeApp, Server, payload};
+use syncline::apps::{Delay, ServeApp, Server, payload};
 use syncline::load::{
     Arrivals, Checks, Client, Close, Control, Exchange, FirstCloser, HttpRequest, Load, Phase, Plan, Profile, Response,
 };
@@ -76,6 +76,8 @@ impl Outcome {
 struct Bed {
     link: LinkConfig,
     piggyback: bool,
+    /// How long the server's answers are put off.
+    delay: Option<Delay>,
     /// What happens between two steps.
     meddle: fn(Instant, &Control),
     /// When the generator was through.
@@ -90,6 +92,7 @@ impl Bed {
         Self {
             link: LinkConfig { frames: 65_536, ..LinkConfig::symmetric(path) },
             piggyback: false,
+            delay: None,
             meddle: |_, _| {},
             ended: Instant::ZERO,
             client: None,
@@ -105,7 +108,10 @@ impl Bed {
         let ports: Vec<u16> = (0..apps.len() as u16).map(|index| 100 + index).collect();
         let mut client_config = config("10.0.0.1", &[]);
         client_config.tcp.piggyback = self.piggyback;
-        let server = Server::new(apps, SystemTime::UNIX_EPOCH).unwrap();
+        let mut server = Server::new(apps, SystemTime::UNIX_EPOCH).unwrap();
+        if let Some(delay) = self.delay {
+            server = server.with_delay(delay, 3);
+        }
         let mut a = Host::new(&client_config, &secrets(1), device_a, client, HeapPages::new()).unwrap();
         let mut b = Host::new(&config(SERVER, &ports), &secrets(2), device_b, server, HeapPages::new()).unwrap();
         let mut outcome = Outcome::default();
@@ -205,6 +211,22 @@ fn a_plain_transaction_takes_four_and_three() {
     assert_eq!(bed.segments(), (4 * 5_000, 3 * 5_000));
     assert_eq!(outcome.count(Stage::ScheduleDelay), 0, "a closed loop has no schedule");
     assert_eq!(outcome.open_max, 50);
+}
+
+/// The server's delays are even from 5 to 20 ms: so are the times that are measured.
+#[test]
+fn answers_that_are_put_off_are_measured_as_such() {
+    let delay = Delay { from: Duration::from_millis(5), to: Duration::from_millis(20) };
+    let mut bed = Bed { piggyback: true, delay: Some(delay), ..Bed::new() };
+    let load = Load::Rate { per_second: 5_000.0, in_flight_max: None };
+    let outcome = bed.run(&[RESPOND], Plan { load, count: Some(20_000), ..plan(Profile::Crr) });
+    clean(&outcome, 20_000);
+    let measured = outcome.sustain.stage(Stage::FirstByte).histogram();
+    for (quantile, wanted) in [(0.0, 5_040), (0.25, 8_790), (0.5, 12_540), (0.75, 16_290), (0.99, 19_890)] {
+        let value = measured.value_at_quantile(quantile);
+        assert!(value.abs_diff(wanted) <= wanted / 50 + 10, "{quantile}: {value} us instead of {wanted}");
+    }
+    assert!(measured.max() <= 20_100, "{} us", measured.max());
 }
 
 #[test]

@@ -43,6 +43,15 @@ pub struct BitRate(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
+/// From one length of time to another, or one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanRange {
+    /// The shortest.
+    pub from: Span,
+    /// The longest.
+    pub to: Span,
+}
+
 /// The rate of an open loop: so many a second, or as many as the generator can launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfferedRate {
@@ -189,6 +198,19 @@ impl FromStr for Span {
     }
 }
 
+impl FromStr for SpanRange {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        let range = Self { from: from.parse()?, to: to.parse()? };
+        if range.from > range.to {
+            return Err(ParseError(format!("{text} goes backwards; write for example 1ms-20ms")));
+        }
+        Ok(range)
+    }
+}
+
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.as_f64())
@@ -198,6 +220,13 @@ impl fmt::Display for Rate {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
+    }
+}
+
+/// As its ends, in seconds.
+impl Serialize for SpanRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        [self.from, self.to].serialize(serializer)
     }
 }
 
@@ -255,6 +284,16 @@ mod tests {
             assert_eq!(text.parse(), Ok(Octets(value)), "{text}");
         }
         assert!("1Gb".parse::<Octets>().unwrap_err().to_string().contains("`Gb` is no unit here"));
+    }
+
+    #[test]
+    fn a_range_has_one_end_or_two_in_order() {
+        let ms = |n| Span(Duration::from_millis(n));
+        assert_eq!("5ms".parse(), Ok(SpanRange { from: ms(5), to: ms(5) }));
+        assert_eq!("1ms-0.02s".parse(), Ok(SpanRange { from: ms(1), to: ms(20) }));
+        for text in ["", "-", "1ms-", "-1ms", "2ms-1ms", "1ms-2ms-3ms"] {
+            assert!(text.parse::<SpanRange>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@
 
 mod chargen;
 mod daytime;
+mod delay;
 pub(crate) mod http;
 pub mod payload;
 mod server;
 pub(crate) mod slab;
 
+pub use delay::Delay;
 pub use server::{LISTENERS_MAX, RESPONSE_MAX, ServeApp, ServeError, Server, ServerCounters};

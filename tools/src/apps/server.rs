@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use syncline_engine::app::{App, Conn, ConnId, End};
+use syncline_engine::app::{App, Conn, ConnId, End, Net};
 use syncline_engine::stats::Counter;
 use syncline_engine::time::Instant;
 
 use super::daytime::Daytime;
+use super::delay::{Delay, Delays};
 use super::http::Http;
 use super::{chargen, payload};
 
@@ -108,6 +109,8 @@ pub struct Server {
     apps: Box<[ServeApp]>,
     http: Http,
     daytime: Daytime,
+    /// Answers of `respond` that have to wait.
+    delays: Option<Delays>,
     counters: Arc<ServerCounters>,
 }
 
@@ -133,13 +136,30 @@ impl Server {
             apps: apps.into(),
             http: Http::new(apps, Arc::clone(&counters)),
             daytime: Daytime::new(wall_at_origin),
+            delays: None,
             counters,
         })
+    }
+
+    /// The server with the answers of `respond` put off, by times drawn from `seed`.
+    #[must_use]
+    pub fn with_delay(self, delay: Delay, seed: u64) -> Self {
+        Self { delays: Some(Delays::new(delay, seed)), ..self }
     }
 
     /// The counters, for whoever reports.
     pub fn counters(&self) -> Arc<ServerCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// A request of `respond` has been read.
+    #[inline]
+    fn answer(&mut self, conn: &mut Conn<'_>, response_bytes: u64) {
+        self.counters.requests.increment();
+        match &mut self.delays {
+            None => respond(conn, 0, response_bytes),
+            Some(delays) => Respond::Waiting(delays.put_off(conn.id(), conn.now())).keep(conn),
+        }
     }
 
     #[inline]
@@ -162,8 +182,7 @@ impl App for Server {
                 self.counters.requests.increment();
             }
             ServeApp::Respond { request_bytes: 0, response_bytes } => {
-                self.counters.requests.increment();
-                respond(conn, 0, response_bytes);
+                self.answer(conn, response_bytes);
             }
             ServeApp::Respond { .. } | ServeApp::Echo | ServeApp::Discard | ServeApp::Http { .. } => {}
         }
@@ -184,8 +203,7 @@ impl App for Server {
                     if read < request_bytes {
                         Respond::Reading(read).keep(conn);
                     } else {
-                        self.counters.requests.increment();
-                        respond(conn, 0, response_bytes);
+                        self.answer(conn, response_bytes);
                     }
                 }
                 data.len()
@@ -231,6 +249,23 @@ impl App for Server {
         }
     }
 
+    fn poll(&mut self, net: &mut Net<'_>) {
+        let Some(delays) = &mut self.delays else { return };
+        let now = net.now();
+        while let Some((id, serial)) = delays.pop(now) {
+            let Some(mut conn) = net.conn(id) else { continue };
+            if let ServeApp::Respond { response_bytes, .. } = self.apps[conn.word() as usize & (LISTENERS_MAX - 1)]
+                && Respond::of(&conn) == Respond::Waiting(serial)
+            {
+                respond(&mut conn, 0, response_bytes);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.delays.as_ref().and_then(Delays::next)
+    }
+
     #[inline]
     fn fill(&self, tag: u32, offset: u32, out: &mut [u8]) {
         match tag & tag::SOURCE {
@@ -269,6 +304,8 @@ enum Respond {
     Sending(u64),
     /// Has queued everything.
     Done,
+    /// Has read its request, and this answer is put off.
+    Waiting(u64),
 }
 
 impl Respond {
@@ -278,7 +315,8 @@ impl Respond {
         match state & 3 {
             0 => Self::Reading(state >> 2),
             1 => Self::Sending(state >> 2),
-            _ => Self::Done,
+            2 => Self::Done,
+            _ => Self::Waiting(state >> 2),
         }
     }
 
@@ -290,6 +328,7 @@ impl Respond {
                 Self::Reading(octets) => octets << 2,
                 Self::Sending(chunk) => chunk << 2 | 1,
                 Self::Done => 2,
+                Self::Waiting(serial) => serial << 2 | 3,
             },
         );
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{DeviceArgs, OutputArgs};
 use crate::error::{Error, Result};
 use crate::net::Ports;
-use crate::units::{Count, Octets, Span};
+use crate::units::{Count, Octets, Span, SpanRange};
 
 /// What answers on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -62,6 +62,9 @@ pub struct ServeArgs {
     /// Octets of a response (respond, http)
     #[arg(long, value_name = "N", default_value = "64")]
     pub response_bytes: Octets,
+    /// How long a request waits for its answer: 5ms, or at random within 1ms-20ms (respond)
+    #[arg(long, value_name = "S|S-S")]
+    pub delay: Option<SpanRange>,
     /// When SYNs are answered with cookies
     #[arg(long, value_enum, default_value_t)]
     pub syn_cookies: SynCookieMode,
@@ -110,6 +113,10 @@ impl ServeArgs {
     /// Exit 2.
     pub fn check(&self) -> Result<()> {
         self.device.check()?;
-        self.listeners().map(drop)
+        let listeners = self.listeners()?;
+        if self.delay.is_some() && !listeners.iter().any(|(_, app)| *app == ServerApp::Respond) {
+            return Err(Error::usage("--delay", "no port has the app respond", "use it with --app respond"));
+        }
+        Ok(())
     }
 }

@@ -31,7 +31,7 @@ const SERVER_END: Duration = Duration::from_secs(5);
 pub(super) fn server_plan(config: Config, seed: u64) -> ServerPlan {
     let listener = Listener { first_port: PORT, last_port: PORT, syn_cookies: SynCookies::Auto };
     let respond = ServeApp::Respond { request_bytes: OCTETS, response_bytes: OCTETS };
-    ServerPlan { config: Config { listeners: vec![listener], ..config }, apps: vec![respond], seed }
+    ServerPlan { config: Config { listeners: vec![listener], ..config }, apps: vec![respond], delay: None, seed }
 }
 
 /// A load generator's plan: one request on each connection, as many connections as go through `at_once` at a time.

@@ -9,7 +9,7 @@ use syncline_engine::worker::Worker;
 
 use super::output::Output;
 use super::print;
-use crate::apps::{ServeApp, Server, ServerCounters};
+use crate::apps::{Delay, ServeApp, Server, ServerCounters};
 use crate::cli::ServeArgs;
 use crate::cli::serve::{ServerApp, SynCookieMode};
 use crate::error::{Error, Exit, Result};
@@ -27,6 +27,8 @@ pub(super) struct ServerPlan {
     pub(super) config: Config,
     /// What answers on each listener.
     pub(super) apps: Vec<ServeApp>,
+    /// How long the answers of `respond` are put off.
+    pub(super) delay: Option<Delay>,
     /// Seed of the keys.
     pub(super) seed: u64,
 }
@@ -84,7 +86,8 @@ fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
         ServerApp::Http => ServeApp::Http { response_bytes: args.response_bytes.0 },
     };
     let apps = listeners.into_iter().map(|(_, name)| app(name)).collect();
-    Ok(ServerPlan { config, apps, seed: setup::seed(args.device.seed) })
+    let delay = args.delay.map(|range| Delay { from: range.from.0, to: range.to.0 });
+    Ok(ServerPlan { config, apps, delay, seed: setup::seed(args.device.seed) })
 }
 
 /// Running servers.
@@ -117,7 +120,10 @@ where
         let (mut workers, mut counters) = (Vec::new(), Vec::new());
         for (device, core) in devices.into_iter().zip(cores) {
             let refused = |error: &dyn std::fmt::Display| Error::usage("cannot serve", error, "");
-            let server = Server::new(&plan.apps, clock.wall_at_origin()).map_err(|error| refused(&error))?;
+            let mut server = Server::new(&plan.apps, clock.wall_at_origin()).map_err(|error| refused(&error))?;
+            if let Some(delay) = plan.delay {
+                server = server.with_delay(delay, plan.seed ^ counters.len() as u64);
+            }
             counters.push(server.counters());
             let worker = Worker::new(&plan.config, &secrets, device, server, Pages::new());
             workers.push((worker.map_err(|error| refused(&error))?, *core));
