@@ -188,6 +188,8 @@ pub(crate) mod busy {
     pub(crate) const RESUME: u32 = 1 << 13;
     /// The application aborts: a RST is due.
     pub(crate) const ABORT: u32 = 1 << 14;
+    /// The timeout may yet prove spurious by what is acknowledged next (F-RTO, RFC 5682).
+    pub(crate) const FRTO: u32 = 1 << 15;
     /// The peer's FIN was taken, but the application has unread octets before it.
     pub(crate) const FIN_UNREAD: u32 = 1 << 16;
     /// The handshake's ACK has not gone out yet.
@@ -218,11 +220,14 @@ pub(crate) mod busy {
     pub(crate) const USER_TIMEOUT: u32 = 1 << 29;
     /// Our SYN was sent more than once, so that it gave no measurement (RFC 6298 §5.7).
     pub(crate) const SYN_LOST: u32 = 1 << 30;
+    /// F-RTO sends new data in place of what the timeout gave up, and waits for the next ACK (RFC 5682 §2.1 step 2b).
+    pub(crate) const FRTO_NEW: u32 = 1 << 31;
+    /// All that can still show a recovery to be spurious.
+    pub(crate) const DOUBTS: u32 = UNDO | UNDO_DSACK | FRTO | FRTO_NEW;
     /// What the application has set for this connection: its busy block stays.
     pub(crate) const SETTINGS: u32 = NAGLE_OTHER | CORK | KEEP_ALIVE_OTHER | USER_TIMEOUT;
     /// Flags that an idle connection may lose with its busy block.
-    pub(crate) const FORGETTABLE: u32 =
-        REORDERING | UNDO | UNDO_DSACK | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR | SYN_LOST;
+    pub(crate) const FORGETTABLE: u32 = REORDERING | DOUBTS | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR | SYN_LOST;
 }
 
 /// What a connection needs only while it is busy.
@@ -237,7 +242,7 @@ pub(crate) struct Busy {
     pub(crate) flags: u32,
     /// Recovery phase.
     pub(crate) phase: Phase,
-    /// Retransmissions, probes or SYNs in a row without an answer.
+    /// How often the RTO is doubled (RFC 6298 §5.5), until something is measured again.
     pub(crate) backoff: u8,
     /// Nodes of the flight chain.
     pub(crate) flight_nodes: u16,
@@ -344,6 +349,8 @@ pub(crate) struct Busy {
     pub(crate) reo_persist: u8,
     /// Zero-window probes in a row without an answer.
     pub(crate) probes: u8,
+    /// Timeouts in a row without an ACK of anything new.
+    pub(crate) timeouts: u8,
     /// The reordering window may widen again when this is acknowledged (RACK.dsack_round).
     pub(crate) dsack_round: Seq,
     /// When the oldest octet in flight was first sent, milliseconds: the user timeout's clock.

@@ -31,6 +31,7 @@ mod syn_cookie;
 mod syn_sent;
 mod time_wait;
 mod timeout;
+mod undo;
 
 use core::time::Duration;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -421,6 +421,8 @@ impl Tcp {
             && b.ahead_head == NONE
             && b.unacked_segments == 0
             && b.phase == Phase::Open
+            // a back-off has to outlive the rest (RFC 6298 §5)
+            && b.backoff == 0
             && b.flags & !(busy::FORGETTABLE | busy::SETTINGS) == 0;
         if !quiet {
             return;

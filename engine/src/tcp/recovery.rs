@@ -2,7 +2,7 @@
 //!
 //! Losses are found by RACK (RFC 8985) where the peer sends SACK, by duplicate ACKs (RFC 5681, RFC 6582) where it does
 //! not, and by timeout (RFC 6298). What may be sent during fast recovery follows PRR (RFC 9937). A recovery that
-//! proves spurious is undone (RFC 4015).
+//! proves spurious is undone: [`undo`](super::undo).
 
 use crate::config::TcpConfig;
 use crate::stats::Stats;
@@ -13,6 +13,7 @@ use super::congestion;
 use super::flight::Flights;
 use super::rtt;
 use super::state::State;
+use super::undo::{self, save_for_undo};
 
 /// Duplicate ACKs, or segments selectively acknowledged above a hole, that mean loss (RFC 5681 §3.2, RFC 6675 §2).
 pub(crate) const DUP_THRESH: u16 = 3;
@@ -40,6 +41,8 @@ pub(crate) struct Acked {
     pub(crate) fin: bool,
     /// Round-trip time of the newest segment that was sent once, microseconds.
     pub(crate) rtt_us: Option<u32>,
+    /// Among it, while F-RTO waits for that, is something that was out before the timeout and not sent again.
+    pub(crate) original: bool,
     /// A block below the acknowledgement or inside another: a duplicate arrived (RFC 2883).
     pub(crate) dsack: bool,
     /// ECE was set, on a connection that agreed on ECN (RFC 3168 §6.1.2).
@@ -118,6 +121,9 @@ fn delivered(b: &mut Busy, record: &super::block::Sent, env: &Env<'_>, out: &mut
         //= RFC 9293 MUST-18
         //= RFC 6298 3-MUST-1
         out.rtt_us = Some(rtt);
+        if b.flags & busy::FRTO_NEW != 0 {
+            out.original |= record.end().at_or_before(b.recover);
+        }
     }
     if sent_after(record.sent_us, record.end(), b.rack_sent_us, b.rack_end) || b.rack_rtt == 0 {
         b.rack_sent_us = record.sent_us;
@@ -316,8 +322,8 @@ pub(crate) fn mark_oversized(flights: &mut Flights, b: &mut Busy, limit: u32) {
 /// A window that was shut under what is in flight has opened: the oldest segment goes again without waiting for its timer.
 pub(crate) fn window_opened(flights: &mut Flights, b: &mut Busy) {
     mark_first_lost(flights, b);
-    //= RFC 6298 5-SHOULD-2
-    b.backoff = 0;
+    (b.backoff, b.timeouts) = (0, 0);
+    b.flags &= !(busy::FRTO | busy::FRTO_NEW);
     b.timers &= !1;
 }
 
@@ -361,14 +367,6 @@ fn enter_recovery(c: &Connection, b: &mut Busy, delivered: u32, env: &Env<'_>) {
     env.stats.fast_retransmits.increment();
 }
 
-fn save_for_undo(b: &mut Busy, env: &Env<'_>) {
-    b.flags |= busy::UNDO | busy::UNDO_DSACK;
-    b.undo_resent = 0;
-    b.undo_cwnd = b.cwnd;
-    b.undo_ssthresh = b.ssthresh;
-    b.undo_ts = env.now_ms;
-}
-
 /// Updates the window after an acknowledgement: growth, recovery's progress, its end.
 pub(crate) fn after_ack(
     flights: &mut Flights,
@@ -382,21 +380,18 @@ pub(crate) fn after_ack(
     //= RFC 6298 3-MUST-2
     if let Some(rtt_us) = acked.rtt_us {
         rtt::sample(b, rtt_us);
+        //= RFC 6298 5-SHOULD-2
+        b.backoff = 0;
     }
     if acked.dsack {
         widen_reordering_window(c, b);
-        if b.flags & busy::UNDO_DSACK != 0 && b.undo_resent > 0 {
-            // RFC 3708 §2: every retransmission of a recovery was reported to be a duplicate, so nothing was lost
-            b.undo_resent -= 1;
-            if b.undo_resent == 0 {
-                undo(flights, b, env);
-            }
-        }
+        undo::duplicate_reported(flights, b, env);
     }
+    let probing = b.flags & busy::FRTO != 0 && undo::frto(flights, c, b, acked, env);
     end_probe(c, b, acked, env);
     let (lost_before, delivered) = (b.lost, delivered_by(c, b, acked, mss));
     if acked.octets > 0 {
-        b.backoff = 0;
+        b.timeouts = 0;
         //= RFC 6675 5-MUST-2
         if b.phase != Phase::Open && c.snd_una.at_or_after(b.recover) {
             leave(b, mss);
@@ -429,6 +424,9 @@ pub(crate) fn after_ack(
                 // not by what was selectively acknowledged before: that would be a burst
                 congestion::on_ack(b, mss, acked.octets.min(delivered), limited, env.now_ms, env.config);
             }
+            if probing {
+                b.cwnd = b.pipe + 2 * mss;
+            }
         }
     }
     wait
@@ -456,7 +454,7 @@ fn leave(b: &mut Busy, mss: u32) {
     }
     b.phase = Phase::Open;
     b.dup_acks = 0;
-    b.flags &= !busy::UNDO;
+    b.flags &= !(busy::UNDO | busy::FRTO | busy::FRTO_NEW);
     b.reo_persist = b.reo_persist.saturating_sub(1);
     if b.reo_persist == 0 {
         b.reo_quarters = 1;
@@ -541,6 +539,7 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
     let (again, flight) = (b.phase == Phase::Loss, c.snd_nxt - c.snd_una);
     //= RFC 5681 3.1-MUST-4
     //= RFC 4015 3.2-MUST-1
+    undo::begin_frto(c, b);
     if !again {
         save_for_undo(b, env);
         congestion::on_loss(b, mss, flight, env.config);
@@ -564,6 +563,7 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
     b.cwnd = b.pipe + mss;
     b.dup_acks = 0;
     b.backoff = b.backoff.saturating_add(1);
+    b.timeouts = b.timeouts.saturating_add(1);
     b.flags &= !(busy::PROBE_TIMER | busy::PROBE_OUT | busy::PROBE_RESENT);
     env.stats.retransmission_timeouts.increment();
 }
@@ -580,46 +580,6 @@ fn forget_sacked(flights: &mut Flights, b: &mut Busy) {
         }
         cursor = flights.next(at);
     }
-}
-
-/// The first acknowledgement after a retransmission echoes a timestamp older than it: the original had arrived
-/// (RFC 4015 §3.2, RFC 3522).
-//= RFC 4015 2-MUST-1, 3.2-MAY-1
-pub(crate) fn undo_if_spurious(flights: &mut Flights, b: &mut Busy, echo: u32, env: &Env<'_>) {
-    if b.flags & busy::UNDO == 0 || b.phase == Phase::Open {
-        return;
-    }
-    b.flags &= !busy::UNDO;
-    if (echo.wrapping_sub(b.undo_ts) as i32) >= 0 {
-        return;
-    }
-    undo(flights, b, env);
-}
-
-/// Gives back what a recovery took.
-//= RFC 4015 3.2-MUST-2
-fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
-    b.flags &= !(busy::UNDO | busy::UNDO_DSACK);
-    let mut cursor = flights.front(b);
-    while let Some(at) = cursor {
-        let record = flights.get_mut(at);
-        if record.has(sent::LOST) {
-            record.flags &= !sent::LOST;
-            let len = u32::from(record.len);
-            b.lost -= len;
-            b.pipe += len;
-        }
-        cursor = flights.next(at);
-    }
-    b.phase = Phase::Open;
-    //= RFC 9438 4.9-SHOULD-1
-    b.cwnd = b.cwnd.max(b.undo_cwnd);
-    b.ssthresh = b.undo_ssthresh;
-    b.backoff = 0;
-    if b.flags & busy::REORDERING == 0 && b.sacked > 0 {
-        b.flags |= busy::REORDERING;
-    }
-    env.stats.spurious_recoveries.increment();
 }
 
 #[cfg(test)]

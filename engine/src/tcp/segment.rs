@@ -11,7 +11,7 @@ use super::conn::Conn;
 use super::output::Tx;
 use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
-use super::{FlowId, Lookup, Tcp, remote_of};
+use super::{FlowId, Lookup, Tcp, remote_of, undo};
 
 /// Sizes of packets that links commonly carry, octets (RFC 1191 §7.1).
 //= RFC 1191 5-MAY-1
@@ -330,15 +330,15 @@ impl Tcp {
         if congestion {
             // RFC 4015 §3.4: what ECN confirms is not undone
             //= RFC 4015 3.2-MUST-3
-            b.flags &= !(busy::UNDO | busy::UNDO_DSACK);
+            b.flags &= !busy::DOUBTS;
         }
         if acked.octets > 0
-            && b.flags & busy::UNDO != 0
+            && (b.flags & busy::UNDO != 0 || b.backoff > 0)
             && let Some(ts) = seg.options.timestamps.filter(|_| c.has(flag::TIMESTAMPS))
         {
             let remote = remote_of(&self.remotes, c.remote, c.flags);
             let offset = self.isn_key.timestamp_offset(self.locals.address(c.local), remote);
-            recovery::undo_if_spurious(&mut self.flights, b, ts.echo.wrapping_sub(offset), &env);
+            undo::take_echo(&mut self.flights, b, ts.echo.wrapping_sub(offset), &mut acked, &env);
         }
         let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe_before, &env);
         if acked.fin {

@@ -73,7 +73,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
                 return Turn::Blocked;
             }
         }
-        if self.b.lost > 0 && !self.retransmit() {
+        if self.b.lost > 0 && self.b.flags & busy::FRTO_NEW == 0 && !self.retransmit() {
             return Turn::Blocked;
         }
         if self.b.flags & busy::PROBE_TAIL != 0 && !self.probe_tail() {

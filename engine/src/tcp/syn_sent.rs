@@ -96,7 +96,7 @@ impl Tcp {
         if let Some(rtt_us) = acked.rtt_us {
             rtt::sample(b, rtt_us);
         }
-        (b.phase, b.backoff, b.timers) = (Phase::Open, 0, 0);
+        (b.phase, b.backoff, b.timeouts, b.timers) = (Phase::Open, 0, 0, 0);
         congestion::restart(b, c.payload_max(), 0, &self.config);
         if c.has(flag::SYN_RESENT) {
             // RFC 5681 §3.1: a lost SYN leaves one segment of initial window

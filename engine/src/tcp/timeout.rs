@@ -134,7 +134,7 @@ impl Tcp {
         // A peer that has shut its window under what is in flight, and answers, is not dead either (MUST-37)
         //= RFC 9293 SHLD-17, MUST-35, MUST-37
         let shut = !opening && self.conns[id].send_window() == 0;
-        let unanswered = if shut { b.probes } else { b.backoff };
+        let unanswered = if shut { b.probes } else { b.timeouts };
         if shut && self.ends_if_stalled(app, id, slot) {
             return true;
         }
@@ -146,12 +146,13 @@ impl Tcp {
         }
         if b.flight_head == NONE {
             // our SYN has not even left: no next hop, or no room in the device
-            self.busies[slot].backoff += 1;
+            let b = &mut self.busies[slot];
+            (b.backoff, b.timeouts) = (b.backoff + 1, b.timeouts + 1);
             self.mark_dirty(id);
             return false;
         }
         //= RFC 4821 7.7-SHOULD-1
-        if b.backoff >= BLACK_HOLE_TIMEOUTS && !opening {
+        if b.timeouts >= BLACK_HOLE_TIMEOUTS && !opening {
             // RFC 4821 §7.7: nothing of this size gets through, and nobody says why; small segments are not touched
             let front = self.flights.front(b).map_or(0, |at| u32::from(self.flights.get(at).len));
             if front >= self.conns[id].payload_max() {
@@ -164,7 +165,7 @@ impl Tcp {
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
         //= RFC 9293 SHLD-9, MUST-47
-        if self.busies[slot].backoff == R1 {
+        if self.busies[slot].timeouts == R1 {
             self.report(app, id, Report::Retransmitting);
         }
         false

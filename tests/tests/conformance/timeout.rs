@@ -3,6 +3,48 @@
 use crate::loss::{Alive, flight, newreno, small, small_full, small_sack};
 use crate::prelude::*;
 
+/// Has the engine's echo go out four times; the answer is to the last of them. Then how long text that follows waits to go
+/// again, in ms.
+#[track_caller]
+fn after_three_timeouts(c: &mut Peer) -> u128 {
+    c.data(&[1; 100]);
+    let s = c.expect(1000, "echo", |s| !s.data.is_empty());
+    let mut again = 0;
+    // a probe may come before the timeouts
+    while again < 3 + usize::from(c.sack) {
+        c.expect(10_000, "retransmission", |s| !s.data.is_empty());
+        again += 1;
+    }
+    c.rcv_nxt = s.end();
+    c.ack();
+    c.settle();
+    c.data(&[2; 100]);
+    let s = c.expect(1000, "echo", |s| !s.data.is_empty());
+    let again = c.expect(10_000, "retransmission", |s| !s.data.is_empty());
+    c.rcv_nxt = s.end();
+    c.ack();
+    c.settle();
+    again.at.since(s.at).as_millis()
+}
+
+/// Ten segments in flight, more text queued, and the timeout's retransmission of the first. The last is where all that is
+/// out ends: a tail loss probe may have gone before.
+#[track_caller]
+fn timed_out(bed: &Bed, offer: &Offer) -> (Peer, Vec<Seg>, Seq) {
+    let (mut c, segs) = flight(bed, 10, offer);
+    c.tell(|conn| Services::tell_to_send(conn, 100_000));
+    let mut end = segs[9].end();
+    loop {
+        let s = c.expect(3000, "timeout", |s| !s.data.is_empty());
+        if s.seq == segs[0].seq {
+            break;
+        }
+        end = s.end();
+    }
+    c.drain();
+    (c, segs, end)
+}
+
 checks! {
     /// RFC 6298 §2, §5: the same octets again, each gap about twice the one before, never too soon.
     //= RFC 9293 MUST-18, MUST-19
@@ -29,23 +71,30 @@ checks! {
         }
     }
 
-    /// RFC 6298 §5.3, Karn: after an answer to a retransmission the back-off stays until something new is measured.
+    /// RFC 6298 §5, Karn: after an answer to a retransmission the back-off stays until something new is measured.
     //= RFC 9293 MUST-18
-    //= RFC 6298 3-MUST-1
+    //= RFC 6298 3-MUST-1, 5-SHOULD-2
     fn karn(bed) {
         let mut c = bed.open(ECHO, &Offer::plain());
-        c.data(&[1; 100]);
+        let waited = after_three_timeouts(&mut c);
+        c.need(waited >= 1600, &format!("again after {waited} ms: the back-off is gone, and nothing was measured"));
+        c.data(&[3; 100]);
         let s = c.expect(1000, "echo", |s| !s.data.is_empty());
-        for _ in 0..3 {
-            c.expect(10_000, "retransmission", |s| !s.data.is_empty());
-        }
         c.rcv_nxt = s.end();
         c.ack();
-        c.settle();
-        c.data(&[2; 100]);
+        c.data(&[4; 100]);
         let s = c.expect(1000, "echo", |s| !s.data.is_empty());
         let again = c.expect(10_000, "retransmission", |s| !s.data.is_empty());
-        c.need(again.at.since(s.at).as_millis() >= 150, "not from a retransmitted segment's time");
+        let waited = again.at.since(s.at).as_millis();
+        c.need(waited < 600, &format!("again after {waited} ms: the back-off outlives a measurement"));
+    }
+
+    /// RFC 6298 §3, RFC 7323 §4.1: a timestamp tells which transmission was answered, so that the back-off ends.
+    //= RFC 6298 3-MUST-1, 5-SHOULD-2
+    fn timestamps_end_the_back_off(bed) {
+        let mut c = bed.open(ECHO, &Offer::full());
+        let waited = after_three_timeouts(&mut c);
+        c.need((150..600).contains(&waited), &format!("again after {waited} ms"));
     }
 
     /// RFC 5681 §3.1: after a timeout one segment, until it is acknowledged.
@@ -126,6 +175,71 @@ checks! {
         let after = c.collect(2).iter().filter(|s| s.seq.at_or_after(segs[7].end())).count();
         c.need(after >= 8, &format!("{after} new segments: the window was not restored"));
         c.need(bed.engine(|e| e.stats().spurious_recoveries.get()) > 0, "counted");
+    }
+
+    /// RFC 5682 §2.1, §3.1: without timestamps, what the second ACK is for shows that nothing was lost: the window is
+    /// back, and only the first segment went twice.
+    //= RFC 5682 2-SHOULD-1, 2.1-MUST-1, 2.1-MUST-3, 2.1-MUST-4
+    fn frto_finds_a_spurious_timeout(bed) {
+        for offer in [small(), small_sack()] {
+            let before = bed.engine(|e| e.stats().spurious_recoveries.get());
+            let (mut c, segs, end) = timed_out(bed, &offer);
+            c.rcv_nxt = segs[0].end();
+            c.ack();
+            let new = c.collect(2);
+            c.need(new.len() == 2 && new[0].seq == end, "two new segments, and nothing again");
+            for s in &segs[1..] {
+                c.rcv_nxt = s.end();
+                c.ack();
+            }
+            let after = c.collect(2);
+            c.need(after.iter().all(|s| s.seq.at_or_after(end)), "nothing else went again");
+            c.need(after.len() >= 8, &format!("{} new segments: the window was not restored", after.len()));
+            c.need(bed.engine(|e| e.stats().spurious_recoveries.get()) > before, "counted");
+        }
+    }
+
+    /// RFC 5682 §3.1 step 3: what was sent in place of retransmissions arrives, and nothing of what was out before.
+    //= RFC 5682 2.1-MUST-2, 2.1-MUST-3
+    fn frto_finds_a_real_loss(bed) {
+        for offer in [small(), small_sack()] {
+            let before = bed.engine(|e| e.stats().spurious_recoveries.get());
+            let (mut c, segs, end) = timed_out(bed, &offer);
+            c.rcv_nxt = segs[0].end();
+            c.ack();
+            let new = c.collect(2);
+            c.need(new.len() == 2 && new[0].seq == end, "two new segments");
+            if c.sack {
+                let from = new[0].seq - segs[0].seq;
+                c.sack_at(segs[0].seq, &[(from, from + 536)]);
+            } else {
+                c.ack();
+            }
+            let again = c.collect(2);
+            c.need(again.first().is_some_and(|s| s.seq == segs[1].seq), "the next of those that were lost");
+            c.need(again.len() <= 3, &format!("{} segments at once", again.len()));
+            c.need(bed.engine(|e| e.stats().spurious_recoveries.get()) == before, "undone");
+        }
+    }
+
+    /// RFC 5682 §2.1 step 2: all is acknowledged, or there is nothing new to send: recovery as ever.
+    //= RFC 5682 2.1-MUST-2
+    fn frto_needs_new_text(bed) {
+        for offer in [small(), small_sack()] {
+            let (mut c, segs) = flight(bed, 10, &offer);
+            c.expect(3000, "timeout", |s| s.seq == segs[0].seq);
+            c.drain();
+            c.rcv_nxt = segs[0].end();
+            c.ack();
+            let again = c.collect(2);
+            c.need(again.first().is_some_and(|s| s.seq == segs[1].seq), "the next one again");
+            let (mut c, _, end) = timed_out(bed, &offer);
+            c.rcv_nxt = end;
+            c.ack();
+            let next = c.collect(2).len();
+            c.need(next <= 7, &format!("{next} segments: more than the threshold of 0.7 x 10"));
+        }
+        bed.engine(|e| assert_eq!(e.stats().spurious_recoveries.get(), 0, "undone"));
     }
 
     /// RFC 2883, RFC 3708: a duplicate reported for every retransmission shows that a fast recovery was spurious.
