@@ -10,6 +10,7 @@ pub mod scenario;
 pub mod serve;
 pub mod sim;
 pub mod talk;
+pub mod trace;
 pub mod veth;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use device::DeviceArgs;
 pub use load::LoadArgs;
 pub use serve::ServeArgs;
 pub use sim::SimArgs;
+pub use trace::TraceArgs;
 
 use crate::net::IfName;
 
@@ -59,6 +61,8 @@ pub enum Command {
     Veth(veth::VethArgs),
     /// Tell what this host, and a device of it, can do
     Doctor(DoctorArgs),
+    /// Show each connection of a capture as a ladder, with the states of both ends
+    Trace(TraceArgs),
     /// Read JSON reports
     Report(ReportArgs),
 }

@@ -10,6 +10,7 @@ mod progress;
 mod raw;
 mod serve;
 mod sim;
+mod trace;
 
 use std::fs;
 use std::io;
@@ -38,6 +39,7 @@ pub fn run(command: Command) -> Result<Exit> {
         Command::Serve(args) => serve::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Doctor(args) => run_doctor(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Report(args) => match args.action {
             ReportAction::Render { file } => render(&file),
         },

@@ -23,6 +23,7 @@ pub mod run;
 pub mod setup;
 pub mod signals;
 pub mod target;
+pub mod trace;
 pub mod units;
 
 pub use error::{Error, Exit, Result};
