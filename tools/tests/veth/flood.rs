@@ -42,19 +42,28 @@ fn a_kernel_answers_every_syn_and_the_answers_are_counted() {
 #[test]
 fn an_engine_under_a_flood_counts_its_cookies() {
     let Some(stage) = stage(&BedSpec::default(), &[]) else { return };
-    let words = "--addr 10.9.0.1/24 --gateway 10.9.0.2 --port 80 --app respond --syn-cookies always";
-    let mut server = stage.engine(End::A, "serve", words);
-    server.wait_ready();
-    let words =
-        "--addr 10.9.0.2/24 --target 10.9.0.1:80 --profile syn-flood --spoof 10.128.0.0/9 --rate 20k --count 40k";
-    let done = stage.engine(End::B, "load", words).finish(PATIENCE);
-    assert!(matches!(done.code(), Some(0 | 5)), "{done}");
-    let served = server.interrupt();
-    let sent = served.number("/syn_cookies/sent");
-    assert!((38_000.0..=40_000.0).contains(&sent), "{served}");
-    assert_eq!(served.number("/connections/established"), 0.0, "{served}");
-    let syn_acks = done.number("/syn_flood/syn_acks");
-    assert!(syn_acks <= sent && syn_acks > sent * 0.95, "{done}\n{served}");
+    let words = "--addr 10.9.0.1/24 --addr fd09::1/64 --gateway 10.9.0.2 --gateway fd09::2 --port 80 --app respond \
+                 --syn-cookies always";
+    for (own, target, spoof) in
+        [("10.9.0.2/24", "10.9.0.1:80", "10.128.0.0/9"), ("fd09::2/64", "[fd09::1]:80", "2001:2::/48")]
+    {
+        let mut server = stage.engine(End::A, "serve", words);
+        server.wait_ready();
+        let flood =
+            format!("--addr {own} --target {target} --profile syn-flood --spoof {spoof} --rate 20k --count 40k");
+        let done = stage.engine(End::B, "load", &flood).finish(PATIENCE);
+        assert!(matches!(done.code(), Some(0 | 5)), "{done}");
+        let honest = format!("--addr {own} --target {target} --profile crr --count 1000 --concurrency 50");
+        let honest = stage.engine(End::B, "load", &honest).finish(PATIENCE);
+        assert_eq!(honest.number("/connections/completed"), 1_000.0, "{honest}");
+        let served = server.interrupt();
+        let sent = served.number("/syn_cookies/sent");
+        assert!((39_000.0..=41_000.0).contains(&sent), "{served}");
+        assert_eq!(served.number("/syn_cookies/accepted"), 1_000.0, "{served}");
+        assert_eq!(served.number("/connections/established"), 1_000.0, "{served}");
+        let syn_acks = done.number("/syn_flood/syn_acks");
+        assert!(syn_acks <= sent && syn_acks > (sent - 1_000.0) * 0.95, "{done}\n{served}");
+    }
 }
 
 #[test]
