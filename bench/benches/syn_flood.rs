@@ -134,6 +134,7 @@ impl Flood {
                 mtu: 1_500,
                 frame_bytes_max: 1_522,
                 partial_checksum: false,
+                rss: None,
             },
             syns: Rc::clone(syns),
             next: 0,

@@ -53,13 +53,14 @@ impl Tcp {
 
     /// Hands a frame to the worker that owns its flow. False if that is this one.
     #[inline]
-    pub(crate) fn hand_over(&mut self, hash: u64, frame: &[u8]) -> bool {
+    pub(crate) fn hand_over(&mut self, flow: &FlowKey, hash: u64, frame: &[u8]) -> bool {
         let Some(exchange) = &self.exchange else { return false };
-        if exchange.is_mine(hash) {
+        let owner = exchange.owner(flow, hash);
+        if owner == exchange.index() {
             return false;
         }
         self.stats.wrong_core.increment();
-        if exchange.hand_over(exchange.owner(hash), frame) {
+        if exchange.hand_over(owner, frame) {
             self.stats.handed_over.increment();
         } else {
             self.stats.dropped.count(DropReason::HandoverFull);
@@ -71,14 +72,16 @@ impl Tcp {
     pub(crate) fn tell_others(&mut self, parsed: &Parsed, frame: &[u8]) {
         let Some(exchange) = &self.exchange else { return };
         if matches!(parsed, Parsed::Arp(_) | Parsed::NeighborAdvertisement(_) | Parsed::IcmpError(_)) {
-            exchange.hand_to_all(frame);
+            for _ in 0..exchange.hand_to_all(frame) {
+                self.stats.dropped.count(DropReason::HandoverFull);
+            }
         }
     }
 
     /// Whether this worker owns a flow.
     #[inline]
-    pub(crate) fn owns(&self, hash: u64) -> bool {
-        self.exchange.as_ref().is_none_or(|exchange| exchange.is_mine(hash))
+    pub(crate) fn owns(&self, flow: &FlowKey, hash: u64) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.owner(flow, hash) == exchange.index())
     }
 
     /// A neighbour solicitation for one of our addresses, duplicate address detection included (RFC 4862 §5.4.3).

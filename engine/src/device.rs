@@ -10,6 +10,8 @@ pub mod pcap;
 pub mod ring;
 pub mod toeplitz;
 
+use std::sync::Arc;
+
 /// A frame buffer with one owner, holding an Ethernet frame without its FCS.
 ///
 /// Not `Copy` and not `Clone`: a frame is received, allocated, transmitted or released, each once. Dropping one instead
@@ -45,6 +47,9 @@ pub struct Capabilities {
     /// Whether a received frame may carry just the pseudo-header sum in its TCP checksum field, because its sender
     /// is a kernel on the same machine (veth, tap, virtio). Never true of a physical NIC.
     pub partial_checksum: bool,
+    /// How the device spreads flows over its queues, if it does so by a hash that is known: then worker `n`, on queue
+    /// `n`, owns the flows that arrive there. `None`: nobody knows (veth: the queue of the sender's core).
+    pub rss: Option<Arc<toeplitz::Rss>>,
 }
 
 /// Counters of a device queue, since it was opened.

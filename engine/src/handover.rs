@@ -1,20 +1,37 @@
 //! Frames that arrive on a worker that does not own their flow.
 //!
-//! Where a device spreads flows over its queues in its own way (veth delivers to the queue of the sender's core), a
-//! segment may reach the wrong worker. With several workers each flow has one owner, named by its hash; the others
-//! copy such a frame into a parcel and put it on the owner's bounded queue. What finds no room there is dropped and
-//! counted, as on a full ring. Answers to ARP and neighbour discovery go to everyone: each worker has its own table.
+//! With several workers each flow has one owner. Where the device's hash is known ([`Rss`]) that is the worker on whose
+//! queue the flow arrives, and active opens choose their ports so that the answers arrive at home. Where it is not (veth
+//! delivers to the queue of the sender's core) the owner is named by the flow table's own hash, and a segment may reach
+//! the wrong worker. That one copies the frame into a parcel and puts it on the owner's bounded queue; what finds no room
+//! there is dropped and counted, as on a full ring. Answers to ARP and neighbour discovery go to everyone: each worker
+//! has its own table.
 //!
 //! Parcels are made at the start and go round between the workers; nothing is allocated on the way.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 
-use crossbeam::queue::ArrayQueue;
+use crate::device::toeplitz::Rss;
+use crate::flow::FlowKey;
+use crate::sync::{Arc, ArrayQueue};
 
 /// A frame on its way from one worker to another.
 struct Parcel {
     octets: Box<[u8]>,
     len: usize,
+}
+
+/// Which queues' flows a worker owns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steering {
+    queue: u32,
+    workers: u32,
+}
+
+impl Steering {
+    pub(crate) fn owns(self, queue: u16) -> bool {
+        u32::from(queue) % self.workers == self.queue
+    }
 }
 
 /// One worker's place among several: where its parcels arrive, and where it sends those of others.
@@ -23,11 +40,13 @@ pub struct Exchange {
     inboxes: Vec<Arc<ArrayQueue<Parcel>>>,
     /// Empty parcels, shared by all.
     empties: Arc<ArrayQueue<Parcel>>,
+    rss: Option<Arc<Rss>>,
 }
 
 impl Exchange {
     /// Places for `workers` workers with room for `parcels` frames of up to `frame_bytes` octets on the way to each.
-    pub fn among(workers: usize, parcels: usize, frame_bytes: usize) -> Vec<Self> {
+    /// Worker `n` is on queue `n` of a device that spreads flows by `rss`, if that is known.
+    pub fn among(workers: usize, parcels: usize, frame_bytes: usize, rss: Option<&Arc<Rss>>) -> Vec<Self> {
         let inboxes: Vec<_> = (0..workers).map(|_| Arc::new(ArrayQueue::new(parcels.max(1)))).collect();
         let empties = Arc::new(ArrayQueue::new((workers * parcels).max(1)));
         for _ in 0..workers * parcels {
@@ -36,21 +55,40 @@ impl Exchange {
             let _ = empties.push(parcel);
         }
         (0..workers)
-            .map(|index| Self { index: index as u32, inboxes: inboxes.clone(), empties: Arc::clone(&empties) })
+            .map(|index| Self {
+                index: index as u32,
+                inboxes: inboxes.clone(),
+                empties: Arc::clone(&empties),
+                rss: rss.cloned(),
+            })
             .collect()
     }
 
-    /// The worker that owns a flow, by the hash that all workers compute alike.
+    /// The worker that owns a flow: all workers say the same. `hash` is the flow's in the table.
     #[inline]
-    pub(crate) fn owner(&self, hash: u64) -> u32 {
-        // A multiplication spreads the high half over the workers; the table uses other bits of the same hash
-        ((u64::from(hash as u32) * self.inboxes.len() as u64) >> 32) as u32
+    pub(crate) fn owner(&self, flow: &FlowKey, hash: u64) -> u32 {
+        let workers = self.inboxes.len() as u32;
+        match &self.rss {
+            // Of a queue that no worker is on nothing arrives; someone has to own its flows all the same.
+            Some(rss) => {
+                let local = SocketAddr::new(flow.local, flow.local_port);
+                u32::from(rss.queue_of_flow(local, SocketAddr::new(flow.remote, flow.remote_port))) % workers
+            }
+            // A multiplication spreads the high half over the workers; the table uses other bits of the same hash
+            None => ((u64::from(hash as u32) * u64::from(workers)) >> 32) as u32,
+        }
     }
 
-    /// Whether this worker owns a flow.
+    /// Number of this worker.
     #[inline]
-    pub(crate) fn is_mine(&self, hash: u64) -> bool {
-        self.owner(hash) == self.index
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// How the device spreads flows, and the queues whose flows are this worker's: every so many from its own on.
+    pub(crate) fn steering(&self) -> Option<(&Arc<Rss>, Steering)> {
+        let steering = Steering { queue: self.index, workers: self.inboxes.len() as u32 };
+        self.rss.as_ref().map(|rss| (rss, steering))
     }
 
     /// Hands a frame to `worker`. False if it has no room: the frame is lost.
@@ -73,11 +111,10 @@ impl Exchange {
         }
     }
 
-    /// Hands a copy of a frame to every other worker.
-    pub(crate) fn hand_to_all(&self, frame: &[u8]) {
-        for worker in (0..self.inboxes.len() as u32).filter(|&worker| worker != self.index) {
-            self.hand_over(worker, frame);
-        }
+    /// Hands a copy of a frame to every other worker. Returns how many had no room for it.
+    pub(crate) fn hand_to_all(&self, frame: &[u8]) -> usize {
+        let others = (0..self.inboxes.len() as u32).filter(|&worker| worker != self.index);
+        others.filter(|&worker| !self.hand_over(worker, frame)).count()
     }
 
     /// The next frame that was handed to this worker, copied into `frame`. Its length, or `None` if there is none.
@@ -96,7 +133,7 @@ mod tests {
 
     #[test]
     fn parcels_arrive_whole_and_go_round() {
-        let places = Exchange::among(3, 4, 64);
+        let places = Exchange::among(3, 4, 64, None);
         for round in 0..100u8 {
             assert!(places[0].hand_over(2, &[round; 60]));
             let mut frame = [0; 64];
@@ -108,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_full_inbox_refuses_and_loses_no_parcel() {
-        let places = Exchange::among(2, 4, 64);
+        let places = Exchange::among(2, 4, 64, None);
         let accepted = (0..10).filter(|_| places[0].hand_over(1, &[1; 10])).count();
         assert_eq!(accepted, 4);
         assert!(!places[0].hand_over(0, &[1; 65]), "too long");
@@ -119,14 +156,22 @@ mod tests {
 
     #[test]
     fn every_flow_has_one_owner_and_each_worker_its_share() {
-        let places = Exchange::among(3, 1, 64);
-        let mut share = [0; 3];
-        for n in 0..3000u64 {
-            let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n << 7;
-            let owners: Vec<_> = (0..3).filter(|&worker| places[worker].is_mine(hash)).collect();
-            assert_eq!(owners, [places[0].owner(hash) as usize]);
-            share[owners[0]] += 1;
+        for rss in [None, Some(Arc::new(Rss::new(3)))] {
+            let places = Exchange::among(3, 1, 64, rss.as_ref());
+            let mut share = [0; 3];
+            for n in 0..3000u64 {
+                let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n << 7;
+                let flow = FlowKey {
+                    local: [10, 0, 0, 1].into(),
+                    remote: [10, 9, (n >> 8) as u8, n as u8].into(),
+                    local_port: 80,
+                    remote_port: 1024 + n as u16,
+                };
+                let owner = places[0].owner(&flow, hash);
+                assert!(places.iter().all(|place| place.owner(&flow, hash) == owner));
+                share[owner as usize] += 1;
+            }
+            assert!(share.iter().all(|&n| (800..1200).contains(&n)), "{share:?}");
         }
-        assert!(share.iter().all(|&n| (800..1200).contains(&n)), "{share:?}");
     }
 }

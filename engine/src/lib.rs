@@ -18,6 +18,7 @@ pub mod page;
 pub mod prefetch;
 pub mod schedule;
 pub mod stats;
+mod sync;
 pub mod tcp;
 pub mod time;
 pub mod timer_wheel;

@@ -3,8 +3,7 @@
 //! Each counter is a relaxed atomic that only its worker writes, so an increment is a plain load, add and store.
 //! The whole set lies in cache lines of its own; readers on other cores never make the writer wait.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
+use crate::sync::{AtomicU64, Ordering};
 use crate::wire::DropReason;
 
 /// A count that one thread writes and any thread reads.
@@ -206,7 +205,7 @@ pub struct Drops([Counter; DropReason::COUNT]);
 
 impl Default for Drops {
     fn default() -> Self {
-        Self([const { Counter(AtomicU64::new(0)) }; DropReason::COUNT])
+        Self(core::array::from_fn(|_| Counter::default()))
     }
 }
 

@@ -123,9 +123,10 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     }
 
     /// Makes this worker one of several that share the device's flows: each flow has one owner among them, and what
-    /// arrives elsewhere is handed over. All of them must have been built with the same secrets.
+    /// arrives elsewhere is handed over. All of them must have been built with the same secrets. To be called before any
+    /// connection is there.
     pub fn join(&mut self, exchange: Exchange) {
-        self.tcp.exchange = Some(exchange);
+        self.tcp.join(exchange);
     }
 
     /// One pass of the loop. The clock is read once, after the burst has been received.
@@ -181,8 +182,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             self.parsed.push(parse(bytes, &self.rules));
             let lookup = match self.parsed.last() {
                 Some(Ok(Parsed::Tcp(segment))) => {
-                    let hash = self.tcp.hash_key(&segment.flow_key());
-                    if self.tcp.hand_over(hash, bytes) {
+                    let flow = segment.flow_key();
+                    let hash = self.tcp.hash_key(&flow);
+                    if self.tcp.hand_over(&flow, hash, bytes) {
                         None
                     } else {
                         self.tcp.table.prefetch(hash);

@@ -51,7 +51,7 @@ impl Handmoved {
     pub fn new(last_octet: u8, port: Rc<RefCell<Port>>) -> Self {
         let mac = [2, 0, 0, 0, 0, last_octet];
         let capabilities =
-            Capabilities { mac, mtu: 1500, frame_bytes_max: FRAME_BYTES as u16, partial_checksum: false };
+            Capabilities { mac, mtu: 1500, frame_bytes_max: FRAME_BYTES as u16, partial_checksum: false, rss: None };
         Self { capabilities, port }
     }
 }

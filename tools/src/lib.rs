@@ -22,6 +22,7 @@ pub mod report;
 pub mod run;
 pub mod setup;
 pub mod signals;
+mod sync;
 pub mod target;
 pub mod trace;
 pub mod units;

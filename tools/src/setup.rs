@@ -242,8 +242,9 @@ pub fn join<D: Device, A: App, T>(workers: &mut [(Worker<D, A, Pages>, T)]) {
     if workers.len() < 2 {
         return;
     }
-    let frame_bytes = usize::from(workers[0].0.device().capabilities().frame_bytes_max);
-    let places = Exchange::among(workers.len(), PARCELS, frame_bytes);
+    let capabilities = workers[0].0.device().capabilities();
+    let frame_bytes = usize::from(capabilities.frame_bytes_max);
+    let places = Exchange::among(workers.len(), PARCELS, frame_bytes, capabilities.rss.as_ref());
     for ((worker, _), place) in workers.iter_mut().zip(places) {
         worker.join(place);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aya::programs::XdpMode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use syncline_engine::device::Capabilities;
+use syncline_engine::device::toeplitz::Rss;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{Socket, Umem};
 
@@ -66,6 +67,7 @@ pub struct Interface {
     chunk_bytes: u32,
     locks: Vec<Option<QueueLock>>,
     zerocopy: Option<bool>,
+    rss: Option<Arc<Rss>>,
 }
 
 impl Interface {
@@ -108,7 +110,10 @@ impl Interface {
             locks.push(Some(lock(namespace, &link, queue)?));
         }
         let (program, mode) = attach(&options, &config, &link, &driver)?;
-        Ok(Self { program: Arc::new(program), options, link, driver, mode, chunk_bytes, locks, zerocopy: None })
+        // Once the program is there: attaching may make a driver set up its queues anew.
+        let rss = if options.queues > 1 { query.rss(&link.name).map(Arc::new) } else { None };
+        let program = Arc::new(program);
+        Ok(Self { program, options, link, driver, mode, chunk_bytes, locks, zerocopy: None, rss })
     }
 
     /// Binds queue `queue` and sends its share of the engine's traffic to it. Each queue once, from a thread in the
@@ -214,6 +219,7 @@ impl Interface {
             mtu: u16::try_from(self.link.mtu).unwrap_or(u16::MAX),
             frame_bytes_max: (self.chunk_bytes - KERNEL_HEADROOM) as u16,
             partial_checksum: PARTIAL_CHECKSUM_DRIVERS.contains(&self.driver.as_str()),
+            rss: self.rss.clone(),
         }
     }
 

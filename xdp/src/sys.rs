@@ -5,12 +5,22 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::net::{AddressFamily, SocketType, socket};
+use syncline_engine::device::toeplitz::{KEY_BYTES, Rss, TABLE_ENTRIES_MAX};
 
 const SIOCETHTOOL: c_ulong = 0x8946;
 const SIOCGIFNAME: c_ulong = 0x8910;
 const SIOCGIFFLAGS: c_ulong = 0x8913;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GRXFH: u32 = 0x29;
+const ETHTOOL_GRSSH: u32 = 0x46;
+/// Flow types of `ETHTOOL_GRXFH`.
+const TCP_V4_FLOW: u32 = 0x01;
+const TCP_V6_FLOW: u32 = 0x05;
+/// What of a TCP segment is hashed: both addresses, and both halves of the ports.
+const RXH_FOUR_TUPLE: u64 = 0xf0;
+/// `hfunc` of `ETHTOOL_GRSSH`.
+const ETH_RSS_HASH_TOP: u8 = 1;
 
 /// Linux 6.17's `setsockopt` for the frames one `sendto` may send; not in the C library's headers yet.
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
@@ -61,6 +71,69 @@ struct Channels {
     combined: u32,
 }
 
+/// `struct ethtool_rxnfc` up to what `ETHTOOL_GRXFH` writes; the rest is room.
+#[repr(C)]
+struct HashedFields {
+    command: u32,
+    flow_type: u32,
+    fields: u64,
+    rest: [u64; 22],
+}
+
+const _: () = assert!(size_of::<HashedFields>() == 192);
+
+/// Room for what `ETHTOOL_GRSSH` writes behind its header: the table's entries, 4 octets each, then the key.
+const RSS_WORDS: usize = TABLE_ENTRIES_MAX + 64;
+
+/// `struct ethtool_rxfh` and room for what follows it.
+#[repr(C)]
+struct ReceiveHash {
+    command: u32,
+    context: u32,
+    table_len: u32,
+    key_bytes: u32,
+    function: u8,
+    /// Whether the input is made symmetric before it is hashed (Linux 6.8), and a reserved half.
+    transform: u8,
+    reserved: [u8; 6],
+    config: [u32; RSS_WORDS],
+}
+
+const _: () = assert!(size_of::<ReceiveHash>() == 24 + 4 * RSS_WORDS);
+
+impl ReceiveHash {
+    /// The question, with room for so many entries and octets of key.
+    fn ask(table_len: u32, key_bytes: u32) -> Box<Self> {
+        Box::new(Self {
+            command: ETHTOOL_GRSSH,
+            context: 0,
+            table_len,
+            key_bytes,
+            function: 0,
+            transform: 0,
+            reserved: [0; 6],
+            config: [0; RSS_WORDS],
+        })
+    }
+
+    /// Whether table and key are there in sizes that there is room for.
+    fn fits(&self) -> bool {
+        let words = u64::from(self.table_len) + u64::from(self.key_bytes).div_ceil(4);
+        self.table_len > 0 && self.key_bytes as usize >= KEY_BYTES && words <= RSS_WORDS as u64
+    }
+
+    /// Key and table, if flows are hashed in a way that the engine can foresee.
+    fn rss(&self) -> Option<Rss> {
+        if !self.fits() || self.function != ETH_RSS_HASH_TOP || self.transform != 0 {
+            return None;
+        }
+        let (table, rest) = self.config.split_at(self.table_len as usize);
+        let table: Vec<_> = table.iter().map(|&queue| u16::try_from(queue)).collect::<Result<_, _>>().ok()?;
+        let key: Vec<_> = rest.iter().flat_map(|word| word.to_ne_bytes()).take(KEY_BYTES).collect();
+        Rss::with(key.try_into().ok()?, &table)
+    }
+}
+
 /// How many queues a device receives on, and what ethtool calls them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReceiveQueues {
@@ -102,6 +175,25 @@ impl InterfaceQuery {
         self.ethtool(name, &mut channels)?;
         let ethtool_name = if channels.combined > 0 { "combined" } else { "rx" };
         Ok(ReceiveQueues { count: channels.combined + channels.rx, ethtool_name })
+    }
+
+    /// How the device spreads TCP flows over its queues; `None` if it does not say, or not by the Toeplitz hash of the
+    /// four-tuple.
+    pub(crate) fn rss(&self, name: &str) -> Option<Rss> {
+        // First the sizes only; then, with these, all of it.
+        let mut sizes = ReceiveHash::ask(0, 0);
+        self.ethtool(name, &mut *sizes).ok()?;
+        if !sizes.fits() {
+            return None;
+        }
+        let mut answer = ReceiveHash::ask(sizes.table_len, sizes.key_bytes);
+        self.ethtool(name, &mut *answer).ok()?;
+        let four_tuple = |flow_type| {
+            let mut asked = HashedFields { command: ETHTOOL_GRXFH, flow_type, fields: 0, rest: [0; 22] };
+            // A driver that does not tell hashes what is usual.
+            self.ethtool(name, &mut asked).is_err() || asked.fields & RXH_FOUR_TUPLE == RXH_FOUR_TUPLE
+        };
+        (four_tuple(TCP_V4_FLOW) && four_tuple(TCP_V6_FLOW)).then(|| answer.rss()).flatten()
     }
 
     /// `T` begins with an ethtool command and is what that command writes.
@@ -176,5 +268,38 @@ mod tests {
         let query = InterfaceQuery::open().unwrap();
         assert!(query.is_up(1).is_ok());
         assert_eq!(query.is_up(0x7fff_ffff).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    }
+
+    fn answer(table: &[u32], key: &[u8], function: u8, transform: u8) -> Box<ReceiveHash> {
+        let mut answer = ReceiveHash::ask(table.len() as u32, key.len() as u32);
+        (answer.function, answer.transform) = (function, transform);
+        answer.config[..table.len()].copy_from_slice(table);
+        for (word, octets) in answer.config[table.len()..].iter_mut().zip(key.chunks(4)) {
+            *word = u32::from_ne_bytes(octets.try_into().unwrap());
+        }
+        answer
+    }
+
+    #[test]
+    fn a_card_that_hashes_as_expected_is_understood_and_any_other_is_not() {
+        // Some cards have keys of 52 octets; the first 40 serve TCP.
+        let key: Vec<u8> = (1..=52).collect();
+        let table: Vec<u32> = (0..512).map(|entry| entry % 6).collect();
+        let rss = answer(&table, &key, ETH_RSS_HASH_TOP, 0).rss().unwrap();
+        assert_eq!(rss.key()[..], key[..KEY_BYTES]);
+        assert_eq!((rss.table().len(), rss.table()[511]), (512, 1));
+        assert_eq!(answer(&table, &key, 2, 0).rss(), None, "another function");
+        assert_eq!(answer(&table, &key, ETH_RSS_HASH_TOP, 1).rss(), None, "a symmetric hash");
+        assert_eq!(answer(&table[..96], &key, ETH_RSS_HASH_TOP, 0).rss(), None, "no power of two");
+        assert_eq!(answer(&table, &key[..16], ETH_RSS_HASH_TOP, 0).rss(), None, "a short key");
+        assert_eq!(answer(&[1 << 20], &key, ETH_RSS_HASH_TOP, 0).rss(), None, "no queue's number");
+        let mut huge = ReceiveHash::ask(u32::MAX, u32::MAX);
+        huge.function = ETH_RSS_HASH_TOP;
+        assert_eq!(huge.rss(), None);
+    }
+
+    #[test]
+    fn the_loopback_device_does_not_hash() {
+        assert_eq!(InterfaceQuery::open().unwrap().rss("lo"), None);
     }
 }

@@ -12,6 +12,7 @@ use core::cell::{RefCell, RefMut};
 use core::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Octets of an Ethernet header with two VLAN tags.
 const HEADER_BYTES: u16 = 22;
@@ -151,7 +152,7 @@ impl Eq for InFlight {}
 /// The receiving side of an end, and the path that leads to it.
 struct Receiver {
     path: Path,
-    rss: Rss,
+    rss: Arc<Rss>,
     queues: Vec<BinaryHeap<InFlight>>,
 }
 
@@ -255,10 +256,10 @@ impl Link {
         let capacity = usize::from(mtu.saturating_add(HEADER_BYTES));
         let frame = || LinkFrame { octets: vec![0; capacity].into_boxed_slice(), len: 0 };
         let receiver = |path, rss: Rss, direction| {
-            let queues = 1 + usize::from(rss.table.iter().copied().max().unwrap_or(0));
+            let queues = 1 + usize::from(rss.table().iter().copied().max().unwrap_or(0));
             Receiver {
                 path: Path::new(path, seed, direction),
-                rss,
+                rss: Arc::new(rss),
                 queues: (0..queues).map(|_| BinaryHeap::with_capacity(frames)).collect(),
             }
         };
@@ -277,6 +278,11 @@ impl Link {
     /// each other's frames.
     pub fn device(&self, end: End, queue: usize) -> LinkDevice {
         let mtu = self.0.borrow().mtu;
+        let rss = {
+            let mut shared = self.shared();
+            let receiver = shared.receiver(end);
+            (receiver.queues.len() > 1).then(|| Arc::clone(&receiver.rss))
+        };
         LinkDevice {
             shared: Rc::clone(&self.0),
             end,
@@ -286,6 +292,7 @@ impl Link {
                 mtu,
                 frame_bytes_max: mtu.saturating_add(HEADER_BYTES),
                 partial_checksum: false,
+                rss,
             },
             counters: DeviceCounters::default(),
         }

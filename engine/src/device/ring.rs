@@ -12,9 +12,8 @@
 //! Frames and crates are made at the start and only ever move: through a queue, into a pool, to the engine and back.
 
 use super::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
-use crossbeam::queue::ArrayQueue;
+use crate::sync::{Arc, ArrayQueue};
 use crossbeam::utils::CachePadded;
-use std::sync::Arc;
 
 /// Most frames handed over in one step.
 pub const BURST_FRAMES: usize = 64;
@@ -145,6 +144,7 @@ pub fn pair(frames: usize, frame_bytes: u16) -> Result<(RingDevice, RingDevice),
                 mtu: frame_bytes - HEADER_BYTES,
                 frame_bytes_max: frame_bytes,
                 partial_checksum: false,
+                rss: None,
             },
             counters: DeviceCounters::default(),
             out: Arc::clone(out),

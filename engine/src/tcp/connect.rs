@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::app::{ConnId, ConnectError};
 use crate::config::Listener;
 use crate::flow::Kind;
+use crate::handover::Exchange;
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
 use crate::time::Instant;
@@ -217,15 +218,23 @@ impl Tcp {
         one_host && remote.port() != 0 && !self.locals.is_broadcast(remote.ip())
     }
 
+    /// Takes this worker's place among several. Where the device's hash is known, ports are chosen by it from now on.
+    pub(crate) fn join(&mut self, exchange: Exchange) {
+        if let Some((rss, steering)) = exchange.steering() {
+            self.ports.steer(rss, steering);
+        }
+        self.exchange = Some(exchange);
+    }
+
     /// A free pair of local address and port, and the flow's hash.
     #[inline]
     //= RFC 9293 MUST-44
     fn pick_port(&mut self, local: Option<u16>, remote: SocketAddr) -> Option<(u16, u16, u64)> {
         let walk = self.ports.walk(&self.locals, local, remote);
         for step in 0..walk.tries() {
-            let (local, local_port, hash) = self.pair_at(&walk, remote, step)?;
+            let Some((local, local_port, hash)) = self.pair_at(&walk, remote, step) else { continue };
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
-            if self.owns(hash) && self.find(hash, &flow).is_none() {
+            if self.owns(&self.flow_key(&flow), hash) && self.find(hash, &flow).is_none() {
                 self.ports.advance(&walk, step + 1);
                 // Opens come in rows, and nothing has asked for the next one's place in the index yet.
                 if let Some((_, _, ahead)) = self.pair_at(&walk, remote, step + PORTS_AHEAD) {

@@ -360,12 +360,18 @@ impl Tcp {
     /// Hash of a flow in the table.
     #[inline]
     pub(crate) fn hash(&self, id: &FlowId) -> u64 {
-        self.hash_key.hash(&FlowKey {
+        self.hash_key.hash(&self.flow_key(id))
+    }
+
+    /// A flow's addresses and ports.
+    #[inline]
+    pub(crate) fn flow_key(&self, id: &FlowId) -> FlowKey {
+        FlowKey {
             local: self.locals.address(id.local),
             remote: id.remote,
             local_port: id.local_port,
             remote_port: id.remote_port,
-        })
+        }
     }
 
     /// The listener of a port.

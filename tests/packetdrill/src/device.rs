@@ -61,7 +61,8 @@ pub(crate) struct Tap {
 impl Tap {
     /// A device for packets of up to `mtu` octets.
     pub(crate) fn new(mtu: u16, clock: Wall) -> Self {
-        let capabilities = Capabilities { mac: OURS, mtu, frame_bytes_max: u16::MAX, partial_checksum: false };
+        let capabilities =
+            Capabilities { mac: OURS, mtu, frame_bytes_max: u16::MAX, partial_checksum: false, rss: None };
         let counters = DeviceCounters::default();
         Self { capabilities, clock, arrived: VecDeque::new(), sent: VecDeque::new(), counters }
     }

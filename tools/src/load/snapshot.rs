@@ -1,15 +1,13 @@
 //! What leaves a worker while it runs: a snapshot a second, by exchange of full boxes for empty ones.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use core::time::Duration;
-use crossbeam::queue::ArrayQueue;
 use syncline_engine::stats::Stats;
 use syncline_engine::time::Instant;
 
 use crate::measure::{Measures, Tally};
+use crate::sync::{Arc, ArrayQueue, AtomicBool, AtomicU32, AtomicU64, OnceLock, Ordering};
 
 /// Snapshots that are under way at most: one being filled, the others with the reader.
 const BOXES: usize = 4;
