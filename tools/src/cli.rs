@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod device;
 pub mod load;
+pub mod report;
 pub mod scenario;
 pub mod serve;
 pub mod sim;
@@ -13,17 +14,19 @@ pub mod talk;
 pub mod trace;
 pub mod veth;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, DemoArgs};
 pub use device::DeviceArgs;
 pub use load::LoadArgs;
+pub use report::ReportArgs;
 pub use serve::ServeArgs;
 pub use sim::SimArgs;
 pub use trace::TraceArgs;
 
+use self::report::Format;
 use crate::net::IfName;
 
 /// A kernel-bypass TCP engine and the load tester on it.
@@ -63,7 +66,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show each connection of a capture as a ladder, with the states of both ends
     Trace(TraceArgs),
-    /// Read JSON reports
+    /// Read JSON reports: show them, add them up
     Report(ReportArgs),
 }
 
@@ -75,6 +78,9 @@ pub struct OutputArgs {
     /// Nothing else goes to stdout then.
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
+    /// Other forms of the report.
+    #[command(flatten)]
+    pub export: ExportArgs,
     /// Print a line a second to stderr even if it is no terminal
     #[arg(long, help_heading = "Results", hide_short_help = true)]
     pub progress: bool,
@@ -84,6 +90,18 @@ impl OutputArgs {
     /// Whether stdout belongs to the JSON report.
     pub fn json_on_stdout(&self) -> bool {
         self.json.as_deref().is_some_and(|path| path.as_os_str() == "-")
+    }
+}
+
+/// Forms of a report beside text and JSON, each in a file.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Results")]
+pub struct ExportArgs {}
+
+impl ExportArgs {
+    /// The files asked for: flag, form and path.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, Format, &Path)> {
+        [].into_iter()
     }
 }
 
@@ -99,25 +117,6 @@ pub struct DoctorArgs {
     /// Write the findings as JSON there; `-` is stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-}
-
-/// `syncline report`.
-#[derive(Debug, Args)]
-pub struct ReportArgs {
-    /// What to do with them.
-    #[command(subcommand)]
-    pub action: ReportAction,
-}
-
-/// What can be done with reports.
-#[derive(Debug, Subcommand)]
-pub enum ReportAction {
-    /// Print a JSON report as text; exits as the run did
-    Render {
-        /// The report; `-` is stdin
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
 }
 
 #[cfg(test)]

@@ -8,21 +8,20 @@ mod output;
 mod pair;
 mod progress;
 mod raw;
+mod report;
 mod serve;
 mod sim;
 mod trace;
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use crate::bed;
 use crate::cli::veth::VethAction;
-use crate::cli::{Command, DoctorArgs, ReportAction};
+use crate::cli::{Command, DoctorArgs};
 use crate::doctor;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::netns;
-use crate::report::{self, Report};
 
 pub use output::{print, write_json};
 
@@ -40,9 +39,7 @@ pub fn run(command: Command) -> Result<Exit> {
         Command::Sim(args) => sim::run(&args),
         Command::Doctor(args) => run_doctor(&args),
         Command::Trace(args) => trace::run(&args),
-        Command::Report(args) => match args.action {
-            ReportAction::Render { file } => render(&file),
-        },
+        Command::Report(args) => report::run(&args.action),
     }
 }
 
@@ -80,18 +77,4 @@ fn run_doctor(args: &DoctorArgs) -> Result<Exit> {
         print(&findings.render())?;
     }
     Ok(findings.exit())
-}
-
-fn render(file: &Path) -> Result<Exit> {
-    let what = || format!("cannot read the report {}", file.display());
-    let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
-    let text = text.map_err(|error| Error::usage(what(), error, "give a file that --json wrote"))?;
-    let report: Report =
-        serde_json::from_str(&text).map_err(|error| Error::usage(what(), error, "give a file that --json wrote"))?;
-    if report.schema != report::SCHEMA {
-        let why = format!("its schema is `{}`", report.schema);
-        return Err(Error::usage(what(), why, format!("this version reads {}", report::SCHEMA)));
-    }
-    print(&report::text::render(&report))?;
-    Ok(report.exit())
 }

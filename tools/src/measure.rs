@@ -190,6 +190,12 @@ impl Latency {
         self.0.add(&other.0).expect("every latency histogram has the same bounds");
     }
 
+    /// Adds the counts of a histogram that came from elsewhere. False if it has times beyond the bounds: then some of
+    /// it may be added.
+    pub fn add_histogram(&mut self, other: &Histogram<u64>) -> bool {
+        self.0.add(other).is_ok()
+    }
+
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         if !self.0.is_empty() {

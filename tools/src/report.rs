@@ -1,9 +1,15 @@
 //! Reports: the JSON form, its figures, conditions on them, what they are worth, and their reading by people.
 
 pub mod blocks;
+pub mod combine;
 pub mod criteria;
+pub mod diff;
 pub mod latency;
+pub mod merge;
 pub mod model;
+pub mod series;
+pub mod settings;
+pub mod stats;
 pub mod text;
 pub mod threshold;
 pub mod verdict;

@@ -63,6 +63,8 @@ fn ring(args: &RingArgs) -> Result<Exit> {
     privilege::give_up()?;
     let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, progress)?;
     report.host = setup::host_facts(None, "ring", &[cores[1]]);
+    let profile = if args.profile == RingProfile::Connect { "connect" } else { "crr" };
+    report.config = pair::settings(profile, args.concurrency, args.duration.0, args.piggyback);
     output.publish(&report)
 }
 

@@ -62,6 +62,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<Exit> {
     drop(bed);
     let mut report = report?;
     report.host = setup::host_facts(Some(&load_end), load_end.name(), &[cores[1]]);
+    report.config = pair::settings("crr", AT_ONCE, args.seconds.0, false);
     output.publish(&report)
 }
 

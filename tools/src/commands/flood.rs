@@ -21,6 +21,7 @@ use crate::flood::{Answers, Flooder, Order, Sources, Template, guard};
 use crate::net::Cidr;
 use crate::report::blocks::{Detail, Levels, Span, Traffic, ratio};
 use crate::report::model::{Blocks, Connections, IntervalReport, Latencies, PhaseReport, Report, SynFlood};
+use crate::report::series::Series;
 use crate::report::verdict::{self, Context};
 use crate::run::collect::{Mark, worker_report};
 use crate::run::drive::check_cores;
@@ -175,7 +176,7 @@ impl Flood<'_> {
 
     fn report(&self, log: Log, started_at: SystemTime) -> Report {
         let mut report = Report::new("load");
-        report.started_at = Some(humantime::format_rfc3339_seconds(started_at).to_string());
+        report.started_at = Some(humantime::format_rfc3339_millis(started_at).to_string());
         report.seed = Some(self.seed);
         let span = log.span();
         let sum = |count: fn(&Answers) -> &Counter| log.workers.iter().map(|worker| count(&worker.answers).get()).sum();
@@ -203,7 +204,7 @@ impl Flood<'_> {
             sustain_seconds: seconds,
             ..Context::default()
         };
-        report.intervals = log.intervals;
+        report.intervals = log.series.finish();
         verdict::judge_flood(&mut report, &self.args.threshold, &context);
         report
     }
@@ -236,7 +237,7 @@ struct Log {
     first: Vec<Mark>,
     last: Vec<Mark>,
     last_at: Duration,
-    intervals: Vec<IntervalReport>,
+    series: Series,
     /// Frames sent before the start, to find the next hops.
     asking: Traffic,
 }
@@ -248,7 +249,7 @@ impl Log {
             Traffic { tx_frames: asking.tx_frames.get(), tx_bytes: asking.tx_bytes.get(), ..Traffic::default() };
         let last = first.clone();
         let (began, last_at) = (Instant::now(), Duration::ZERO);
-        Self { workers, offered, began, first, last, last_at, intervals: Vec::new(), asking }
+        Self { workers, offered, began, first, last, last_at, series: Series::default(), asking }
     }
 
     /// Waits for the end of all workers, and notes every second.
@@ -270,11 +271,12 @@ impl Log {
         let marks: Vec<_> = self.workers.iter().map(|worker| Mark::of(&worker.member)).collect();
         let span = self.between(&self.last, &marks, length);
         progress.flood(at, &span);
-        self.intervals.push(IntervalReport {
+        self.series.push(IntervalReport {
             at_s: self.last_at.as_secs_f64(),
             seconds: length.as_secs_f64(),
             phase: "sustain".into(),
-            blocks: figures(&span, Detail::Summary),
+            blocks: figures(&span, Detail::Full),
+            spread: None,
         });
         (self.last, self.last_at) = (marks, at);
     }

@@ -42,6 +42,21 @@ pub(super) fn load_plan(config: Config, server: SocketAddr, at_once: u32, durati
     LoadPlan { config, plan, thresholds: Vec::new(), criteria: Vec::new(), maximum_asked: true, seed, command: "bench" }
 }
 
+/// The settings of [`load_plan`] for the report, by the names that `load` has for them.
+pub(super) fn settings(profile: &str, at_once: u32, duration: Duration, piggyback: bool) -> serde_json::Value {
+    let octets = if profile == "crr" { OCTETS } else { 0 };
+    serde_json::json!({
+        "profile": profile,
+        "concurrency": at_once,
+        "duration_s": duration.as_secs_f64(),
+        "request_bytes": octets,
+        "response_bytes": octets,
+        "piggyback": piggyback,
+        "close": "fin",
+        "first_close": "client",
+    })
+}
+
 /// Runs both ends to the end of the load, and reports the load with the server's report inside.
 ///
 /// # Errors

@@ -151,7 +151,7 @@ where
         let levels_before = levels(&members, rss);
         crew.finish()?;
         let mut report = Report::new(command);
-        report.started_at = Some(humantime::format_rfc3339_seconds(started_at).to_string());
+        report.started_at = Some(humantime::format_rfc3339_millis(started_at).to_string());
         let span = span(&members, &counters, since.elapsed(), levels_before);
         report.blocks = span.blocks(Detail::Full);
         report.verdict = Verdict::Valid;

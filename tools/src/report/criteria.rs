@@ -106,21 +106,39 @@ fn value(measure: Measure, report: &Report) -> Option<f64> {
             let resets = connections.failed.reset.unwrap_or(0) + connections.failed.refused.unwrap_or(0);
             Some(resets as f64 / attempted as f64)
         }
-        Measure::RateDeviation => deviation(&report.intervals, |interval| interval.blocks.rate.achieved_cps),
-        Measure::HeldDeviation => {
-            deviation(&report.intervals, |interval| interval.blocks.connections.open_at_end.map(|open| open as f64))
-        }
+        Measure::RateDeviation => deviation(&report.intervals, |interval| {
+            let mean = interval.blocks.rate.achieved_cps;
+            let extremes = interval.spread.as_ref().map(|spread| [spread.achieved_cps_min, spread.achieved_cps_max]);
+            (mean, extremes)
+        }),
+        Measure::HeldDeviation => deviation(&report.intervals, |interval| {
+            let as_f64 = |open: Option<u64>| open.map(|open| open as f64);
+            let open = as_f64(interval.blocks.connections.open_at_end);
+            let extremes = interval.spread.as_ref().map(|spread| [as_f64(spread.open_min), as_f64(spread.open_max)]);
+            (open, extremes)
+        }),
     }
 }
 
 /// Shorter spans than this are the rest of a second that a phase cut in two.
 const WHOLE_SECOND: f64 = 0.99;
 
-/// Of the whole seconds of the sustain phase.
-fn deviation(intervals: &[IntervalReport], figure: impl Fn(&IntervalReport) -> Option<f64>) -> Option<f64> {
+/// Of the whole seconds of the sustain phase. `figure` is an interval's value, and the extremes of its seconds if it has
+/// several.
+fn deviation(
+    intervals: &[IntervalReport],
+    figure: impl Fn(&IntervalReport) -> (Option<f64>, Option<[Option<f64>; 2]>),
+) -> Option<f64> {
     let whole = intervals.iter().filter(|interval| interval.phase == "sustain" && interval.seconds >= WHOLE_SECOND);
-    let values: Vec<f64> = whole.filter_map(figure).collect();
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let (mut seconds, mut total, mut values) = (0.0, 0.0, Vec::new());
+    for interval in whole {
+        let (value, extremes) = figure(interval);
+        let Some(value) = value else { continue };
+        seconds += interval.seconds;
+        total += value * interval.seconds;
+        values.extend(extremes.unwrap_or([Some(value), None]).into_iter().flatten());
+    }
+    let mean = total / seconds;
     (values.len() > 1 && mean > 0.0).then(|| values.iter().map(|value| (value - mean).abs() / mean).fold(0.0, f64::max))
 }
 

@@ -125,6 +125,26 @@ pub struct Report {
     /// What a SYN flood sent, and what came back (`load --profile syn-flood`).
     #[serde(default)]
     pub syn_flood: SynFlood,
+    /// The reports that this one is the sum of (`report merge`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged_from: Vec<Shard>,
+}
+
+/// One of the reports that a merged one is the sum of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its file.
+    pub file: String,
+    /// When it began, RFC 3339, UTC.
+    pub started_at: Option<String>,
+    /// What its figures were worth.
+    pub verdict: Verdict,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// Where it ran.
+    pub host: Host,
+    /// Connections completed per second.
+    pub achieved_cps: Option<f64>,
 }
 
 impl Report {
@@ -220,18 +240,28 @@ pub struct Connections {
 
 /// Failures by cause; see [`Failure`](crate::measure::Failure).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each field is documented at the variant of `Failure` that has its name")]
 pub struct Failures {
+    /// RST in answer to SYN.
     pub refused: Option<u64>,
+    /// RST after the connection was established.
     pub reset: Option<u64>,
+    /// No SYN-ACK before the connect timeout.
     pub syn_timeout: Option<u64>,
+    /// No answer, or no acknowledgment, before the timeout.
     pub data_timeout: Option<u64>,
+    /// A hard error reported by ICMP.
     pub icmp: Option<u64>,
+    /// FIN before the answer was complete.
     pub early_fin: Option<u64>,
+    /// An answer that is not what was asked for.
     pub bad_response: Option<u64>,
+    /// No local address and port was free.
     pub local_ports: Option<u64>,
+    /// No memory for another connection.
     pub local_memory: Option<u64>,
+    /// A launch was due before the end, and the generator was too late to make it.
     pub launch_dropped: Option<u64>,
+    /// Anything else.
     pub other: Option<u64>,
 }
 
@@ -256,15 +286,36 @@ pub struct Rates {
 /// Times by stage; see [`Stage`](crate::measure::Stage). `*_from_schedule` counts from when the event was due: the
 /// figure to quote.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each field is documented at the variant of `Stage` that has its name")]
 pub struct Latencies {
+    /// From the time a launch was scheduled to its SYN: the generator's own lateness.
     pub schedule_delay: LatencySummary,
+    /// From the time a launch was scheduled to its SYN-ACK.
     pub connect_from_schedule: LatencySummary,
+    /// From SYN to SYN-ACK.
     pub connect: LatencySummary,
+    /// From the request's first octet to the answer's.
     pub first_byte: LatencySummary,
+    /// From the time a request was scheduled to the answer's last octet.
     pub transaction_from_schedule: LatencySummary,
+    /// From the request's first octet to the answer's last.
     pub transaction: LatencySummary,
+    /// From our FIN, or the peer's if that came first, until both are acknowledged.
     pub close: LatencySummary,
+}
+
+impl Latencies {
+    /// Every stage with its name, in the order of a connection's life.
+    pub fn by_stage(&self) -> [(&'static str, &LatencySummary); 7] {
+        [
+            ("schedule_delay", &self.schedule_delay),
+            ("connect_from_schedule", &self.connect_from_schedule),
+            ("connect", &self.connect),
+            ("first_byte", &self.first_byte),
+            ("transaction_from_schedule", &self.transaction_from_schedule),
+            ("transaction", &self.transaction),
+            ("close", &self.close),
+        ]
+    }
 }
 
 /// Frames within the span.
@@ -343,7 +394,7 @@ pub struct PhaseReport {
     pub blocks: Blocks,
 }
 
-/// The figures of a second. Its histograms are summarised, not encoded.
+/// The figures of a second, or of several in a long run: a report has at most 600 of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IntervalReport {
     /// When it began, seconds since the start of the run.
@@ -355,6 +406,22 @@ pub struct IntervalReport {
     /// Its figures.
     #[serde(flatten)]
     pub blocks: Blocks,
+    /// The extremes of the seconds in it, if it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+/// The extremes of the seconds within an interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The lowest rate of connections completed, per second.
+    pub achieved_cps_min: Option<f64>,
+    /// The highest.
+    pub achieved_cps_max: Option<f64>,
+    /// The fewest connections open at the end of a second.
+    pub open_min: Option<u64>,
+    /// The most.
+    pub open_max: Option<u64>,
 }
 
 /// The figures of a target.

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::blocks::Traffic;
-use super::model::{Blocks, Failures, Report, ThresholdResult, Verdict};
+use super::model::{Blocks, CriterionResult, Failures, Report, ThresholdResult, Verdict};
 use super::threshold::{self, Threshold};
 
 /// From where on the generator is taken to be the limit.
@@ -87,10 +87,7 @@ pub fn judge(report: &mut Report, thresholds: &[Threshold], context: &Context) {
     let mut limits = limit_findings(report, context);
     let mut broken = broken;
     let failing = report.criteria.iter().filter(|criterion| criterion.pass == Some(false));
-    broken.extend(failing.map(|criterion| {
-        let value = criterion.value.unwrap_or_default();
-        format!("criterion {}<{} not fulfilled: it is {value:.6}", criterion.name, criterion.limit)
-    }));
+    broken.extend(failing.map(unfulfilled));
     if let Some(shortfall) = shortfall(report, context) {
         // Whoever was late or lost frames is to blame; otherwise it is the target that had no room for more.
         let ours = !limits.is_empty()
@@ -175,6 +172,12 @@ fn threshold_findings(results: &[ThresholdResult]) -> (Vec<String>, Vec<String>)
 pub fn broken(result: &ThresholdResult) -> String {
     let value = result.value.map_or_else(|| "not measured".into(), |value| value.to_string());
     format!("threshold {} broken: it is {value}", result.expr)
+}
+
+/// A criterion that is not fulfilled, as a sentence.
+pub fn unfulfilled(criterion: &CriterionResult) -> String {
+    let value = criterion.value.unwrap_or_default();
+    format!("criterion {}<{} not fulfilled: it is {value:.6}", criterion.name, criterion.limit)
 }
 
 fn total_failure(blocks: &Blocks) -> Option<String> {

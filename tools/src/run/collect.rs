@@ -14,6 +14,7 @@ use crate::load::{Mailbox, Phase, Snapshot, Transfer};
 use crate::measure::Tally;
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
 use crate::report::model::{IntervalReport, PhaseReport, WorkerReport};
+use crate::report::series::Series;
 
 /// Everything counted of a worker at some time.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +121,9 @@ pub struct Collector {
     start: Option<Instant>,
     phases: BTreeMap<Phase, Span>,
     pending: BTreeMap<(u64, Phase), Span>,
-    intervals: Vec<IntervalReport>,
+    series: Series,
+    /// The intervals that were complete when last asked.
+    fresh: Vec<IntervalReport>,
     held_back: u64,
     requests_due: u64,
     burst_max: u32,
@@ -153,7 +156,8 @@ impl Collector {
             start: None,
             phases: BTreeMap::new(),
             pending: BTreeMap::new(),
-            intervals: Vec::new(),
+            series: Series::default(),
+            fresh: Vec::new(),
             held_back: 0,
             requests_due: 0,
             burst_max: 0,
@@ -168,19 +172,22 @@ impl Collector {
             let mailbox = Arc::clone(&self.workers[index].mailbox);
             while mailbox.read(|snapshot| self.add(index, snapshot)) {}
         }
-        let complete = self.intervals.len();
+        self.fresh.clear();
         let reported_to = self.workers.iter().filter(|worker| !worker.last).map(|worker| worker.reported_to).min();
         let second = reported_to.map_or(u64::MAX, |at| self.second(at));
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.key().0 < second) {
             let ((second, phase), span) = entry.remove_entry();
-            self.intervals.push(IntervalReport {
+            let interval = IntervalReport {
                 at_s: second as f64,
                 seconds: span.length.as_secs_f64(),
                 phase: phase.name().into(),
-                blocks: span.blocks(Detail::Summary),
-            });
+                blocks: span.blocks(Detail::Full),
+                spread: None,
+            };
+            self.series.push(interval.clone());
+            self.fresh.push(interval);
         }
-        &self.intervals[complete..]
+        &self.fresh
     }
 
     fn second(&self, at: Instant) -> u64 {
@@ -292,7 +299,7 @@ impl Collector {
         Collected {
             sustain,
             phases: reports,
-            intervals: self.intervals,
+            intervals: self.series.finish(),
             targets,
             held_back: self.held_back,
             requests_due: self.requests_due,
@@ -323,7 +330,7 @@ pub struct Collected {
     pub sustain: Span,
     /// The phases, in order.
     pub phases: Vec<PhaseReport>,
-    /// The seconds, in order.
+    /// The seconds, in order; wider spans of a long run.
     pub intervals: Vec<IntervalReport>,
     /// By target, of the whole run; empty if there is but one.
     pub targets: Vec<Tally>,

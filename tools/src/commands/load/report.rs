@@ -15,7 +15,7 @@ use crate::run::collect::Collected;
 pub(super) fn report(collected: Collected, plan: &LoadPlan, partial: bool, started_at: SystemTime) -> Report {
     let sustain = &collected.sustain;
     let mut report = Report::new(plan.command);
-    report.started_at = Some(humantime::format_rfc3339_seconds(started_at).to_string());
+    report.started_at = Some(humantime::format_rfc3339_millis(started_at).to_string());
     report.seed = Some(plan.seed);
     report.blocks = sustain.blocks(Detail::Full);
     report.targets = targets(plan, &collected);
