@@ -10,6 +10,7 @@ pub mod model;
 pub mod series;
 pub mod settings;
 pub mod stats;
+pub mod placement;
 pub mod text;
 pub mod threshold;
 pub mod verdict;

@@ -75,6 +75,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// Why, a sentence each.
     pub reasons: Vec<String>,
+    /// What to know about the cores it ran on, a sentence each.
+    #[serde(default)]
+    pub advice: Vec<String>,
     /// The thresholds and whether they hold.
     pub thresholds: Vec<ThresholdResult>,
     /// The figures of the sustain phase.

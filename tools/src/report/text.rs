@@ -271,6 +271,9 @@ fn host(out: &mut String, report: &Report) {
     if !words.is_empty() {
         line(out, "on", &words.join(", "));
     }
+    for advice in &report.advice {
+        line(out, "advice", advice);
+    }
 }
 
 fn cookies(out: &mut String, report: &Report) {

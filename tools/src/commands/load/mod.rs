@@ -19,6 +19,7 @@ use crate::error::{Error, Exit, Result};
 use crate::load::{Client, Control};
 use crate::privilege;
 use crate::report::model::{Report, SupplyReport};
+use crate::report::placement;
 use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable, collect};
 use crate::setup::{self, Pages};
 use crate::signals::{Stop, StopFlag};
@@ -61,6 +62,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
         (None, Some(what)) => search::run(devices, &generator, search::Search::new(args, what, &supply))?,
     };
     report.host = setup::host_facts(Some(&interface), interface.name(), &cores);
+    report.advice = placement::advice(&report);
     report.config = serde_json::to_value(args).unwrap_or_default();
     report.supply = Some(SupplyReport {
         connections_max: supply.connections_max,

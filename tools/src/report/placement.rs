@@ -1,0 +1,58 @@
+//! Whose work ran on whose core: what the kernel did on the generator's, and how to have it done elsewhere.
+
+use super::model::{Report, WorkerReport};
+
+/// Share of a core's time in softirqs below which it is not worth a word.
+const SOFTIRQ_WORTH_A_WORD: f64 = 0.1;
+
+/// What to know, and what to do, about the cores of a finished run: a sentence each.
+pub fn advice(report: &Report) -> Vec<String> {
+    let device = report.host.device.as_deref().unwrap_or("the device");
+    let veth = report.host.driver.as_deref() == Some("veth");
+    // Only a kernel leaves checksums for hardware to finish
+    let kernel_target = report.blocks.packets.partial_checksum.is_some_and(|count| count > 0);
+    if veth && !kernel_target {
+        // Between two engines it is the price of the pair itself, and each end pays its own
+        return Vec::new();
+    }
+    let busy = |worker: &WorkerReport| {
+        let (core, ratio) = (worker.core?, worker.softirq_ratio.filter(|&ratio| ratio >= SOFTIRQ_WORTH_A_WORD)?);
+        let percent = ratio * 100.0;
+        Some(if veth {
+            format!(
+                "{percent:.0}% of core {core} went to softirqs: on veth the target's kernel takes in on our core what we send; \
+                 rps_cpus of {device}'s other end moves that to another core"
+            )
+        } else {
+            format!(
+                "{percent:.0}% of core {core} went to softirqs: have {device}'s interrupts served elsewhere \
+                 (/proc/irq/N/smp_affinity_list), or choose other --cores"
+            )
+        })
+    };
+    report.blocks.workers.iter().filter_map(busy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(driver: &str, partial_checksum: u64, softirq_ratio: f64) -> Report {
+        let mut report = Report::new("load");
+        (report.host.driver, report.host.device) = (Some(driver.into()), Some("syn-a0".into()));
+        report.blocks.packets.partial_checksum = Some(partial_checksum);
+        let worker = WorkerReport { core: Some(1), softirq_ratio: Some(softirq_ratio), ..WorkerReport::default() };
+        report.blocks.workers = vec![worker];
+        report
+    }
+
+    #[test]
+    fn the_kernels_work_on_our_core_is_told_with_what_would_move_it() {
+        let said = advice(&report("veth", 5, 0.3));
+        assert!(said[0].contains("core 1") && said[0].contains("30%") && said[0].contains("rps_cpus"), "{said:?}");
+        let said = advice(&report("ice", 0, 0.3));
+        assert!(said[0].contains("smp_affinity_list"), "{said:?}");
+        assert!(advice(&report("veth", 0, 0.5)).is_empty(), "both ends are engines");
+        assert!(advice(&report("veth", 5, 0.05)).is_empty(), "too little to matter");
+    }
+}
