@@ -6,7 +6,7 @@ use super::OutputArgs;
 use super::device::Mode;
 use crate::bed::BedName;
 use crate::net::Cores;
-use crate::units::{Octets, Span};
+use crate::units::{Octets, Rate, Span};
 
 /// `syncline demo`.
 #[derive(Clone, Debug, Args)]
@@ -48,6 +48,9 @@ pub struct RingArgs {
     /// How long
     #[arg(long, value_name = "S", default_value = "10s")]
     pub duration: Span,
+    /// New connections per second, whatever the server answers, instead of as many as go through --concurrency
+    #[arg(long, value_name = "N", conflicts_with = "concurrency")]
+    pub rate: Option<Rate>,
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub concurrency: u32,

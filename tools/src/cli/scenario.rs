@@ -231,11 +231,11 @@ fn parse_part(part: &Table, load: &ArgMatches) -> Result<PartArgs, Refusal> {
     Ok(parsed.map_err(wrong)?)
 }
 
-/// What clap says in several paragraphs: the first.
+/// What clap says in several paragraphs, on one line: what is wrong, and the tips.
 pub fn one_line(text: &str) -> String {
     let first = text.split("\n\nUsage:").next().unwrap_or(text).split("\n\nFor more").next().unwrap_or(text);
-    let words = first.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.trim_start_matches("error: ").to_owned()
+    let paragraphs = first.split("\n\n").map(|words| words.split_whitespace().collect::<Vec<_>>().join(" "));
+    paragraphs.collect::<Vec<_>>().join("; ").trim_start_matches("error: ").to_owned()
 }
 
 /// The keys of a scenario as a table of Markdown, from the flags themselves.
@@ -289,6 +289,13 @@ mod tests {
     }
 
     const BASE: &str = "dev = 'x'\naddr = ['10.0.0.1/24']\ntarget = ['10.0.0.2:80']\nprofile = 'crr'\n";
+
+    #[test]
+    fn what_is_wrong_and_the_tip_make_one_line() {
+        let said =
+            "error: unexpected argument '--rat' found\n\n  tip: a similar argument exists: '--rate'\n\nUsage: x\n";
+        assert_eq!(one_line(said), "unexpected argument '--rat' found; tip: a similar argument exists: '--rate'");
+    }
 
     #[test]
     fn a_file_takes_the_place_of_flags_and_gives_way_to_them() {

@@ -11,6 +11,7 @@ use super::progress::Progress;
 use super::{demo, raw};
 use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
 use crate::error::{Error, Exit, Result};
+use crate::load::Load;
 use crate::privilege;
 use crate::setup;
 use crate::signals::StopFlag;
@@ -59,12 +60,19 @@ fn ring(args: &RingArgs) -> Result<Exit> {
     if args.profile == RingProfile::Connect {
         load_plan.plan.requests = Some(0);
     }
+    if let Some(rate) = args.rate {
+        load_plan.plan.load = Load::Rate { per_second: rate.as_f64(), in_flight_max: None };
+        load_plan.maximum_asked = false;
+    }
     let progress = Progress::new(&args.output);
     privilege::give_up()?;
     let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, progress)?;
     report.host = setup::host_facts(None, "ring", &[cores[1]]);
     let profile = if args.profile == RingProfile::Connect { "connect" } else { "crr" };
     report.config = pair::settings(profile, args.concurrency, args.duration.0, args.piggyback);
+    if let Some(rate) = args.rate {
+        (report.config["rate"], report.config["concurrency"]) = (rate.as_f64().into(), serde_json::Value::Null);
+    }
     output.publish(&report)
 }
 
