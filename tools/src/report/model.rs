@@ -397,7 +397,7 @@ pub struct PhaseReport {
     pub blocks: Blocks,
 }
 
-/// The figures of a second, or of several in a long run: a report has at most 600 of these.
+/// The figures of a second, or of several in a long run: a report has at most 300 of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IntervalReport {
     /// When it began, seconds since the start of the run.

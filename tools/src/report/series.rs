@@ -3,8 +3,9 @@
 use super::combine::{Relation, combine};
 use super::model::{IntervalReport, Spread};
 
-/// Intervals kept at most. A run of up to ten minutes keeps every second; an hour has intervals of 8 s.
-pub const INTERVALS_MAX: usize = 600;
+/// Intervals kept at most, with their histograms some 7 KB each. A run of up to five minutes keeps every second; an hour has
+/// intervals of 16 s.
+pub const INTERVALS_MAX: usize = 300;
 
 /// Intervals in order. What is added costs the same at any time: one pair at most is made one.
 #[derive(Debug)]
@@ -154,19 +155,19 @@ mod tests {
             at += interval.seconds;
         }
         assert_eq!(at, 3_700.0);
-        let full = intervals.iter().filter(|interval| interval.seconds == 8.0).count();
+        let full = intervals.iter().filter(|interval| interval.seconds == 16.0).count();
         assert!(full + 4 >= intervals.len(), "one width but at the ends of phases: {full} of {}", intervals.len());
-        let spread = intervals[100].spread.clone().unwrap();
-        assert_eq!(spread.open_max.unwrap() - spread.open_min.unwrap(), 7);
+        let spread = intervals[50].spread.clone().unwrap();
+        assert_eq!(spread.open_max.unwrap() - spread.open_min.unwrap(), 15);
         assert!(spread.achieved_cps_min < spread.achieved_cps_max);
     }
 
     #[test]
-    fn ten_minutes_keep_every_second() {
+    fn five_minutes_keep_every_second() {
         let (mut series, mut whole) = (Series::default(), Latency::new());
-        (0..600).for_each(|at| series.push(second(at, "sustain", &mut whole)));
+        (0..INTERVALS_MAX as u64).for_each(|at| series.push(second(at, "sustain", &mut whole)));
         let intervals = series.finish();
-        assert_eq!(intervals.len(), 600);
+        assert_eq!(intervals.len(), INTERVALS_MAX);
         assert!(intervals.iter().all(|interval| interval.spread.is_none()));
     }
 }
