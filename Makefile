@@ -2,16 +2,20 @@
 
 CARGO ?= cargo
 SYNCLINE = target/release/syncline
+PREFIX ?= /usr/local
+COMPLETIONS = bash-completion/completions zsh/site-functions fish/vendor_completions.d
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help setup build demo test compliance bench instructions instructions-record lint doc clean
+.PHONY: help setup build install uninstall demo test compliance bench instructions instructions-record lint doc pictures clean
 
 help:
 	@echo 'make demo    what this machine can do: two engines over a veth pair'
 	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
+	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]    the program, manual pages, completions'
 	@echo 'make compliance    write docs/compliance.md anew, from docs/requirements and the marks in the sources'
 	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
 	@echo 'make instructions    fail if a connection or a segment takes 3% more instructions than recorded'
+	@echo 'make pictures    take the pictures of the documentation anew'
 	@echo 'make lint    formatting and clippy, as CI wants them'
 	@echo 'make setup   install what is missing (apt-get)'
 
@@ -20,6 +24,22 @@ setup:
 
 build: setup
 	$(CARGO) build --release --bin syncline
+
+# The program, its manual pages and its completions; DESTDIR is for packagers.
+install: build
+	install -D -m 755 $(SYNCLINE) '$(DESTDIR)$(PREFIX)/bin/syncline'
+	$(SYNCLINE) man '$(DESTDIR)$(PREFIX)/share/man/man1'
+	mkdir -p $(COMPLETIONS:%='$(DESTDIR)$(PREFIX)/share/%')
+	$(SYNCLINE) completions bash > '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/syncline'
+	$(SYNCLINE) completions zsh > '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_syncline'
+	$(SYNCLINE) completions fish > '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syncline.fish'
+
+uninstall:
+	rm -f '$(DESTDIR)$(PREFIX)/bin/syncline'
+	rm -f '$(DESTDIR)$(PREFIX)/share/man/man1/syncline.1' '$(DESTDIR)$(PREFIX)'/share/man/man1/syncline-*.1
+	rm -f '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/syncline'
+	rm -f '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_syncline'
+	rm -f '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syncline.fish'
 
 demo: build
 	$(SUDO) $(SYNCLINE) demo
@@ -47,6 +67,10 @@ lint:
 
 doc:
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --workspace --no-deps --document-private-items
+
+# The pictures of the documentation, each by a script of its own.
+pictures: build
+	for picture in docs/pictures/live; do $(SUDO) $$picture || exit 1; done
 
 clean:
 	$(CARGO) clean

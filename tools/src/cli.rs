@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod device;
+pub mod generate;
 pub mod load;
 pub mod report;
 pub mod scenario;
@@ -27,7 +28,7 @@ pub use sim::SimArgs;
 pub use trace::TraceArgs;
 
 use self::report::Format;
-use crate::net::IfName;
+use crate::net::{IfName, MetricsAddr};
 
 /// A kernel-bypass TCP engine and the load tester on it.
 #[derive(Debug, Parser)]
@@ -41,7 +42,8 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   syncline doctor                           what this host can do
-  syncline veth up --kernel-b 10.9.0.2/24   a test bed; its end b is a Linux host
+  syncline demo                             a first run, on a bed of its own
+  syncline veth up --kernel-b 10.9.0.2/24   a bed; its end b is a Linux host
 
 Exit codes: 0 valid or done, 1 fault of ours, 2 usage, 3 host lacks something,
   4 failed, 5 limited by the generator, 6 interrupted";
@@ -68,6 +70,11 @@ pub enum Command {
     Trace(TraceArgs),
     /// Read JSON reports: show them, add them up
     Report(ReportArgs),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages
+    #[command(hide = true)]
+    Man(generate::ManArgs),
 }
 
 /// Where results go.
@@ -81,9 +88,19 @@ pub struct OutputArgs {
     /// Other forms of the report.
     #[command(flatten)]
     pub export: ExportArgs,
-    /// Print a line a second to stderr even if it is no terminal
+    /// Print a line a second to stderr, whether or not it is a terminal
     #[arg(long, help_heading = "Results", hide_short_help = true)]
     pub progress: bool,
+    /// Serve metrics for Prometheus there
+    ///
+    /// docs/metrics.md names them. For example 9464 or 0.0.0.0:9464; a port alone is one of 127.0.0.1. The page is /metrics, in the network namespace that this is started in.
+    #[arg(long, value_name = "[IP:]PORT", help_heading = "Results")]
+    pub metrics: Option<MetricsAddr>,
+    /// On a terminal: a line a second instead of the live view
+    ///
+    /// There is no view either where stdin, stdout or stderr is no terminal, in the background, or with TERM=dumb.
+    #[arg(long, help_heading = "Results", hide_short_help = true)]
+    pub plain: bool,
 }
 
 impl OutputArgs {
@@ -107,6 +124,11 @@ impl ExportArgs {
 
 /// `syncline doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  syncline doctor                                    this host
+  syncline doctor --netns syn-a --dev syn-a0         and a device in a namespace
+Exits with 3 if something is missing without which nothing works.")]
 pub struct DoctorArgs {
     /// Look at this interface too
     #[arg(long, value_name = "IF")]
@@ -129,14 +151,26 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// `-h` of every command, and `--help` of all but those two that have more options than a screen has lines.
     #[test]
-    fn help_fits_a_screen() {
-        let mut cli = Cli::command();
-        let help = cli.render_help().to_string();
-        assert!(help.lines().count() <= 24, "{help}");
-        for name in ["load", "serve"] {
-            let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
-            assert!(help.lines().count() <= 50, "{help}");
+    fn help_fits_a_screen_of_80_by_50() {
+        fn check(command: &mut clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let sized = command.clone().term_width(80);
+            let short = sized.clone().render_help().to_string();
+            assert!(short.lines().count() <= 50, "{path} -h:\n{short}");
+            assert!(short.lines().all(|line| line.chars().count() <= 80), "{path} -h:\n{short}");
+            let long = sized.clone().render_long_help().to_string();
+            let reference = ["load", "serve"].contains(&command.get_name());
+            assert!(reference || long.lines().count() <= 50, "{path} --help:\n{long}");
+            let leaf = command.get_subcommands().next().is_none();
+            assert!(!leaf || long.contains("Example"), "{path} --help has no example");
+            command.get_subcommands_mut().for_each(|command| check(command, &path));
         }
+        let mut cli = Cli::command();
+        cli.build();
+        let help = cli.clone().term_width(80).render_help().to_string();
+        assert!(help.lines().count() <= 32, "{help}");
+        check(&mut cli, "");
     }
 }

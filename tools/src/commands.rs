@@ -3,15 +3,17 @@
 mod bench;
 mod demo;
 mod flood;
+mod generate;
 mod load;
 mod output;
 mod pair;
-mod progress;
 mod raw;
 mod report;
+mod sampler;
 mod serve;
 mod sim;
 mod trace;
+mod watch;
 
 use std::io;
 use std::path::Path;
@@ -40,6 +42,8 @@ pub fn run(command: Command) -> Result<Exit> {
         Command::Doctor(args) => run_doctor(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Report(args) => report::run(&args.action),
+        Command::Completions(args) => generate::completions(args.shell),
+        Command::Man(args) => generate::man(&args.dir),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod device;
 mod host;
+mod trial;
 
 use std::fmt::Write as _;
 
@@ -64,7 +65,7 @@ pub struct Findings {
 /// Exit 3 if there is no such device.
 pub fn examine(dev: Option<&IfName>) -> Result<Findings> {
     let device = dev.map_or_else(|| Ok(Vec::new()), device::examine)?;
-    Ok(Findings { host: host::examine(), device })
+    Ok(Findings { host: host::examine().into_iter().chain([trial::test_bed()]).collect(), device })
 }
 
 impl Findings {

@@ -1,7 +1,7 @@
 //! Addresses, ports, cores and names as they are written on the command line.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -322,6 +322,22 @@ macro_rules! serialize_as_written {
 }
 
 serialize_as_written!(Cidr, OwnedAddrs, Ports, Cores, IfName);
+
+/// Where metrics are served, as it is written: `9464`, `0.0.0.0:9464`, `[::1]:9464`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsAddr(pub SocketAddr);
+
+impl FromStr for MetricsAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(port) = text.parse() {
+            return Ok(Self(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+        }
+        let wrong = |_| "neither a port nor an address with a port; write for example 9464 or 0.0.0.0:9464".into();
+        text.parse().map(Self).map_err(wrong)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! Driving workers: a thread per worker, pinned to its core, and what it tells about itself while it runs.
 
+pub mod aside;
 pub mod clock;
 pub mod collect;
 pub mod drive;
@@ -9,6 +10,6 @@ pub mod wait;
 
 pub use clock::MonotonicClock;
 pub use collect::Collector;
-pub use drive::{Crew, Lane, Member, Outcome};
+pub use drive::{Crew, Idling, Lane, Member, Outcome};
 pub use gauges::{Gauges, Reading};
 pub use wait::Waitable;

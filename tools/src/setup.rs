@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::net::OwnedAddrs;
 use crate::report::model::Host;
-use crate::run::{MonotonicClock, Waitable};
+use crate::run::{Idling, MonotonicClock, Waitable};
 
 /// Connections that a worker's table may grow to. Growth is by need.
 const CONNECTIONS_MAX: u32 = 1 << 24;
@@ -40,6 +40,11 @@ impl Waitable for Tapped {
 /// The cores of the workers, `None` for one that is bound to none.
 pub fn cores(args: &DeviceArgs) -> Vec<Option<usize>> {
     args.cores.as_ref().map_or_else(|| vec![None], |cores| cores.as_slice().iter().map(|core| Some(*core)).collect())
+}
+
+/// What the workers do without work.
+pub fn idling(args: &DeviceArgs) -> Idling {
+    if args.busy_poll { Idling::Poll } else { Idling::Sleep }
 }
 
 /// The configuration of one worker's engine that the device's arguments ask for.

@@ -10,8 +10,12 @@ use crate::units::{Octets, Rate, Span};
 
 /// `syncline demo`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  syncline demo                                 as root: it makes namespaces, and removes them
+  syncline demo --seconds 60 --json demo.json")]
 pub struct DemoArgs {
-    /// How long
+    /// How long the load lasts
     #[arg(long, value_name = "S", default_value = "10s")]
     pub seconds: Span,
     /// Where results go.
@@ -38,6 +42,9 @@ pub enum BenchWhat {
 
 /// `syncline bench ring`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  syncline bench ring --cores 0,1 --concurrency 1000 --piggyback")]
 pub struct RingArgs {
     /// Cores of the server and of the load
     #[arg(long, value_name = "A,B")]
@@ -74,6 +81,9 @@ pub enum RingProfile {
 
 /// `syncline bench raw`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  syncline bench raw --frame-bytes 64 --duration 5s")]
 pub struct RawArgs {
     /// The bed; if there is none of that name, one is made for the time being
     #[arg(long, value_name = "NAME", default_value = "syn")]

@@ -60,15 +60,23 @@ pub struct DeviceArgs {
     /// Local ports for connections: those of --shared-addr that are ours
     #[arg(long, hide_short_help = true, value_name = "A-B")]
     pub local_ports: Option<Ports>,
-    /// Next hop for what is not on the link (one of each family)
+    /// Next hop for what is not on the link
+    ///
+    /// One of each family.
     #[arg(long, value_name = "IP")]
     pub gateway: Vec<IpAddr>,
     /// 802.1Q VLAN of all frames
     #[arg(long, hide_short_help = true, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
     /// Cores, a worker and a queue each: 0,2-3
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", help_heading = "Run")]
     pub cores: Option<Cores>,
+    /// Keep polling when there is nothing to do, instead of sleeping
+    ///
+    /// A worker without work sleeps until a frame arrives or something is due, which takes some tens of microseconds
+    /// to wake up from. With this, every worker takes its core whole.
+    #[arg(long, hide_short_help = true, help_heading = "Run")]
+    pub busy_poll: bool,
     /// How the XDP program is attached
     #[arg(long, hide_short_help = true, value_enum, default_value_t)]
     pub mode: Mode,
@@ -83,11 +91,11 @@ pub struct DeviceArgs {
     #[serde(rename = "time_wait_s")]
     pub time_wait: Span,
     /// End after this long
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", help_heading = "Run")]
     #[serde(rename = "duration_s")]
     pub duration: Option<Span>,
     /// Seed of every random choice; without it, one is drawn and reported
-    #[arg(long, hide_short_help = true, value_name = "N")]
+    #[arg(long, hide_short_help = true, value_name = "N", help_heading = "Run")]
     pub seed: Option<u64>,
     /// Write every frame to this capture file
     #[arg(long, hide_short_help = true, value_name = "FILE")]

@@ -109,25 +109,30 @@ pub struct PartArgs {
 #[derive(Clone, Debug, Args, Serialize)]
 #[command(
     next_help_heading = "Load",
+    override_usage = "syncline load [OPTIONS] --target <TARGET> --profile <PROFILE> --dev <IF>
+       syncline load [OPTIONS] <SCENARIO>",
     after_help = "\
 Examples:
-  syncline load --netns syn-a --dev syn-a0 --addr 10.9.0.1/24 --target http://10.9.0.2/ \\
-      --profile http --rate 10k --duration 30s --threshold 'latency_us.transaction.p99<2000'
-  syncline load … --profile hold --connections 1M --rate 50k --hold 60s --json report.json
-  syncline load … --profile crr --search rate --duration 5s      the highest rate that holds
-  syncline load scenario.toml --rate 20k                         flags come before the file
--h is short; --help has every flag, docs/load.md and docs/scenario.md tell more."
+  syncline load --netns syn-a --dev syn-a0 --addr 10.9.0.1/24 \\
+    --target http://10.9.0.2/ --profile http --rate 10k --duration 30s \\
+    --threshold 'latency_us.transaction.p99<2000'
+  syncline load … --profile hold --connections 1M --rate 50k --hold 60s
+  syncline load … --profile crr --search rate --duration 5s
+  syncline load scenario.toml --rate 20k      flags come before the file
+-h is short, --help has every flag; docs/load.md and docs/scenario.md tell more."
 )]
 pub struct LoadArgs {
     /// Settings from this TOML file (docs/scenario.md)
-    #[arg(value_name = "SCENARIO")]
+    #[arg(value_name = "SCENARIO", help_heading = None)]
     pub scenario: Option<PathBuf>,
-    /// New connections per second, whatever the target answers; or `max`
+    /// New connections per second (an open loop), or `max`
     ///
-    /// `max` launches as many as go through --max-in-flight, and its verdict is `ceiling` at best.
+    /// They are launched when they are due, whether or not the target keeps up. `max` launches as many as go through --max-in-flight, and its verdict is `ceiling` at best.
     #[arg(long, value_name = "N", conflicts_with = "concurrency")]
     pub rate: Option<OfferedRate>,
-    /// Keep so many open: each that ends makes room for the next
+    /// Connections at a time (a closed loop)
+    ///
+    /// Each that ends makes room for the next.
     #[arg(long, value_name = "N")]
     pub concurrency: Option<Count>,
     /// How many to hold (hold, rr, bulk)
@@ -140,16 +145,16 @@ pub struct LoadArgs {
     /// Stop after so many connections
     #[arg(long, value_name = "N")]
     pub count: Option<Count>,
-    /// Raise the load from nothing over this time, before --duration
+    /// Raise the load from nothing over this time first
     ///
-    /// Connections that come and go are not measured in the ramp. Connections that stay are opened within this time,
+    /// --duration begins after it. Connections that come and go are not measured in the ramp. Connections that stay are opened within this time,
     /// unless --rate says how fast.
     #[arg(long, value_name = "S")]
     #[serde(rename = "ramp_s")]
     pub ramp: Option<Span>,
-    /// Within this time, go in a straight line to this rate: 10s:50k (repeatable)
+    /// Within this time, go to this rate: 10s:50k (repeatable)
     ///
-    /// One stage begins where the last one ended, the first at --rate or at 0. `0s` jumps. Stages take the place of
+    /// It goes there in a straight line. One stage begins where the last one ended, the first at --rate or at 0. `0s` jumps. Stages take the place of
     /// --duration; all of them are measured, and each for itself as well.
     #[arg(long, value_name = "S:N", conflicts_with_all = ["concurrency", "ramp", "duration", "count"])]
     pub stage: Vec<StageArg>,
@@ -196,10 +201,11 @@ pub struct LoadArgs {
     /// Flood targets, or in the name of sources, that may be somebody else's (syn-flood)
     #[arg(long, help_heading = "Flood", hide_short_help = true)]
     pub allow_public_target: bool,
-    /// Run again and again to find the highest value whose thresholds hold
+    /// Find the highest `rate` or `connections` that holds
     ///
-    /// --duration is that of one step. Every step is shown; the best is repeated.
-    #[arg(long, value_enum, help_heading = "Results", conflicts_with_all = ["stage", "count"])]
+    /// It runs again and again, with more or fewer new connections a second or connections at a time, until it knows
+    /// the highest value with which all thresholds hold. --duration is that of one step. Every step is shown; the best is repeated.
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true, help_heading = "Results", conflicts_with_all = ["stage", "count"])]
     pub search: Option<SearchFor>,
     /// Where a search begins [default: 1000 a second; 100 connections]
     #[arg(long, value_name = "N", help_heading = "Results", requires = "search", hide_short_help = true)]
@@ -217,7 +223,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "NAME<LIMIT", help_heading = "Results", hide_short_help = true)]
     #[serde(serialize_with = "as_written")]
     pub criterion: Vec<Criterion>,
-    /// Condition on the report: 'latency_us.connect.p99<2000' (repeatable)
+    /// Condition on the report, or exit 4 (repeatable)
+    ///
+    /// A number of the JSON report by its path, < <= > >= or ==, and a value: 'latency_us.connect.p99<2000'. Unless one
+    /// is about it, connections.failed_ratio<0.01 is a condition, too.
     #[arg(long, value_name = "EXPR", help_heading = "Results")]
     #[serde(serialize_with = "as_written")]
     pub threshold: Vec<Threshold>,

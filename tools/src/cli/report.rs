@@ -37,6 +37,9 @@ pub enum Format {
 
 /// `syncline report render`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  syncline load scenario.toml --json - | syncline report render -")]
 pub struct RenderArgs {
     /// The report; `-` is stdin
     #[arg(value_name = "FILE")]

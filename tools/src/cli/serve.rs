@@ -41,15 +41,16 @@ pub enum SynCookieMode {
 
 /// `syncline serve`.
 #[derive(Clone, Debug, Args, Serialize)]
-#[command(after_help = "\
+#[command(
+    next_help_heading = "Server",
+    after_help = "\
 Examples:
-  syncline serve --netns syn-a --dev syn-a0 --addr 10.9.0.1/24 --port 80 --app http
-  syncline serve --dev eth1 --addr 192.0.2.10/24 --port 7 --app echo --port 9 --app discard")]
+  syncline serve --netns syn-a --dev syn-a0 --addr 10.9.0.1/24 \\
+    --port 80 --app http
+  syncline serve --dev eth1 --addr 192.0.2.10/24 \\
+    --port 7 --app echo --port 9 --app discard"
+)]
 pub struct ServeArgs {
-    /// The device.
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub device: DeviceArgs,
     /// Port or ports to answer on (repeatable)
     #[arg(long, value_name = "P|P-Q", required = true)]
     pub port: Vec<Ports>,
@@ -63,7 +64,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "64")]
     pub response_bytes: Octets,
     /// How long a request waits for its answer: 5ms, or at random within 1ms-20ms (respond)
-    #[arg(long, value_name = "S|S-S")]
+    #[arg(long, value_name = "S|S-S", hide_short_help = true)]
     pub delay: Option<SpanRange>,
     /// When SYNs are answered with cookies
     #[arg(long, value_enum, default_value_t)]
@@ -72,12 +73,16 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N")]
     pub max_connections: Option<Count>,
     /// End connections whose peer keeps its window shut, or nearly so, for this long; 0s is never
-    #[arg(long, value_name = "S", default_value = "2m")]
+    #[arg(long, value_name = "S", default_value = "2m", hide_short_help = true)]
     pub stall_timeout: Span,
     /// Where results go.
     #[command(flatten)]
     #[serde(skip)]
     pub output: OutputArgs,
+    /// The device.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub device: DeviceArgs,
 }
 
 impl ServeArgs {

@@ -7,6 +7,11 @@ use serde::Serialize;
 
 /// `syncline sim`.
 #[derive(Clone, Debug, Args, Serialize)]
+#[command(after_help = "\
+Examples:
+  syncline sim --seed 7                      one run; the same seed gives the same run
+  syncline sim --minutes 10 --json sim.json
+  syncline sim --attack list")]
 pub struct SimArgs {
     /// The first seed: it decides the link, its faults, and what every connection does
     #[arg(long, value_name = "N", default_value_t = 1)]

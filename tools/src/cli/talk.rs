@@ -171,7 +171,7 @@ pub struct TalkArgs {
     #[arg(long, value_enum)]
     pub profile: Profile,
     /// Requests on each connection (rr, http, hold)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub requests_per_connection: Option<Count>,
     /// How connections are closed
     #[arg(long, value_enum, default_value_t, hide_short_help = true)]
@@ -182,10 +182,10 @@ pub struct TalkArgs {
     /// Octets of a request [default: 64; http: no body; bulk: without end]
     ///
     /// With bulk and --response-bytes, the default is 0.
-    #[arg(long, value_name = "N", help_heading = "Requests")]
+    #[arg(long, value_name = "N", help_heading = "Requests", hide_short_help = true)]
     pub request_bytes: Option<Octets>,
     /// Octets of a response, or `eof`: until FIN [default: 64; bulk: none]
-    #[arg(long, value_name = "N|eof", help_heading = "Requests")]
+    #[arg(long, value_name = "N|eof", help_heading = "Requests", hide_short_help = true)]
     pub response_bytes: Option<ResponseLength>,
     /// The request, or the body of the HTTP request, is what this file holds
     #[arg(
@@ -199,7 +199,7 @@ pub struct TalkArgs {
     /// Path of the request [default: that of the URL, or /] (http, hold)
     ///
     /// hold speaks HTTP if it is given a path or a URL.
-    #[arg(long, value_name = "PATH", help_heading = "Requests")]
+    #[arg(long, value_name = "PATH", help_heading = "Requests", hide_short_help = true)]
     pub path: Option<String>,
     /// Method of the request [default: GET; POST with a body] (http, hold)
     #[arg(long, value_name = "NAME", help_heading = "Requests", hide_short_help = true)]

@@ -12,7 +12,8 @@ Examples:
   syncline veth up                                  two silent ends, for an engine on each
   syncline veth up --kernel-b 10.9.0.2/24           end b is an ordinary Linux host
   ip netns exec syn-b nginx                         run anything there
-  syncline veth up --name nat --via --kernel-b 10.77.2.1/24    a router in the middle; status prints its networks
+  syncline veth up --name nat --via --kernel-b 10.77.2.1/24   a router between;
+                                                    status prints its networks
   syncline veth down --name nat")]
 pub struct VethArgs {
     /// What to do.
@@ -24,6 +25,7 @@ pub struct VethArgs {
 #[derive(Debug, Subcommand)]
 pub enum VethAction {
     /// Make the namespaces NAME-a and NAME-b, joined by the devices NAME-a0 and NAME-b0
+    #[command(after_help = "Example:\n  syncline veth up --kernel-b 10.9.0.2/24")]
     Up {
         /// The bed.
         #[command(flatten)]
@@ -33,6 +35,7 @@ pub enum VethAction {
         spec: SpecArgs,
     },
     /// Remove the bed and all that is in it
+    #[command(after_help = "Example:\n  syncline veth down --name nat")]
     Down {
         /// The bed.
         #[command(flatten)]
@@ -42,6 +45,7 @@ pub enum VethAction {
         after_stdin: bool,
     },
     /// Show the bed's namespaces, devices and addresses
+    #[command(after_help = "Example:\n  syncline veth status")]
     Status(NameArgs),
 }
 

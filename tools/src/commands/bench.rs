@@ -7,7 +7,7 @@ use syncline_engine::device::ring;
 
 use super::output::Output;
 use super::pair::{self, PORT};
-use super::progress::Progress;
+use super::watch::Watch;
 use super::{demo, raw};
 use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
 use crate::error::{Error, Exit, Result};
@@ -63,10 +63,12 @@ fn ring(args: &RingArgs) -> Result<Exit> {
     if let Some(rate) = args.rate {
         load_plan.plan.load = Load::Rate { per_second: rate.as_f64(), in_flight_max: None };
         load_plan.maximum_asked = false;
+        load_plan.title = format!("bench ring: {} connections/s", rate.as_f64());
     }
-    let progress = Progress::new(&args.output);
+    let mut watch = Watch::new(&args.output, &cores, "bench")?;
     privilege::give_up()?;
-    let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, progress)?;
+    let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, &mut watch)?;
+    drop(watch);
     report.host = setup::host_facts(None, "ring", &[cores[1]]);
     let profile = if args.profile == RingProfile::Connect { "connect" } else { "crr" };
     report.config = pair::settings(profile, args.concurrency, args.duration.0, args.piggyback);

@@ -13,7 +13,7 @@ use syncline_engine::wire::{MacAddr, VlanId};
 use syncline_xdp::{AddressRange, Interface};
 
 use super::output::Output;
-use super::progress::Progress;
+use super::watch::Watch;
 use crate::cli::LoadArgs;
 use crate::error::{Error, Exit, Result};
 use crate::flood::hops::{self, Station};
@@ -23,6 +23,7 @@ use crate::report::blocks::{Detail, Levels, Span, Traffic, ratio};
 use crate::report::model::{Blocks, Connections, IntervalReport, Latencies, PhaseReport, Report, SynFlood};
 use crate::report::series::Series;
 use crate::report::verdict::{self, Context};
+use crate::run::aside::step_aside;
 use crate::run::collect::{Mark, worker_report};
 use crate::run::drive::check_cores;
 use crate::run::{Member, MonotonicClock, Waitable};
@@ -40,6 +41,7 @@ pub(super) fn run(args: &LoadArgs, targets: &[SocketAddr]) -> Result<Exit> {
     let cores = setup::cores(&args.device);
     check_cores(cores.iter().flatten().copied())?;
     let output = Output::open(&args.output)?;
+    let watch = Watch::new(&args.output, &cores, "load")?.without_view();
     if let Some(netns) = &args.device.netns {
         netns::enter(netns)?;
     }
@@ -49,8 +51,7 @@ pub(super) fn run(args: &LoadArgs, targets: &[SocketAddr]) -> Result<Exit> {
     let claimed: Vec<_> = spoof.iter().map(|range| whole(*range)).collect();
     let (interface, devices) = setup::open_with(&args.device, cores.len(), false, &claimed)?;
     let seed = setup::seed(args.device.seed);
-    let progress = Progress::new(&args.output);
-    let flood = Flood { args, targets, interface: &interface, cores: &cores, seed, stop: &stop, progress };
+    let flood = Flood { args, targets, interface: &interface, cores: &cores, seed, stop: &stop, watch };
     let mut report = match &args.device.pcap {
         Some(file) => flood.run(setup::tap(devices, file, clock)?)?,
         None => flood.run(devices)?,
@@ -76,7 +77,7 @@ struct Flood<'a> {
     cores: &'a [Option<usize>],
     seed: u64,
     stop: &'a StopFlag,
-    progress: Progress,
+    watch: Watch,
 }
 
 /// One worker, seen from outside.
@@ -107,6 +108,9 @@ impl Flood<'_> {
             followed.push(Followed { member, answers: Arc::clone(flooder.answers()) });
             flooders.push((flooder, *core));
         }
+        if let Some(metrics) = self.watch.metrics() {
+            metrics.follow(&followed.iter().map(|followed| followed.member.clone()).collect::<Vec<_>>());
+        }
         let mut log = Log::new(followed, self.offered(), asking);
         thread::scope(|scope| {
             let (tell, ended) = mpsc::channel();
@@ -132,7 +136,8 @@ impl Flood<'_> {
                 }
             }
             drop(tell);
-            log.follow(&ended, self.progress)
+            step_aside(self.cores.iter().flatten().copied());
+            log.follow(&ended, &self.watch)
         })?;
         Ok(self.report(log, started_at))
     }
@@ -253,24 +258,24 @@ impl Log {
     }
 
     /// Waits for the end of all workers, and notes every second.
-    fn follow(&mut self, ended: &mpsc::Receiver<Result<()>>, progress: Progress) -> Result<()> {
+    fn follow(&mut self, ended: &mpsc::Receiver<Result<()>>, watch: &Watch) -> Result<()> {
         let mut failure = Ok(());
         loop {
             let next = self.last_at + Duration::from_secs(1);
             match ended.recv_timeout(next.saturating_sub(self.began.elapsed())) {
                 Ok(end) => failure = failure.and(end),
-                Err(mpsc::RecvTimeoutError::Timeout) => self.note(progress),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.note(watch),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return failure,
             }
         }
     }
 
-    fn note(&mut self, progress: Progress) {
+    fn note(&mut self, watch: &Watch) {
         let at = self.began.elapsed();
         let length = at - self.last_at;
         let marks: Vec<_> = self.workers.iter().map(|worker| Mark::of(&worker.member)).collect();
         let span = self.between(&self.last, &marks, length);
-        progress.flood(at, &span);
+        watch.flood(at, &span);
         self.series.push(IntervalReport {
             at_s: self.last_at.as_secs_f64(),
             seconds: length.as_secs_f64(),

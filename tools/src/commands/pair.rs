@@ -8,13 +8,14 @@ use syncline_engine::config::{Config, Listener, SynCookies};
 use syncline_engine::worker::Worker;
 
 use super::load::{Generating, LoadPlan};
-use super::progress::Progress;
 use super::serve::{ServerPlan, Serving};
+use super::watch::Watch;
 use crate::apps::{ServeApp, Server};
 use crate::error::{Error, Result};
 use crate::load::{Client, Load, Plan, Profile};
 use crate::report::Report;
-use crate::run::{MonotonicClock, Waitable};
+use crate::run::aside::step_aside;
+use crate::run::{Idling, MonotonicClock, Waitable};
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
 
@@ -31,7 +32,8 @@ const SERVER_END: Duration = Duration::from_secs(5);
 pub(super) fn server_plan(config: Config, seed: u64) -> ServerPlan {
     let listener = Listener { first_port: PORT, last_port: PORT, syn_cookies: SynCookies::Auto };
     let respond = ServeApp::Respond { request_bytes: OCTETS, response_bytes: OCTETS };
-    ServerPlan { config: Config { listeners: vec![listener], ..config }, apps: vec![respond], delay: None, seed }
+    let config = Config { listeners: vec![listener], ..config };
+    ServerPlan { config, apps: vec![respond], delay: None, seed, idling: Idling::Sleep }
 }
 
 /// A load generator's plan: one request on each connection, as many connections as go through `at_once` at a time.
@@ -39,7 +41,17 @@ pub(super) fn load_plan(config: Config, server: SocketAddr, at_once: u32, durati
     let mut plan = Plan::new(Profile::Crr, vec![server]);
     plan.load = Load::Concurrency(at_once);
     plan.duration = Some(duration);
-    LoadPlan { config, plan, thresholds: Vec::new(), criteria: Vec::new(), maximum_asked: true, seed, command: "bench" }
+    LoadPlan {
+        config,
+        plan,
+        thresholds: Vec::new(),
+        criteria: Vec::new(),
+        maximum_asked: true,
+        seed,
+        idling: Idling::Sleep,
+        command: "bench",
+        title: format!("bench ring: {at_once} connections at a time"),
+    }
 }
 
 /// The settings of [`load_plan`] for the report, by the names that `load` has for them.
@@ -66,7 +78,7 @@ pub(super) fn run<S, L>(
     (load_device, load_plan): (L, &LoadPlan),
     cores: [Option<usize>; 2],
     stop: &StopFlag,
-    progress: Progress,
+    watch: &mut Watch,
 ) -> Result<Report>
 where
     S: Waitable + Send + 'static,
@@ -79,8 +91,10 @@ where
     let server_stop = StopFlag::new();
     let mut serving = Serving::start(vec![server_device], server_plan, &cores[..1], clock, &server_stop)?;
     let generating = Generating::start(vec![load_device], load_plan, &cores[1..], clock, stop)?;
+    // Every worker runs: whatever is started from here on only looks on.
+    step_aside(cores.into_iter().flatten());
     let loaded = thread::scope(|scope| {
-        let load = scope.spawn(|| generating.finish(load_plan, stop, progress));
+        let load = scope.spawn(|| generating.finish(load_plan, stop, watch));
         while !load.is_finished() {
             if serving.wait(Duration::from_millis(20)) {
                 // Nobody asked it to: its device failed. What the load says after that is of no interest.

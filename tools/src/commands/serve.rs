@@ -9,14 +9,18 @@ use syncline_engine::worker::Worker;
 
 use super::output::Output;
 use super::print;
+use super::sampler::{self, Sampler};
+use super::watch::Watch;
 use crate::apps::{Delay, ServeApp, Server, ServerCounters};
 use crate::cli::ServeArgs;
 use crate::cli::serve::{ServerApp, SynCookieMode};
 use crate::error::{Error, Exit, Result};
+use crate::live::{Facts, Pace};
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
 use crate::report::model::{Report, SynCache, SynCookies, Verdict};
+use crate::run::aside::step_aside;
 use crate::run::collect::{self, traffic, worker_report_since_start};
-use crate::run::{Crew, Member, MonotonicClock, Waitable};
+use crate::run::{Crew, Idling, Member, MonotonicClock, Waitable};
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
 use crate::{host, privilege, setup};
@@ -31,6 +35,8 @@ pub(super) struct ServerPlan {
     pub(super) delay: Option<Delay>,
     /// Seed of the keys.
     pub(super) seed: u64,
+    /// What a worker does without work.
+    pub(super) idling: Idling,
 }
 
 /// Serves until interrupted, or for `--duration`.
@@ -45,14 +51,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     let plan = plan(args, cores.len())?;
     setup::check_memory(cores.len(), 0)?;
     let output = Output::open(&args.output)?;
+    let mut watch = Watch::new(&args.output, &cores, "serve")?.lines_if_asked(&args.output);
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
-    let facts = setup::host_facts(Some(&interface), interface.name(), &cores);
+    let host_facts = setup::host_facts(Some(&interface), interface.name(), &cores);
 
     let mut report = match &args.device.pcap {
-        Some(file) => serve(setup::tap(devices, file, clock)?, &plan, &cores, clock, &stop, args)?,
-        None => serve(devices, &plan, &cores, clock, &stop, args)?,
+        Some(file) => serve(setup::tap(devices, file, clock)?, &plan, &cores, clock, &stop, args, &mut watch)?,
+        None => serve(devices, &plan, &cores, clock, &stop, args, &mut watch)?,
     };
-    report.host = facts;
+    drop(watch);
+    report.host = host_facts;
     report.seed = Some(plan.seed);
     report.config = serde_json::to_value(args).unwrap_or_default();
     output.publish(&report)
@@ -87,7 +95,8 @@ fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
     };
     let apps = listeners.into_iter().map(|(_, name)| app(name)).collect();
     let delay = args.delay.map(|range| Delay { from: range.from.0, to: range.to.0 });
-    Ok(ServerPlan { config, apps, delay, seed: setup::seed(args.device.seed) })
+    let (seed, idling) = (setup::seed(args.device.seed), setup::idling(&args.device));
+    Ok(ServerPlan { config, apps, delay, seed, idling })
 }
 
 /// Running servers.
@@ -129,7 +138,7 @@ where
             workers.push((worker.map_err(|error| refused(&error))?, *core));
         }
         setup::join(&mut workers);
-        let crew = Crew::start(workers, clock, stop)?;
+        let crew = Crew::start(workers, clock, stop, plan.idling)?;
         let members = crew.members().to_vec();
         let half_open_max = plan.config.max_syn_received.into();
         let (since, started_at) = (SystemInstant::now(), SystemTime::now());
@@ -188,18 +197,23 @@ fn span(members: &[Member], counters: &[Arc<ServerCounters>], length: Duration, 
     for member in members {
         let moved: Traffic = traffic(&member.stats, &member.gauges.read());
         span.traffic.add(&moved);
-        // A SYN that is answered with a cookie leaves no record: it is counted when its cookie comes back.
-        span.measures.tally.attempted += member.stats.passive_opens.get() + member.stats.syn_cookies_accepted.get();
-        span.measures.tally.established += member.stats.established.get();
         span.workers.push(worker_report_since_start(member, length));
     }
-    for counters in counters {
-        span.measures.tally.completed += counters.completed.get();
-        span.measures.tally.requests += counters.requests.get();
-    }
+    span.measures.tally = sampler::tally(members, counters);
     let now = levels(members, before.rss_bytes);
     span.levels = Levels { flow_table_bytes: before.flow_table_bytes, ..now };
     span
+}
+
+/// How often the end, the clock and the keys are looked for.
+const TURN: Duration = Duration::from_millis(100);
+
+/// What a view is headed with.
+fn facts(args: &ServeArgs) -> Facts {
+    let apps: Vec<_> = args.listeners().unwrap_or_default();
+    let apps: Vec<_> = apps.iter().map(|(ports, app)| format!("{app:?} on {ports}").to_lowercase()).collect();
+    let pace = args.device.duration.map_or(Pace::Endless, |span| Pace::Time(span.0));
+    Facts { title: format!("serve {}", apps.join(", ")), pace, timed: false, stage_ends: Vec::new() }
 }
 
 fn serve<D: Waitable + Send + 'static>(
@@ -209,6 +223,7 @@ fn serve<D: Waitable + Send + 'static>(
     clock: MonotonicClock,
     stop: &StopFlag,
     args: &ServeArgs,
+    watch: &mut Watch,
 ) -> Result<Report>
 where
     Worker<D, Server, Pages>: Send,
@@ -222,7 +237,18 @@ where
     }
     let end = args.device.duration.map(|span| SystemInstant::now() + span.0);
     let mut partial = true;
-    while !serving.wait(Duration::from_millis(100)) {
+    if let Some(metrics) = watch.metrics() {
+        metrics.follow(&serving.members);
+        metrics.follow_servers(&serving.counters);
+    }
+    watch.begin(facts(args));
+    step_aside(watch.cores());
+    let (begun, mut sampler) = (SystemInstant::now(), Sampler::new(&serving.members, &serving.counters));
+    while !serving.wait(Duration::ZERO) {
+        if let Some(interval) = sampler.interval() {
+            watch.interval(&interval);
+        }
+        watch.turn(Some(begun.elapsed()), stop, TURN);
         if stop.get() == Stop::No && end.is_some_and(|end| SystemInstant::now() >= end) {
             partial = false;
             stop.raise(Stop::Drain);

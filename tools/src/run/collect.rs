@@ -7,11 +7,13 @@ use std::time::Duration;
 use syncline_engine::stats::Stats;
 use syncline_engine::time::Instant;
 
+use super::aside::make_way;
 use super::drive::Member;
 use super::gauges::Reading;
 use crate::host::{self, CoreTimes};
 use crate::load::{Mailbox, Phase, Snapshot, Transfer};
 use crate::measure::Tally;
+use crate::metrics::Metrics;
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
 use crate::report::model::{IntervalReport, PhaseReport, WorkerReport};
 use crate::report::series::Series;
@@ -130,6 +132,7 @@ pub struct Collector {
     transfers: Vec<Transfer>,
     /// What happened while each stage lasted, if there are stages, and each worker's length of it.
     stages: BTreeMap<u16, (Span, BTreeMap<usize, Duration>)>,
+    metrics: Option<Metrics>,
 }
 
 impl Collector {
@@ -163,7 +166,13 @@ impl Collector {
             burst_max: 0,
             transfers: Vec::new(),
             stages: BTreeMap::new(),
+            metrics: None,
         }
+    }
+
+    /// Tells `metrics` of every snapshot, too.
+    pub fn tell(&mut self, metrics: Metrics) {
+        self.metrics = Some(metrics);
     }
 
     /// Reads what has arrived, and returns the intervals that are complete since the last time.
@@ -196,6 +205,9 @@ impl Collector {
 
     fn add(&mut self, index: usize, snapshot: &Snapshot) {
         self.start = Some(self.start.map_or(snapshot.from, |start| start.min(snapshot.from)));
+        if let Some(metrics) = &self.metrics {
+            metrics.add(index, snapshot);
+        }
         let worker = &mut self.workers[index];
         let mark = Mark::of(&worker.member);
         let length = snapshot.to.since(snapshot.from);
@@ -220,7 +232,9 @@ impl Collector {
         }
         let offered = self.offered_cps.filter(|_| snapshot.phase == Phase::Sustain);
         self.phases.entry(Phase::Ramp).or_default().measures.add(&snapshot.ramp);
+        make_way();
         self.phases.entry(Phase::Sustain).or_default().measures.add(&snapshot.sustain);
+        make_way();
         let phase = self.phases.entry(snapshot.phase).or_default();
         phase.length = phase.length.max(in_phase);
         phase.traffic.add(&moved);
@@ -232,6 +246,7 @@ impl Collector {
             *lengths.entry(index).or_default() += length;
             stage.length = lengths.values().max().copied().unwrap_or_default();
             stage.measures.add(&snapshot.sustain);
+            make_way();
             stage.traffic.add(&moved);
             stage.levels = levels;
         }
@@ -239,7 +254,9 @@ impl Collector {
         let interval = self.pending.entry(key).or_default();
         interval.length = interval.length.max(length);
         interval.measures.add(&snapshot.ramp);
+        make_way();
         interval.measures.add(&snapshot.sustain);
+        make_way();
         interval.traffic.add(&moved);
         interval.levels = levels;
         interval.offered_cps = offered;
@@ -260,6 +277,21 @@ impl Collector {
             rss_bytes: host::rss_bytes(),
             rss_bytes_before: self.rss_bytes_before,
         }
+    }
+
+    /// The sustain phase as far as it has come, with its workers apart.
+    pub fn sustain(&self) -> Option<(&Span, Vec<WorkerReport>)> {
+        let span = self.phases.get(&Phase::Sustain).filter(|span| !span.length.is_zero())?;
+        let workers = self.workers.iter().filter_map(|worker| {
+            let (from, to, length) = worker.phases.get(&Phase::Sustain)?;
+            Some(worker_report(&worker.member, from, to, *length))
+        });
+        Some((span, workers.collect()))
+    }
+
+    /// Launches and requests held back so far.
+    pub fn held_back(&self) -> u64 {
+        self.held_back
     }
 
     /// Everything, after the workers have ended.

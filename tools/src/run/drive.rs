@@ -40,6 +40,16 @@ const WAKE_UP: Duration = Duration::from_micros(60);
 /// The longest sleep: what a stop may wait.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idling {
+    /// It sleeps until a frame arrives or something is due.
+    #[default]
+    Sleep,
+    /// It goes on polling.
+    Poll,
+}
+
 /// A worker ready to run: its parts go to its thread.
 struct Driver<D: Waitable, A: Lane, P: PageSource> {
     worker: Worker<D, A, P>,
@@ -47,6 +57,7 @@ struct Driver<D: Waitable, A: Lane, P: PageSource> {
     gauges: Arc<Gauges>,
     stop: StopFlag,
     drain: DrainWalk,
+    idling: Idling,
 }
 
 impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
@@ -72,7 +83,7 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
                     return Ok(self.worker);
                 }
             }
-            if now >= spin_until {
+            if now >= spin_until && self.idling == Idling::Sleep {
                 self.sleep(now);
                 began = self.clock.now();
             }
@@ -137,6 +148,7 @@ where
         workers: Vec<(Worker<D, A, P>, Option<usize>)>,
         clock: MonotonicClock,
         stop: &StopFlag,
+        idling: Idling,
     ) -> Result<Self> {
         check_cores(workers.iter().filter_map(|(_, core)| *core))?;
         let (report, ended) = mpsc::channel();
@@ -148,7 +160,7 @@ where
             // A worker may have run before: what its device counted then is not counted again.
             gauges.publish(&worker.device().counters(), worker.table_bytes());
             crew.members.push(Member { core, stats: Arc::clone(worker.stats()), gauges: Arc::clone(&gauges) });
-            let driver = Driver { worker, clock, gauges, stop: stop.clone(), drain: DrainWalk::default() };
+            let driver = Driver { worker, clock, gauges, stop: stop.clone(), drain: DrainWalk::default(), idling };
             let report = report.clone();
             let body = move || {
                 if let Some(id) = core {

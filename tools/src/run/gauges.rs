@@ -97,6 +97,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Time in busy loops since the start.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos)
+    }
+
     /// Time in busy loops since `earlier`.
     pub fn busy_since(&self, earlier: &Self) -> Duration {
         Duration::from_nanos(self.busy_nanos.saturating_sub(earlier.busy_nanos))

@@ -38,6 +38,11 @@ impl StopFlag {
         self.0.fetch_max(stop as u8, Ordering::Relaxed);
     }
 
+    /// Whether there is a wish to stop.
+    pub fn is_raised(&self) -> bool {
+        self.get() != Stop::No
+    }
+
     /// Raises the wish by a step.
     pub(crate) fn escalate(&self) {
         let next = if self.get() == Stop::No { Stop::Drain } else { Stop::Now };

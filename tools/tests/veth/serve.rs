@@ -88,3 +88,30 @@ s.shutdown(socket.SHUT_WR)
     assert_eq!(report.number("/connections/completed"), 2.0, "{report}");
     assert_eq!(report.failed(), 0.0, "{report}");
 }
+
+/// Processor time of a process, all threads together, as a share of the time that passed.
+fn processor_share(pid: nix::unistd::Pid, span: Duration) -> f64 {
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields = stat.rsplit_once(')').unwrap().1;
+        // proc_pid_stat(5): utime and stime are fields 14 and 15, and what follows the name begins with field 3.
+        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum::<f64>()
+    };
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap() as f64;
+    let before = ticks();
+    std::thread::sleep(span);
+    (ticks() - before) / per_second / span.as_secs_f64()
+}
+
+#[test]
+fn a_server_without_work_sleeps_unless_told_not_to() {
+    let Some(stage) = stage(&towards_a_kernel(), &["curl"]) else { return };
+    for (flag, least, most) in [("", 0.0, 0.05), ("--busy-poll", 0.2, f64::INFINITY)] {
+        let server = stage.serve(&format!("--port 80 --app http {flag}"));
+        assert_eq!(stage.shell(End::B, "curl -sS --fail http://10.9.0.1/bytes/100000 | wc -c").trim(), "100000");
+        std::thread::sleep(Duration::from_millis(100));
+        let share = processor_share(server.pid(), Duration::from_secs(2));
+        assert!((least..most).contains(&share), "`{flag}` takes {share} of a core");
+        server.interrupt().expect(6);
+    }
+}

@@ -6,13 +6,16 @@ mod search;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
+use syncline_engine::time::Clock as _;
 use syncline_engine::worker::Worker;
 
 use super::flood;
 use super::output::Output;
-use super::progress::Progress;
+use super::watch::Watch;
 use crate::cli::LoadArgs;
 use crate::cli::talk::Profile;
 use crate::error::{Error, Exit, Result};
@@ -20,6 +23,7 @@ use crate::load::{Client, Control};
 use crate::privilege;
 use crate::report::model::{Report, SupplyReport};
 use crate::report::placement;
+use crate::run::aside::step_aside;
 use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable, collect};
 use crate::setup::{self, Pages};
 use crate::signals::{Stop, StopFlag};
@@ -46,21 +50,22 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     }
     setup::check_memory(cores.len(), args.connections.map_or(0, |held| held.0))?;
     let output = Output::open(&args.output)?;
+    let watch = Watch::new(&args.output, &cores, "load")?;
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     if args.device.shared_addr.is_some() {
         let remotes: HashSet<_> = plan.plan.targets.iter().map(std::net::SocketAddr::ip).collect();
         plan.config.neighbors = setup::kernel_neighbors(&interface, &Vec::from_iter(remotes))?;
     }
-    let progress = Progress::new(&args.output);
-    let generator = Generator { plan: &plan, cores: &cores, clock, stop: &stop, progress };
+    let mut generator = Generator { plan: &plan, cores: &cores, clock, stop: &stop, watch };
     let mut report = match (&args.device.pcap, args.search) {
         (Some(file), None) => generator.run(setup::tap(devices, file, clock)?)?,
         (Some(file), Some(what)) => {
-            search::run(setup::tap(devices, file, clock)?, &generator, search::Search::new(args, what, &supply))?
+            search::run(setup::tap(devices, file, clock)?, &mut generator, search::Search::new(args, what, &supply))?
         }
         (None, None) => generator.run(devices)?,
-        (None, Some(what)) => search::run(devices, &generator, search::Search::new(args, what, &supply))?,
+        (None, Some(what)) => search::run(devices, &mut generator, search::Search::new(args, what, &supply))?,
     };
+    drop(generator);
     report.host = setup::host_facts(Some(&interface), interface.name(), &cores);
     report.advice = placement::advice(&report);
     report.config = serde_json::to_value(args).unwrap_or_default();
@@ -78,17 +83,17 @@ struct Generator<'a> {
     cores: &'a [Option<usize>],
     clock: MonotonicClock,
     stop: &'a StopFlag,
-    progress: Progress,
+    watch: Watch,
 }
 
 impl Generator<'_> {
-    fn run<D: Waitable + Send + 'static>(&self, devices: Vec<D>) -> Result<Report>
+    fn run<D: Waitable + Send + 'static>(&mut self, devices: Vec<D>) -> Result<Report>
     where
         Worker<D, Client, Pages>: Send,
     {
         privilege::give_up()?;
         let generating = Generating::start(devices, self.plan, self.cores, self.clock, self.stop)?;
-        Ok(generating.finish(self.plan, self.stop, self.progress)?.report)
+        Ok(generating.finish(self.plan, self.stop, &mut self.watch)?.report)
     }
 }
 
@@ -97,6 +102,7 @@ pub(super) struct Generating<D: Waitable> {
     crew: Crew<D, Client, Pages>,
     collector: Collector,
     control: Arc<Control>,
+    clock: MonotonicClock,
     started_at: SystemTime,
 }
 
@@ -148,19 +154,38 @@ where
     ) -> Result<Self> {
         let mailboxes = workers.iter().map(|(worker, _)| worker.app().mailbox()).collect();
         let started_at = SystemTime::now();
-        let crew = Crew::start(workers, clock, stop)?;
+        let crew = Crew::start(workers, clock, stop, plan.idling)?;
         let collector = Collector::new(crew.members(), mailboxes, plan.plan.offered_cps());
-        Ok(Self { crew, collector, control, started_at })
+        Ok(Self { crew, collector, control, clock, started_at })
     }
 
     /// Follows the run to its end, and reports.
     ///
     /// # Errors
     /// Exit 3 if a device fails or a target's neighbour does not answer.
-    pub(super) fn finish(mut self, plan: &LoadPlan, stop: &StopFlag, progress: Progress) -> Result<Generated<D>> {
-        while !self.crew.wait(Duration::from_millis(50)) {
-            self.collector.gather().iter().for_each(|interval| progress.interval(interval));
+    pub(super) fn finish(mut self, plan: &LoadPlan, stop: &StopFlag, watch: &mut Watch) -> Result<Generated<D>> {
+        watch.begin(report::facts(plan));
+        if let Some(metrics) = watch.metrics() {
+            metrics.follow(self.crew.members());
+            metrics.follow_load(plan.plan.offered_cps());
+            self.collector.tell(metrics.clone());
         }
+        let over = AtomicBool::new(false);
+        let (crew, collector) = (&mut self.crew, &mut self.collector);
+        let follower = Follower { plan, stop, clock: self.clock, control: &self.control, over: &over };
+        thread::scope(|scope| {
+            // This thread may start workers again, which would inherit what keeps another out of their way.
+            let body = || follower.follow(collector, watch);
+            let thread = thread::Builder::new().name("collector".into()).spawn_scoped(scope, body);
+            let thread = thread.map_err(|error| {
+                stop.raise(Stop::Now);
+                Error::environment("cannot start a thread", error, "raise `ulimit -u`")
+            })?;
+            while !crew.wait(WAIT) {}
+            over.store(true, Ordering::Release);
+            thread.thread().unpark();
+            thread.join().map_err(|_| Error::unexpected("the collector", "panicked"))
+        })?;
         let partial = stop.get() != Stop::No;
         let members = self.crew.members().to_vec();
         let workers = self.crew.finish()?;
@@ -171,6 +196,39 @@ where
         let mut report = report::report(self.collector.finish(), plan, partial, self.started_at);
         report.counters = collect::counters(&members);
         Ok(Generated { report, workers })
+    }
+}
+
+/// How long the thread that started a run sleeps at a time: it is told of the end.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// How often the collector looks for what workers have measured, and the view for keys.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Follows a run from aside.
+struct Follower<'a> {
+    plan: &'a LoadPlan,
+    stop: &'a StopFlag,
+    clock: MonotonicClock,
+    control: &'a Control,
+    over: &'a AtomicBool,
+}
+
+impl Follower<'_> {
+    fn follow(&self, collector: &mut Collector, watch: &mut Watch) {
+        step_aside(watch.cores());
+        loop {
+            let over = self.over.load(Ordering::Acquire);
+            let fresh = collector.gather().iter().map(|interval| watch.interval(interval)).count();
+            if over {
+                return;
+            }
+            if fresh > 0 && watch.wants_verdict() {
+                watch.so_far(report::so_far(collector, self.plan));
+            }
+            let elapsed = self.control.started_at().map(|start| self.clock.now().since(start));
+            watch.turn(elapsed, self.stop, TURN);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::load::{
 };
 use crate::report::Threshold;
 use crate::report::criteria::{self, Criterion};
+use crate::run::Idling;
 use crate::setup;
 use crate::target::Resolved;
 use crate::units::{Octets, OfferedRate, Rate};
@@ -47,6 +48,10 @@ pub(in crate::commands) struct LoadPlan {
     pub(in crate::commands) maximum_asked: bool,
     /// Seed of the keys.
     pub(in crate::commands) seed: u64,
+    /// What a worker does without work.
+    pub(in crate::commands) idling: Idling,
+    /// What the live view is headed with.
+    pub(in crate::commands) title: String,
     /// The command, as the report names it.
     pub(in crate::commands) command: &'static str,
 }
@@ -122,8 +127,22 @@ pub(super) fn plan(args: &LoadArgs, resolved: &[Vec<Resolved>], workers: u64) ->
         criteria: criteria::of(args.preset, &args.criterion),
         maximum_asked: args.rate == Some(OfferedRate::Max),
         seed,
+        idling: setup::idling(&args.device),
+        title: title(args),
         command: "load",
     })
+}
+
+/// What runs, for whoever watches.
+fn title(args: &LoadArgs) -> String {
+    let mut talks = args.parts().into_iter();
+    let targets: Vec<_> = args.parts().into_iter().flat_map(|talk| &talk.target).map(ToString::to_string).collect();
+    let more = match targets.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let profile = if args.mix.is_empty() { talks.next().map_or("", |talk| talk.profile.name()) } else { "mix" };
+    format!("load {profile} → {}{more}", targets.first().map_or("", String::as_str))
 }
 
 fn profile(name: ProfileName) -> Profile {

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::plan::LoadPlan;
-use crate::load::Transfer;
+use crate::live::{Facts, Pace, SoFar};
+use crate::load::{Load, Transfer};
 use crate::report::blocks::{Detail, Span};
 use crate::report::criteria;
-use crate::report::model::{Report, StageReport, TargetReport, TransferReport};
+use crate::report::model::{Blocks, Report, StageReport, TargetReport, TransferReport};
 use crate::report::verdict::{self, Context};
+use crate::run::Collector;
 use crate::run::collect::Collected;
 
 /// The report of what was collected.
@@ -45,6 +47,39 @@ pub(super) fn report(collected: Collected, plan: &LoadPlan, partial: bool, start
     report.criteria = criteria::evaluate(&plan.criteria, &report);
     verdict::judge(&mut report, &plan.thresholds, &context);
     report
+}
+
+/// What a view shows of the plan.
+pub(super) fn facts(plan: &LoadPlan) -> Facts {
+    let load = &plan.plan;
+    let pace = match (load.load, load.hold.or(load.duration)) {
+        (Load::Held { connections, .. }, length) => Pace::Held(connections, length.unwrap_or_default()),
+        (_, Some(length)) => Pace::Time(load.ramp + length),
+        (_, None) => load.count.map_or(Pace::Endless, Pace::Count),
+    };
+    let stage_ends = load.stages.iter().scan(0.0, |end, (length, _)| {
+        *end += length.as_secs_f64();
+        Some(*end)
+    });
+    Facts { title: plan.title.clone(), pace, timed: true, stage_ends: stage_ends.collect() }
+}
+
+/// What would be said if the run ended now.
+pub(super) fn so_far(collector: &Collector, plan: &LoadPlan) -> Option<SoFar> {
+    let (span, workers) = collector.sustain()?;
+    let mut report = Report::new(plan.command);
+    report.blocks = Blocks { workers, ..span.blocks(Detail::Summary) };
+    let context = Context {
+        maximum_asked: plan.maximum_asked,
+        traffic: span.traffic.clone(),
+        // What stages ask for is known of the whole only.
+        sustain_seconds: if plan.plan.stages.is_empty() { span.length.as_secs_f64() } else { 0.0 },
+        held_back: collector.held_back(),
+        ..Context::default()
+    };
+    verdict::judge(&mut report, &plan.thresholds, &context);
+    let Report { verdict, reasons, thresholds, .. } = report;
+    Some(SoFar { verdict, reasons, thresholds, held_back: collector.held_back() })
 }
 
 fn stages(plan: &LoadPlan, spans: &[Span]) -> Vec<StageReport> {

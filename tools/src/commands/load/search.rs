@@ -113,7 +113,7 @@ impl Bounds {
 /// Those of a run.
 pub(super) fn run<D: Waitable + Send + 'static>(
     devices: Vec<D>,
-    generator: &Generator<'_>,
+    generator: &mut Generator<'_>,
     search: Search,
 ) -> Result<Report>
 where
@@ -136,10 +136,10 @@ where
             None => Generating::again(workers, generator, &plan)?,
         };
         let report;
-        (report, workers) = run.finish(&plan, generator.stop, generator.progress)?.into_parts();
+        (report, workers) = run.finish(&plan, generator.stop, &mut generator.watch)?.into_parts();
         let pass = matches!(report.verdict, Verdict::Valid | Verdict::Ceiling) && !report.partial;
         let step = step(value, repeat, pass, &report);
-        generator.progress.step(&step);
+        generator.watch.step(&step);
         steps.push(step);
         if !pass {
             ended_by = if report.verdict == Verdict::Failed { "target" } else { "generator" };
@@ -173,7 +173,7 @@ fn step(value: u64, repeat: bool, pass: bool, report: &Report) -> SearchStep {
 
 fn conclude(
     mut report: Report,
-    generator: &Generator<'_>,
+    generator: &mut Generator<'_>,
     search: Search,
     bounds: Bounds,
     steps: Vec<SearchStep>,
