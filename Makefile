@@ -13,7 +13,7 @@ help:
 	@echo 'make test    every test; those on real veth pairs need root (sudo is used for them)'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]    the program, manual pages, completions'
 	@echo 'make compliance    write docs/compliance.md anew, from docs/requirements and the marks in the sources'
-	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md'
+	@echo 'make bench   measure, beside other systems; writes bench/RESULTS.md (a quarter of an hour)'
 	@echo 'make instructions    fail if a connection or a segment takes 3% more instructions than recorded'
 	@echo 'make pictures    take the pictures of the documentation anew'
 	@echo 'make lint    formatting and clippy, as CI wants them'
@@ -52,6 +52,7 @@ compliance:
 	COMPLIANCE=write $(CARGO) test -q -p syncline-tests --test compliance
 
 bench: build
+	$(CARGO) build --release -p syncline-bench --bins
 	$(SUDO) bench/run
 
 instructions: setup

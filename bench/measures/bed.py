@@ -1,0 +1,106 @@
+"""Programs, test beds, and what a run returns."""
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RELEASE = os.path.join(TOP, "target", "release")
+SYNCLINE = os.path.join(RELEASE, "syncline")
+# Request and response of every transaction, octets
+MESSAGE = ["--request-bytes", "64", "--response-bytes", "64"]
+
+
+def call(*args, **kw):
+    return subprocess.run(args, check=True, stdout=subprocess.PIPE, text=True, **kw).stdout
+
+
+def line(*args):
+    """runs one of our own programs that writes a line of JSON"""
+    return json.loads(call(*args).splitlines()[-1])
+
+
+def program(name):
+    return os.path.join(RELEASE, name)
+
+
+def report(*args):
+    """runs syncline with --json and returns the report; a verdict is no error here"""
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        done = subprocess.run([SYNCLINE, *args, "--json", out.name], stdout=subprocess.DEVNULL)
+        if done.returncode in (1, 2, 3):
+            sys.exit("bench/run: `syncline %s` ended with exit %d" % (" ".join(args), done.returncode))
+        with open(out.name) as f:
+            return json.load(f)
+
+
+class Bed:
+    """a veth pair between two namespaces; it and what was started in it are gone at the end"""
+
+    SERIAL = 0
+
+    def __init__(self, *args):
+        Bed.SERIAL += 1
+        self.name = "sb%dx%d" % (os.getpid(), Bed.SERIAL)
+        self.args = args
+        self.children = []
+
+    def __enter__(self):
+        call(SYNCLINE, "veth", "up", "--name", self.name, *self.args)
+        return self
+
+    def __exit__(self, *_):
+        for child in list(self.children):
+            self.stop(child)
+        call(SYNCLINE, "veth", "down", "--name", self.name)
+
+    def device(self, end):
+        return "%s-%s0" % (self.name, end)
+
+    def end(self, end):
+        return ["--netns", "%s-%s" % (self.name, end), "--dev", self.device(end)]
+
+    def inside(self, end, core):
+        """what a program's words are preceded by to run in a namespace and on a core"""
+        return ["ip", "netns", "exec", "%s-%s" % (self.name, end), "taskset", "-c", str(core)]
+
+    def start(self, *args, ready="ready"):
+        child = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
+        self.children.append(child)
+        if ready and child.stdout.readline().strip() != ready:
+            sys.exit("bench/run: `%s` did not start" % " ".join(args))
+        return child
+
+    def stop(self, child):
+        self.children.remove(child)
+        child.terminate()
+        child.communicate()
+
+    def serve(self, *args):
+        return self.start(SYNCLINE, "serve", *self.end("a"), *args)
+
+    def respond(self, mode, *args):
+        return self.serve("--addr", "10.66.0.1/16", "--port", "80", "--app", "respond", *MESSAGE, "--cores", "0", "--mode",
+                          mode, *args)
+
+    def segments(self, end):
+        """TCP segments that a namespace's kernel has received and sent"""
+        text = call("ip", "netns", "exec", "%s-%s" % (self.name, end), "cat", "/proc/net/snmp")
+        names, values = (row.split()[1:] for row in text.splitlines() if row.startswith("Tcp:"))
+        tcp = dict(zip(names, map(int, values)))
+        return tcp["InSegs"], tcp["OutSegs"]
+
+
+def warm(octets=1 << 30):
+    """touches memory: a virtual machine may get it from its host only then, at a hundred times the cost"""
+    with mmap.mmap(-1, octets) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for page in range(0, len(memory), 4096):
+            memory[page] = 1
+
+
+def memory_available():
+    with open("/proc/meminfo") as f:
+        return next(int(row.split()[1]) << 10 for row in f if row.startswith("MemAvailable:"))

@@ -1,0 +1,111 @@
+"""Many connections: what they take, what they cost others, how the tables grow, how two workers share."""
+import os
+import subprocess
+import sys
+import time
+
+from .bed import MESSAGE, SYNCLINE, Bed, line, memory_available, program, report, warm
+
+# Octets of a connection while its table has just grown, and of a process
+EACH, FIXED = 100, 1 << 28
+
+
+def affordable(wanted, ends=1):
+    """how many of `wanted` connections there is memory for"""
+    return min(wanted, int(0.8 * memory_available() - FIXED) // (EACH * ends) // 1000 * 1000)
+
+
+def veth(a):
+    """both ends hold; every connection exchanges two requests before it is closed"""
+    count = affordable(a.held, ends=2)
+    addresses = -(-count // 60_000)
+    last = "10.66.%d.%d" % (1 + (addresses - 1) // 256, (addresses - 1) % 256)
+    ramp = max(10, count // a.held_rate)
+    warm(min(2 * count * EACH, memory_available() // 2))
+    with Bed() as bed:
+        bed.serve("--addr", "10.66.0.1/16", "--port", "7", "--app", "echo", "--cores", "0", "--mode", "skb",
+                  "--max-connections", str(count + 1000))
+        r = report("load", *bed.end("b"), "--addr", "10.66.1.0-%s/16" % last, "--target", "10.66.0.1:7", "--profile", "hold",
+                   *MESSAGE, "--connections", str(count), "--ramp", "%ds" % ramp, "--hold", "2", "--timeout", "120s",
+                   "--requests-per-connection", "2", "--cores", "1", "--mode", "skb")
+    c, memory, worker = r["connections"], r["memory"], r["workers"][0]
+    failed = ", ".join("%d %s" % (n, cause) for cause, n in c["failed"].items() if n)
+    return memory["bytes_per_idle_connection"] or float("nan"), (
+        "%d of %d held, opened within %d s, %d completed (%s); %.0f octets of resident memory each at the load generator; its "
+        "passes of the loop p99.9 %.0f, longest %.0f µs" % (
+            c["held_max"], count, ramp, c["completed"], failed or "none failed", memory["bytes_per_connection_rss"] or 0,
+            worker["poll_p99_9_us"] or 0, worker["poll_max_us"] or 0))
+
+
+def generated(connections, *args):
+    return line(program("generated"), "--connections", str(connections), *args)
+
+
+def growth(a):
+    """from nothing, with peers that do not exist"""
+    count = affordable(a.grown)
+    warm(min(count * EACH + FIXED, memory_available() // 2))
+    r = generated(count, "--churn", str(a.seconds))
+    wall, processor = r["poll_wall_us"], r["poll_processor_us"]
+    return wall["p99_9"], (
+        "%d connections at %d a second, %.1f octets of table and %.1f of resident memory each, %d requests answered; "
+        "a pass: p50 %.1f, p99 %.1f, p99.9 %.1f, longest %.1f µs; by its processor time p99.9 %.1f, longest %.1f µs; "
+        "then %d opened and closed a second beside them" % (
+            r["connections"], r["open_cps"], r["table_bytes_per_connection"], r["rss_bytes"] / r["connections"],
+            r["requests_answered"], wall["p50"], wall["p99"], wall["p99_9"], wall["max"], processor["p99_9"],
+            processor["max"], r["churn_cps"]))
+
+
+def churn(beside):
+    def measure(a):
+        count = affordable(a.grown) if beside else 0
+        warm(min(count * EACH + FIXED, memory_available() // 2))
+        r = generated(count, "--churn", str(a.seconds), "--burst", "64")
+        return r["churn_cps"], "beside %d held" % r["connections"]
+    return measure
+
+
+def workers(count):
+    def measure(a):
+        warm()
+        r = generated(0, "--churn", str(a.seconds), "--burst", "64", "--workers", str(count))
+        return r["churn_cps"], "%d frames on the wrong core" % r["wrong_core"]
+    return measure
+
+
+# Says in the namespace of the other end when the first SYN came
+FIRST_SYN = """
+import socket, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind((sys.argv[1], 3))
+print("ready", flush=True)
+while True:
+    f = s.recv(2048)
+    if f[12:14] == b"\\x08\\x00" and f[23] == 6 and f[47] & 0x3f == 2:
+        print(time.time(), flush=True)
+        break
+"""
+
+
+def start(a):
+    """from the start of the program to its first SYN on the wire, ms"""
+    with Bed("--kernel-a", "10.66.0.1/16") as bed:
+        watch = bed.start(*bed.inside("a", 0), sys.executable, "-c", FIRST_SYN, bed.device("a"))
+        began = time.time()
+        load = subprocess.Popen([SYNCLINE, "load", *bed.end("b"), "--addr", "10.66.1.1/16", "--target", "10.66.0.1:9",
+                                 "--profile", "connect", "--count", "1", "--concurrency", "1", "--cores", "1"],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        first = float(watch.stdout.readline())
+        load.wait()
+    return (first - began) * 1e3, None
+
+
+def start_memory(a):
+    """resident memory of a server that is ready, MiB"""
+    with Bed() as bed:
+        server = bed.respond("skb")
+        time.sleep(0.2)
+        with open("/proc/%d/status" % server.pid) as f:
+            status = dict(row.split(":", 1) for row in f)
+    rss, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+    return rss, "at most %.0f MiB until then" % peak
