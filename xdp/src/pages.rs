@@ -10,6 +10,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use syncline_engine::page::{OutOfMemory, PageSource};
 
@@ -17,6 +19,30 @@ use syncline_engine::page::{OutOfMemory, PageSource};
 const REGION_BYTES: usize = 2 << 20;
 /// Slots start on a cache line.
 const SLOT_ALIGN: usize = 64;
+
+/// A region that every page fault is over with, on its way to whoever needs it.
+#[derive(Debug)]
+struct Ready {
+    base: NonNull<u8>,
+    reserved: bool,
+}
+
+// SAFETY: memory that belongs to no thread, and that nothing refers to yet.
+unsafe impl Send for Ready {}
+
+impl Ready {
+    /// The region, which is the caller's now.
+    fn take(self) -> NonNull<u8> {
+        core::mem::ManuallyDrop::new(self).base
+    }
+}
+
+impl Drop for Ready {
+    /// Nobody needed it.
+    fn drop(&mut self) {
+        unmap(self.base, REGION_BYTES);
+    }
+}
 
 /// Pages in mapped regions: from the reserved huge pages (`/proc/sys/vm/nr_hugepages`) while there are any, otherwise
 /// ordinary memory that the kernel is asked to back with transparent huge pages.
@@ -34,6 +60,8 @@ pub struct MappedPages {
     bytes_max: Option<u64>,
     /// Set once the kernel has no reserved huge page left for us.
     no_reserved: bool,
+    /// Regions that were made ready.
+    ready: Option<Receiver<Ready>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +87,28 @@ impl MappedPages {
     pub fn with_limit(bytes_max: u64) -> Self {
         let mut source = Self::default();
         source.bytes_max = Some(bytes_max);
+        source
+    }
+
+    /// A source with a thread that keeps regions ready, two at most. The kernel may take milliseconds to find and clear a
+    /// huge page: whoever takes pages here does not wait for that, unless it takes them faster than the thread can go.
+    ///
+    /// The thread ends with the source. Without one, regions are mapped as they are needed.
+    pub fn with_thread() -> Self {
+        // One waits in the queue, one in the hands of the thread.
+        let (give, ready) = sync_channel(1);
+        let keep_ready = move || {
+            let mut no_reserved = false;
+            while let Ok((base, reserved)) = map_region(REGION_BYTES, &mut no_reserved) {
+                populate(base, REGION_BYTES);
+                if give.send(Ready { base, reserved }).is_err() {
+                    return;
+                }
+            }
+        };
+        let started = thread::Builder::new().name("pages".into()).spawn(keep_ready);
+        let mut source = Self::default();
+        source.ready = started.ok().map(|_| ready);
         source
     }
 
@@ -104,13 +154,12 @@ impl MappedPages {
     }
 
     fn map(&mut self, bytes: usize) -> Result<NonNull<u8>, OutOfMemory> {
-        if !self.no_reserved {
-            if let Ok(base) = map_anonymous(bytes, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
-                return Ok(base);
-            }
-            self.no_reserved = true;
+        let ready = self.ready.as_ref().filter(|_| bytes == REGION_BYTES).and_then(|ready| ready.try_recv().ok());
+        if let Some(ready) = ready {
+            self.no_reserved |= !ready.reserved;
+            return Ok(ready.take());
         }
-        map_aligned(bytes).map_err(|_| OutOfMemory)
+        map_region(bytes, &mut self.no_reserved).map(|(base, _)| base).map_err(|_| OutOfMemory)
     }
 
     /// Gives the region at `base` back to the operating system if none of its pages is out and another one of its
@@ -191,6 +240,23 @@ impl Drop for MappedPages {
             }
         }
     }
+}
+
+/// A region, and whether it is of reserved huge pages. `no_reserved` is set once there is none left.
+fn map_region(bytes: usize, no_reserved: &mut bool) -> io::Result<(NonNull<u8>, bool)> {
+    if !*no_reserved {
+        if let Ok(base) = map_anonymous(bytes, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
+            return Ok((base, true));
+        }
+        *no_reserved = true;
+    }
+    map_aligned(bytes).map(|base| (base, false))
+}
+
+/// Has every page of a mapping faulted in. Kernels before 5.14 cannot: then it happens on first use.
+fn populate(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: the range is a mapping of the caller's; populating it does not change its contents.
+    let _ = unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
 }
 
 fn map_anonymous(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
@@ -321,5 +387,23 @@ mod tests {
     fn a_source_can_move_to_its_worker() {
         fn assert_send<T: Send>() {}
         assert_send::<MappedPages>();
+    }
+    #[test]
+    fn regions_that_a_thread_made_ready_are_like_any_others() {
+        let mut pages = MappedPages::with_thread();
+        let mut out = Vec::new();
+        for round in 0..40u64 {
+            let page = pages.take::<u64, { 1 << 16 }>().unwrap();
+            assert!(page.iter().all(|&word| word == 0), "fresh");
+            page.fill(round);
+            out.push(page);
+        }
+        assert_eq!(pages.bytes_mapped(), 40 / 4 * REGION_BYTES as u64);
+        assert!((0..).zip(&out).all(|(round, page)| page.iter().all(|&word| word == round)), "each its own");
+        let huge = pages.take::<u64, { 1 << 19 }>().unwrap();
+        assert!(huge.iter().all(|&word| word == 0), "larger than what is kept ready");
+        pages.give_back(huge);
+        out.into_iter().for_each(|page| pages.give_back(page));
+        assert_eq!(pages.bytes_taken(), 0);
     }
 }

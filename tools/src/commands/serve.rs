@@ -134,7 +134,7 @@ where
                 server = server.with_delay(delay, plan.seed ^ counters.len() as u64);
             }
             counters.push(server.counters());
-            let worker = Worker::new(&plan.config, &secrets, device, server, Pages::new());
+            let worker = Worker::new(&plan.config, &secrets, device, server, Pages::with_thread());
             workers.push((worker.map_err(|error| refused(&error))?, *core));
         }
         setup::join(&mut workers);

@@ -125,7 +125,7 @@ where
         let (control, clients) = clients(plan, devices.len())?;
         let mut workers = Vec::new();
         for ((device, client), core) in devices.into_iter().zip(clients).zip(cores) {
-            let worker = Worker::new(&plan.config, &secrets, device, client, Pages::new());
+            let worker = Worker::new(&plan.config, &secrets, device, client, Pages::with_thread());
             workers.push((worker.map_err(|error| refused(&error))?, *core));
         }
         setup::join(&mut workers);
