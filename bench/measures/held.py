@@ -26,15 +26,14 @@ def veth(a):
         bed.serve("--addr", "10.66.0.1/16", "--port", "7", "--app", "echo", "--cores", "0", "--mode", "skb",
                   "--max-connections", str(count + 1000))
         r = report("load", *bed.end("b"), "--addr", "10.66.1.0-%s/16" % last, "--target", "10.66.0.1:7", "--profile", "hold",
-                   *MESSAGE, "--connections", str(count), "--ramp", "%ds" % ramp, "--hold", "2", "--timeout", "120s",
+                   *MESSAGE, "--connections", str(count), "--ramp", "%ds" % ramp, "--hold", "2", "--connect-timeout", "60s", "--timeout", "120s",
                    "--requests-per-connection", "2", "--cores", "1", "--mode", "skb")
     c, memory, worker = r["connections"], r["memory"], r["workers"][0]
     failed = ", ".join("%d %s" % (n, cause) for cause, n in c["failed"].items() if n)
     return memory["bytes_per_idle_connection"] or float("nan"), (
-        "%d of %d held, opened within %d s, %d completed (%s); %.0f octets of resident memory each at the load generator; its "
-        "passes of the loop p99.9 %.0f, longest %.0f µs" % (
-            c["held_max"], count, ramp, c["completed"], failed or "none failed", memory["bytes_per_connection_rss"] or 0,
-            worker["poll_p99_9_us"] or 0, worker["poll_max_us"] or 0))
+        "%d of %d held, opened within %d s, %d completed (%s); passes of the load generator's "
+        "loop p99.9 %.0f, longest %.0f µs" % (c["held_max"], count, ramp, c["completed"], failed or "none failed",
+                                              worker["poll_p99_9_us"] or 0, worker["poll_max_us"] or 0))
 
 
 def generated(connections, *args):
