@@ -66,8 +66,8 @@ class Bed:
         """what a program's words are preceded by to run in a namespace and on a core"""
         return ["ip", "netns", "exec", "%s-%s" % (self.name, end), "taskset", "-c", str(core)]
 
-    def start(self, *args, ready="ready"):
-        child = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
+    def start(self, *args, ready="ready", **kw):
+        child = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, **kw)
         self.children.append(child)
         if ready and child.stdout.readline().strip() != ready:
             sys.exit("bench/run: `%s` did not start" % " ".join(args))

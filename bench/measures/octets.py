@@ -1,5 +1,6 @@
 """Requests on connections that stay, and bulk transfer, at an MTU of 1,500."""
 import json
+import subprocess
 
 from .bed import MESSAGE, Bed, call, line, program, report
 from .connections import KERNELS
@@ -68,7 +69,7 @@ def iperf3(connections, offload):
                 for end in "ab":
                     call(*bed.inside(end, 1), "ethtool", "-K", bed.device(end), "tso", "off", "gso", "off", "gro", "off")
             bed.start(*bed.inside("a", 0), "iperf3", "-s", "-B", "10.66.0.1", "--forceflush",
-                      ready="-----------------------------------------------------------")
+                      ready="-" * 59, stderr=subprocess.DEVNULL)
             out = json.loads(call(*bed.inside("b", 1), "iperf3", "-c", "10.66.0.1", "-J", "-t", str(a.seconds), "-P",
                                   str(connections)))
         end = out["end"]

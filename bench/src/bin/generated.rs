@@ -41,6 +41,8 @@ const OCTETS: u32 = 64;
 const SAMPLE: u64 = 100;
 /// Connections that come and go, at a time, on each worker.
 const AT_ONCE: u32 = 256;
+/// Handshakes and requests under way at a time: their answers wait in a device's buffers until a burst has room for them.
+const UNDER_WAY: u64 = 512;
 /// Parcels on the way between two workers.
 const PARCELS: usize = 4_096;
 /// So long nothing may come of a pass before the run is given up.
@@ -138,7 +140,9 @@ impl App for Generator {
     fn poll(&mut self, net: &mut Net<'_>) {
         match self.task {
             Task::Open => {
-                let wanted = (self.wanted - self.opened).min(self.burst.into()).min(net.room() as u64);
+                let under_way = self.opened - self.established;
+                let room = (UNDER_WAY - under_way).min(self.burst.into()).min(net.room() as u64);
+                let wanted = (self.wanted - self.opened).min(room);
                 for _ in 0..wanted {
                     if net.connect(HELD, KEPT).is_err() {
                         break;
@@ -147,7 +151,7 @@ impl App for Generator {
                 }
             }
             Task::Ask => {
-                let mut left = self.burst;
+                let mut left = u64::from(self.burst).min(UNDER_WAY.saturating_sub(self.asked - self.answered));
                 while left > 0 && u64::from(self.slot) < self.wanted {
                     if let Some(mut conn) = net.conn(ConnId(self.slot)) {
                         self.asked += u64::from(conn.send(0, OCTETS));
