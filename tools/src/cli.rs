@@ -81,8 +81,6 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 pub struct OutputArgs {
     /// Write the JSON report there; `-` is stdout
-    ///
-    /// Nothing else goes to stdout then.
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
     /// Other forms of the report.
@@ -91,14 +89,10 @@ pub struct OutputArgs {
     /// Print a line a second to stderr, whether or not it is a terminal
     #[arg(long, help_heading = "Results", hide_short_help = true)]
     pub progress: bool,
-    /// Serve metrics for Prometheus there
-    ///
-    /// docs/metrics.md names them. For example 9464 or 0.0.0.0:9464; a port alone is one of 127.0.0.1. The page is /metrics, in the network namespace that this is started in.
+    /// Serve metrics for Prometheus: docs/metrics.md
     #[arg(long, value_name = "[IP:]PORT", help_heading = "Results")]
     pub metrics: Option<MetricsAddr>,
     /// On a terminal: a line a second instead of the live view
-    ///
-    /// There is no view either where stdin, stdout or stderr is no terminal, in the background, or with TERM=dumb.
     #[arg(long, help_heading = "Results", hide_short_help = true)]
     pub plain: bool,
 }

@@ -96,3 +96,43 @@ fn the_demo_reports_and_leaves_nothing() {
     let netns = device.strip_suffix('0').unwrap();
     assert!(!Path::new("/run/netns").join(netns).exists(), "{netns} is still there");
 }
+
+/// The page of metrics, or nothing while nobody answers.
+fn scrape(port: u16) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut page = String::new();
+    if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let _ = stream.read_to_string(&mut page);
+    }
+    page
+}
+
+#[test]
+fn metrics_can_be_read_while_a_run_lasts() {
+    // A port that is free now, and most likely still is in a moment.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let words = format!("bench ring --duration 600 --concurrency 8 --metrics {port} --json /dev/null");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncline"));
+    let mut run = command.args(words.split(' ')).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let completed = |page: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix("syncline_load_connections_completed_total "));
+        line.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let grown_beyond = |count: u64| loop {
+        let page = scrape(port);
+        if completed(&page) > count {
+            return page;
+        }
+        assert!(std::time::Instant::now() < end, "{page}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    let first = completed(&grown_beyond(0));
+    let later = grown_beyond(first);
+    assert!(later.contains("syncline_load_phase{phase=\"sustain\"} 1"), "{later}");
+    assert!(later.contains("syncline_build_info{version=") && later.ends_with("# EOF\n"), "{later}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(6));
+    assert!(scrape(port).is_empty(), "nobody answers after the end");
+}

@@ -49,8 +49,8 @@ pub struct RingArgs {
     /// Cores of the server and of the load
     #[arg(long, value_name = "A,B")]
     pub cores: Option<Cores>,
-    /// What each connection does
-    #[arg(long, value_enum, default_value_t)]
+    /// `connect`: open and close; `crr`: with a request and its response
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub profile: RingProfile,
     /// How long
     #[arg(long, value_name = "S", default_value = "10s")]
@@ -91,8 +91,8 @@ pub struct RawArgs {
     /// Octets of a frame
     #[arg(long, value_name = "N", default_value = "64")]
     pub frame_bytes: Octets,
-    /// How the XDP program is attached
-    #[arg(long, value_enum, default_value_t)]
+    /// How the XDP program is attached: `auto`, `native` or `skb`
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub mode: Mode,
     /// How long
     #[arg(long, value_name = "S", default_value = "10s")]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use syncline_engine::stats::Stats;
+
 use crate::apps::ServerCounters;
 use crate::measure::Tally;
 use crate::report::blocks::{Detail, Levels, Span};
@@ -60,8 +62,9 @@ impl Sampler {
             requests: now.requests - before.requests,
             ..Tally::default()
         };
-        let open = self.members.iter().map(|member| member.stats.connections.get()).sum();
-        span.levels = Levels { open, ..Levels::default() };
+        let sum = |level: fn(&Stats) -> u64| self.members.iter().map(|member| level(&member.stats)).sum();
+        let (open, time_wait) = (sum(|stats| stats.connections.get()), sum(|stats| stats.time_wait_now.get()));
+        span.levels = Levels { open, time_wait, ..Levels::default() };
         let blocks = span.blocks(Detail::Summary);
         Some(IntervalReport { at_s, seconds: length.as_secs_f64(), phase: "sustain".into(), blocks, spread: None })
     }

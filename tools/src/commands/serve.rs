@@ -213,7 +213,7 @@ fn facts(args: &ServeArgs) -> Facts {
     let apps: Vec<_> = args.listeners().unwrap_or_default();
     let apps: Vec<_> = apps.iter().map(|(ports, app)| format!("{app:?} on {ports}").to_lowercase()).collect();
     let pace = args.device.duration.map_or(Pace::Endless, |span| Pace::Time(span.0));
-    Facts { title: format!("serve {}", apps.join(", ")), pace, timed: false, stage_ends: Vec::new() }
+    Facts { title: format!("serve {}", apps.join(", ")), pace, ..Facts::default() }
 }
 
 fn serve<D: Waitable + Send + 'static>(

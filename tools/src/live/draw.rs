@@ -52,7 +52,12 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     let thirds = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
     let [now, failures, workers] = Layout::horizontal(thirds).areas(panels);
     panel(frame, now, "now", now_lines(model), theme);
-    panel(frame, failures, "failures", failure_lines(model, theme), theme);
+    if model.facts.timed {
+        panel(frame, failures, "failures", failure_lines(model, theme), theme);
+    } else {
+        // What became of a client's connection is the client's to know.
+        panel(frame, failures, "connections", connection_lines(model), theme);
+    }
     panel(frame, workers, "workers", worker_lines(model, workers.width.saturating_sub(2), theme), theme);
     frame.render_widget(Paragraph::new(judged), judgement);
     frame.render_widget(keys(model, theme), foot);
@@ -100,6 +105,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
 fn phase(model: &Model) -> String {
     let name = match model.phase.as_str() {
         _ if model.stopping => "ending",
+        "init" if model.elapsed.is_some() => "begun",
         "init" => "looking for the targets",
         "ramp" if matches!(model.facts.pace, Pace::Held(..)) => "opening",
         "ramp" => "ramp",
@@ -241,16 +247,17 @@ fn latency_chart(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme)
 
 fn traffic_chart(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let [first, second, _] = theme.lines();
-    let rate = &model.last.rate;
+    let rate = |bits: Option<f64>| bits.map_or_else(|| "-".into(), short);
+    let (received, sent) = (rate(model.last.rate.rx_bits_per_s), rate(model.last.rate.tx_bits_per_s));
     let lines = vec![
         series(model, area.width, first, |point| Some(point.rx_bits_per_s)),
         series(model, area.width, second, |point| Some(point.tx_bits_per_s)),
     ];
     let title = Line::from(vec![
         Span::styled(" received", first),
-        Span::raw(format!(" {}bit/s ", si(rate.rx_bits_per_s))),
+        Span::raw(format!(" {received}  ")),
         Span::styled("sent", second),
-        Span::raw(format!(" {}bit/s ", si(rate.tx_bits_per_s))),
+        Span::raw(format!(" {sent} bit/s ")),
     ]);
     chart::draw(frame, area, framed(title, theme), lines, Scale::Linear, theme.quiet(), short);
 }
@@ -306,6 +313,17 @@ fn failure_lines(model: &Model, theme: Theme) -> Vec<Line<'static>> {
     let row = |(cause, count): &(&str, u64)| Line::from(format!("{cause:15}{}", thousands(*count)));
     lines.extend(model.totals.failed.iter().map(row));
     lines
+}
+
+fn connection_lines(model: &Model) -> Vec<Line<'static>> {
+    let row = |name: &str, count: u64| Line::from(format!("{name:14}{}", thousands(count)));
+    let connections = &model.last.connections;
+    vec![
+        row("begun", model.totals.attempted),
+        row("open", connections.open_at_end.unwrap_or(0)),
+        row("in TIME-WAIT", connections.time_wait_at_end.unwrap_or(0)),
+        row("completed", model.totals.completed),
+    ]
 }
 
 fn percent(ratio: Option<f64>) -> String {

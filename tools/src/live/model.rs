@@ -36,8 +36,25 @@ pub struct Facts {
     pub pace: Pace,
     /// Whether connections, not only frames, are timed: a server's are not.
     pub timed: bool,
-    /// Ends of the stages, seconds from the start of the run.
-    pub stage_ends: Vec<f64>,
+    /// Connections per second before the first stage.
+    pub start_cps: f64,
+    /// The stages: how many seconds each takes, and the rate at its end.
+    pub stages: Vec<(f64, f64)>,
+}
+
+impl Facts {
+    /// The number of the stage that the run is in `second` seconds after its start, from 0, and the rate then; `None`
+    /// without stages. A run that is over is in its last stage.
+    fn stage_at(&self, second: f64) -> Option<(usize, f64)> {
+        let (mut begin, mut from) = (0.0, self.start_cps);
+        for (index, &(length, to)) in self.stages.iter().enumerate() {
+            if second < begin + length {
+                return Some((index, from + (to - from) * (second - begin) / length));
+            }
+            (begin, from) = (begin + length, to);
+        }
+        self.stages.len().checked_sub(1).map(|last| (last, from))
+    }
 }
 
 /// One second.
@@ -146,10 +163,12 @@ impl Model {
             return;
         }
         let (_, latency) = headline(blocks);
+        let middle = interval.at_s + interval.seconds / 2.0;
+        let offered_cps = self.facts.stage_at(middle).map(|(_, rate)| rate).or(blocks.rate.offered_cps);
         self.points.push_back(Point {
             at_s: interval.at_s,
             cps: blocks.rate.achieved_cps.unwrap_or(0.0),
-            offered_cps: blocks.rate.offered_cps,
+            offered_cps,
             requests_per_s: blocks.rate.requests_per_s.unwrap_or(0.0),
             open: blocks.connections.open_at_end.unwrap_or(0),
             failed: failed.iter().map(|(_, count)| count).sum(),
@@ -161,6 +180,7 @@ impl Model {
             self.points.pop_front();
         }
         self.last = blocks.clone();
+        self.last.rate.offered_cps = offered_cps;
     }
 
     /// Failures of all causes.
@@ -195,10 +215,8 @@ impl Model {
 
     /// The stage it is in, from 1, and how many there are.
     pub fn stage(&self) -> Option<(usize, usize)> {
-        let ends = &self.facts.stage_ends;
-        let elapsed = self.elapsed?.as_secs_f64();
-        let stage = ends.iter().take_while(|end| **end <= elapsed).count();
-        (!ends.is_empty()).then(|| ((stage + 1).min(ends.len()), ends.len()))
+        let (stage, _) = self.facts.stage_at(self.elapsed?.as_secs_f64())?;
+        Some((stage + 1, self.facts.stages.len()))
     }
 }
 
@@ -260,8 +278,16 @@ mod tests {
 
     #[test]
     fn stages_are_counted_from_one() {
-        let mut model = Model::new(Facts { stage_ends: vec![5.0, 10.0], ..Facts::default() });
+        let stages = vec![(5.0, 1_000.0), (5.0, 3_000.0)];
+        let mut model = Model::new(Facts { stages, ..Facts::default() });
         assert_eq!(model.stage(), None);
+        for (second, rate) in [(0.0, 0.0), (2.5, 500.0), (5.0, 1_000.0), (7.5, 2_000.0), (99.0, 3_000.0)] {
+            assert_eq!(model.facts.stage_at(second).unwrap().1, rate);
+        }
+        // What is asked for is the rate of now, not the mean of the run.
+        model.add(&interval(7.0, 1.0, "sustain"));
+        assert_eq!((model.points[0].offered_cps, model.last.rate.offered_cps), (Some(2_000.0), Some(2_000.0)));
+        assert_eq!(Facts::default().stage_at(1.0), None);
         for (elapsed, stage) in [(0, 1), (5, 2), (60, 2)] {
             model.elapsed = Some(Duration::from_secs(elapsed));
             assert_eq!(model.stage(), Some((stage, 2)));

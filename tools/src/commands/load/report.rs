@@ -57,11 +57,8 @@ pub(super) fn facts(plan: &LoadPlan) -> Facts {
         (_, Some(length)) => Pace::Time(load.ramp + length),
         (_, None) => load.count.map_or(Pace::Endless, Pace::Count),
     };
-    let stage_ends = load.stages.iter().scan(0.0, |end, (length, _)| {
-        *end += length.as_secs_f64();
-        Some(*end)
-    });
-    Facts { title: plan.title.clone(), pace, timed: true, stage_ends: stage_ends.collect() }
+    let stages = load.stages.iter().map(|(length, rate)| (length.as_secs_f64(), *rate)).collect();
+    Facts { title: plan.title.clone(), pace, timed: true, start_cps: load.start_cps(), stages }
 }
 
 /// What would be said if the run ended now.

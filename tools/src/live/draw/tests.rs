@@ -22,7 +22,7 @@ fn recorded() -> Model {
     let report: Report = serde_json::from_value(whole).unwrap();
     let pace = Pace::Time(Duration::from_secs(11));
     let title = "load http → http://10.81.0.2/ and 3 more".to_owned();
-    let mut model = Model::new(Facts { title, pace, timed: true, stage_ends: Vec::new() });
+    let mut model = Model::new(Facts { title, pace, timed: true, ..Facts::default() });
     report.intervals.iter().filter(|interval| interval.phase != "drain").for_each(|interval| model.add(interval));
     model.elapsed = Some(Duration::from_millis(10_250));
     let Report { verdict, reasons, thresholds, .. } = report;
