@@ -100,6 +100,10 @@ pub struct TcpConfig {
     pub initial_window_segments: u8,
     /// The congestion control.
     pub congestion: CongestionControl,
+    /// Spread a window over the round trip where that is 2 ms or more, in place of sending it as one burst. Default true.
+    pub pacing: bool,
+    /// End the first slow start when the round trip grows (HyStart++, RFC 9406). Default true.
+    pub hystart: bool,
     /// How long TIME-WAIT lasts (RFC 9293 §3.4.2: 2 MSL). Default 60 s, as Linux; zero skips the state.
     pub time_wait: Duration,
     /// How long the peer may stay silent in FIN-WAIT-2, after we closed and before its FIN. Default 60 s.
@@ -192,6 +196,8 @@ impl Default for TcpConfig {
             piggyback: false,
             initial_window_segments: 10,
             congestion: CongestionControl::default(),
+            pacing: true,
+            hystart: true,
             time_wait: Duration::from_secs(60),
             fin_wait_2: Duration::from_secs(60),
             //= RFC 9293 MUST-25

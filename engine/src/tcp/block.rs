@@ -8,6 +8,7 @@ use crate::neighbor::NeighborIndex;
 use crate::timer_wheel::Link;
 use crate::wire::Seq;
 
+use super::hystart::HyStart;
 use super::state::State;
 
 /// No block, no chunk, no record.
@@ -252,7 +253,7 @@ pub(crate) struct Busy {
     pub(crate) ack_at: u32,
     /// FIN-WAIT-2, reordering (RFC 8985 §6.3) or idle timer, milliseconds.
     pub(crate) misc_at: u32,
-    /// Which of the three timers run: bits 0, 1, 2.
+    /// Which of the three timers run: bits 0, 1, 2. Bit 3: new data waits for `pace_us`.
     pub(crate) timers: u8,
     /// Segments that arrived since the last acknowledgement.
     pub(crate) unacked_segments: u8,
@@ -317,9 +318,10 @@ pub(crate) struct Busy {
     pub(crate) cwnd_count: u32,
     /// CUBIC (RFC 9438): window before the last reduction, octets.
     pub(crate) cubic_w_max: u32,
-    /// Start of the congestion avoidance stage, milliseconds, and the window at it.
+    /// Start of the congestion avoidance stage, milliseconds.
     pub(crate) cubic_epoch_ms: u32,
-    pub(crate) cubic_w_epoch: u32,
+    /// When the next segment of new data may leave, microseconds; 0 if the window is not paced.
+    pub(crate) pace_us: u32,
     /// Time to grow back to `cubic_w_max`, milliseconds.
     pub(crate) cubic_k_ms: u32,
     /// The window Reno would have, octets.
@@ -358,6 +360,8 @@ pub(crate) struct Busy {
     /// Since when the peer's window has been in the way of what is queued, milliseconds, 0 if it is not; and SND.UNA then.
     pub(crate) stalled_ms: u32,
     pub(crate) stalled_una: Seq,
+    /// The slow start whose threshold is not known yet.
+    pub(crate) hystart: HyStart,
 }
 
 impl Busy {

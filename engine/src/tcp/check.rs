@@ -8,7 +8,7 @@ use crate::wire::Seq;
 
 use super::block::{Busy, Connection, NONE, busy, sent};
 use super::state::State;
-use super::{Connections, Tcp};
+use super::{Connections, Tcp, pacing};
 
 /// Records in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,6 +222,7 @@ impl Tcp {
         hold!(b.unacked_segments == 0 || b.timers & 2 != 0, "an acknowledgement is put off for ever");
         hold!(c.state != State::FinWait2 || b.timers & 4 != 0, "FIN-WAIT-2 has no end");
         let on_wheel = b.link.deadline_ms();
+        hold!(b.timers & pacing::TIMER == 0 || on_wheel.is_some(), "paced data waits for no timer");
         for (bit, deadline) in [(1, b.rtx_at), (2, b.ack_at), (4, b.misc_at)] {
             let known = on_wheel.is_some_and(|at| at.wrapping_sub(deadline) as i32 <= 0);
             hold!(b.timers & bit == 0 || known, "timer {bit} is due at {deadline} ms, the wheel knows {on_wheel:?}");

@@ -6,6 +6,7 @@
 use crate::config::{CongestionControl, TcpConfig};
 
 use super::block::Busy;
+use super::hystart::HyStart;
 
 /// β of RFC 9438 §4.6, in tenths.
 const CUBIC_BETA_TENTHS: u64 = 7;
@@ -27,13 +28,18 @@ pub(crate) fn restart(busy: &mut Busy, mss: u32, ssthresh: u32, config: &TcpConf
     busy.cubic_w_max = 0;
 }
 
-/// `acked` octets were newly acknowledged outside fast recovery. `limited`: the window was full before.
+/// The connection has rested for an RTO: its window is the initial one again (RFC 5681 §4.1), and is not paced before it
+/// has been filled.
+pub(crate) fn rest(busy: &mut Busy, mss: u32, config: &TcpConfig) {
+    let ssthresh = if busy.ssthresh == u32::MAX { 0 } else { busy.ssthresh };
+    restart(busy, mss, ssthresh, config);
+    busy.hystart = HyStart::default();
+    busy.pace_us = 0;
+}
+
+/// `acked` octets were newly acknowledged outside fast recovery, and the window had been full before.
 //= RFC 9293 MUST-19
-pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, limited: bool, now_ms: u32, config: &TcpConfig) {
-    //= RFC 9438 5.8-MUST-1
-    if !limited {
-        return;
-    }
+pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32, config: &TcpConfig) {
     let mut acked = acked;
     if busy.cwnd < busy.ssthresh {
         //= RFC 5681 3.1-SHOULD-2
@@ -65,7 +71,6 @@ fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
     let cwnd = u64::from(busy.cwnd);
     if busy.cubic_epoch_ms == 0 {
         busy.cubic_epoch_ms = now_ms.max(1);
-        busy.cubic_w_epoch = busy.cwnd;
         busy.cubic_w_est = busy.cwnd;
         busy.cubic_k_ms = 0;
         if busy.cubic_w_max > busy.cwnd {
@@ -136,17 +141,14 @@ mod tests {
     }
 
     #[test]
-    //= RFC 9438 5.8-MUST-1
     fn slow_start_doubles_a_window() {
         let config = TcpConfig::default();
         let mut busy = fresh(&config);
         let before = busy.cwnd;
         for _ in 0..10 {
-            on_ack(&mut busy, MSS, MSS, true, 1, &config);
+            on_ack(&mut busy, MSS, MSS, 1, &config);
         }
         assert_eq!(busy.cwnd, before + 10 * MSS);
-        on_ack(&mut busy, MSS, MSS, false, 1, &config);
-        assert_eq!(busy.cwnd, before + 10 * MSS, "a sender that does not use its window must not widen it");
     }
 
     #[test]
@@ -159,7 +161,7 @@ mod tests {
         let before = busy.cwnd;
         let mut acked = 0;
         while acked < before {
-            on_ack(&mut busy, MSS, MSS, true, 1, &config);
+            on_ack(&mut busy, MSS, MSS, 1, &config);
             acked += MSS;
         }
         assert_eq!(busy.cwnd, before + MSS);
@@ -182,7 +184,7 @@ mod tests {
         while now < 1000 + 5_310 {
             let window = busy.cwnd;
             for _ in 0..window / MSS {
-                on_ack(&mut busy, MSS, MSS, true, now, &config);
+                on_ack(&mut busy, MSS, MSS, now, &config);
             }
             now += 50;
         }

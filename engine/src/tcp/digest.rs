@@ -78,6 +78,7 @@ impl Tcp {
             ack_at: due(2, b.ack_at),
             misc_at: due(4, b.misc_at),
             oldest_ms: if in_flight { age_ms(b.oldest_ms) } else { 0 },
+            pace_us: if b.pace_us == 0 { 0 } else { b.pace_us.wrapping_sub(self.now_us) },
             rack_sent_us: age_us(b.rack_sent_us),
             cubic_epoch_ms: age_ms(b.cubic_epoch_ms),
             undo_ts: if b.phase == Phase::Open { 0 } else { age_ms(b.undo_ts) },

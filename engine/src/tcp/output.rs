@@ -16,7 +16,7 @@ use crate::wire::{DropReason, Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, 
 use super::block::{NONE, Phase, busy, flag};
 use super::send::{Sender, Turn};
 use super::state::State;
-use super::{Tcp, congestion, recovery, rtt};
+use super::{Tcp, congestion, pacing, recovery, rtt};
 
 /// The way out: the device, and what every frame begins with.
 pub(crate) struct Tx<'a, D: Device> {
@@ -393,6 +393,12 @@ impl Tcp {
         let mut earliest: Option<u32> = None;
         for (bit, at) in [(1, b.rtx_at), (2, b.ack_at), (4, b.misc_at)] {
             if b.timers & bit != 0 && earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
+                earliest = Some(at);
+            }
+        }
+        if b.timers & pacing::TIMER != 0 {
+            let at = self.now_ms.wrapping_add(pacing::wait_ms(b, self.now_us));
+            if earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
                 earliest = Some(at);
             }
         }

@@ -9,11 +9,11 @@ use crate::stats::Stats;
 use crate::wire::{SackBlock, Seq};
 
 use super::block::{Busy, Connection, Phase, busy, flag, sent};
-use super::congestion;
 use super::flight::Flights;
 use super::rtt;
 use super::state::State;
 use super::undo::{self, save_for_undo};
+use super::{congestion, hystart, pacing};
 
 /// Duplicate ACKs, or segments selectively acknowledged above a hole, that mean loss (RFC 5681 §3.2, RFC 6675 §2).
 pub(crate) const DUP_THRESH: u16 = 3;
@@ -421,8 +421,11 @@ pub(crate) fn after_ack(
                 // the window held us back if less than a segment of it was free; in slow start, half of it
                 let used = pipe_before.saturating_add(mss);
                 let limited = used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd);
-                // not by what was selectively acknowledged before: that would be a burst
-                congestion::on_ack(b, mss, acked.octets.min(delivered), limited, env.now_ms, env.config);
+                // what waits for its time would have gone by now, were it not paced
+                let limited = limited || b.timers & pacing::TIMER != 0;
+                if limited {
+                    grow(c, b, acked, delivered, env);
+                }
             }
             if probing {
                 b.cwnd = b.pipe + 2 * mss;
@@ -430,6 +433,20 @@ pub(crate) fn after_ack(
         }
     }
     wait
+}
+
+/// An ACK of what had filled the window.
+//= RFC 9293 MUST-19
+//= RFC 9438 5.8-MUST-1
+fn grow(c: &Connection, b: &mut Busy, acked: &Acked, delivered: u32, env: &Env<'_>) {
+    pacing::begin(b, env.now_us, env.config);
+    // not by what was selectively acknowledged before: that would be a burst
+    let mut octets = acked.octets.min(delivered);
+    //= RFC 9406 4.3-SHOULD-2
+    if b.ssthresh == u32::MAX && env.config.hystart {
+        octets = hystart::on_ack(b, c, octets, acked.rtt_us);
+    }
+    congestion::on_ack(b, c.payload_max(), octets, env.now_ms, env.config);
 }
 
 /// ECN at the sender (RFC 3168 §6.1.2): an echoed mark reduces the window as a loss does, once in a round trip, and

@@ -126,3 +126,16 @@ fn the_window_is_widened_once_in_a_round_trip_and_stays_so_for_sixteen_recoverie
     leave(&mut s.b, 100);
     assert_eq!(s.b.reo_quarters, 1);
 }
+
+#[test]
+//= RFC 9438 5.8-MUST-1
+fn a_window_that_is_not_used_does_not_grow() {
+    for (before, grows) in [(300, false), (950, true)] {
+        let mut s = Sender::new();
+        s.b.ssthresh = u32::MAX;
+        s.c.snd_una = Seq(200);
+        let acked = Acked { octets: 100, delivered: 100, ..Acked::default() };
+        s.at(18_000, |flights, b, c, env| after_ack(flights, c, b, &acked, before, env));
+        assert_eq!(s.b.cwnd > 1_000, grows, "{before} of 1000 octets in use");
+    }
+}

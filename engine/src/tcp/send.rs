@@ -16,7 +16,7 @@ use super::locals::Locals;
 use super::output::Tx;
 use super::receive::{advertise, sack_blocks};
 use super::state::State;
-use super::{Remotes, listen, recovery, remote_of};
+use super::{Remotes, listen, pacing, recovery, remote_of};
 
 /// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
 const SEGMENTS_MAX: usize = 64;
@@ -143,6 +143,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         record.sent_us = self.now_us;
         record.resent = record.resent.saturating_add(1);
         self.b.prr_out = self.b.prr_out.saturating_add(len);
+        pacing::sent(self.b, len, self.now_us);
         if self.b.phase != Phase::Open {
             self.b.undo_resent = self.b.undo_resent.saturating_add(1);
         }
@@ -206,6 +207,10 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         for nth in 0..SEGMENTS_MAX {
             let Some((payload, fin)) = self.next_new() else { return Turn::Done };
+            if payload > 0 && pacing::holds_back(self.b, self.now_us) {
+                self.b.timers |= pacing::TIMER;
+                return Turn::Done;
+            }
             let push = self.config.push_bursts && nth > 0 && !self.more_may_follow(payload);
             if !self.send_one(payload, fin, push) {
                 return Turn::Blocked;
@@ -251,6 +256,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         self.b.pipe += len;
         self.b.prr_out = self.b.prr_out.saturating_add(len);
+        pacing::sent(self.b, len, self.now_us);
         self.b.flags &= !(busy::CWR | busy::OVERRIDE);
         if self.b.timers & 1 == 0 {
             self.b.oldest_ms = self.now_ms;

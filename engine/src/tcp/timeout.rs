@@ -4,7 +4,7 @@
 use super::block::{NONE, busy};
 use super::segment::set_reordering_timer;
 use super::state::{Event, State};
-use super::{Tcp, recovery, rtt};
+use super::{Tcp, pacing, recovery, rtt};
 use crate::app::{App, End, Report};
 
 /// Timeouts in a row after which full-sized segments are taken to vanish for their size (RFC 4821 §7.7).
@@ -41,6 +41,11 @@ impl Tcp {
     fn fire<A: App>(&mut self, app: &mut A, slot: u32) {
         let b = &self.busies[slot];
         let (id, rtx_at, ack_at, misc_at) = (b.conn, b.rtx_at, b.ack_at, b.misc_at);
+        if b.timers & pacing::TIMER != 0 {
+            // if it is another timer that came, this one starts again
+            self.busies[slot].timers &= !pacing::TIMER;
+            self.mark_dirty(id);
+        }
         if self.is_due(slot, 2, ack_at) {
             let b = &mut self.busies[slot];
             b.timers &= !2;
@@ -89,12 +94,7 @@ impl Tcp {
             // RFC 5681 §4.1: after one RTO of silence the window is the initial one again
             //= RFC 5681 4.1-SHOULD-1
             //= RFC 6928 2-SHOULD-1
-            super::congestion::restart(
-                b,
-                c.payload_max(),
-                if b.ssthresh == u32::MAX { 0 } else { b.ssthresh },
-                &self.config,
-            );
+            super::congestion::rest(b, c.payload_max(), &self.config);
         }
         self.mark_dirty(id);
         false
