@@ -335,7 +335,9 @@ impl Tcp {
             seq: record.iss + 1,
             ack: record.irs + 1,
             flags: Flags::ACK,
-            window: self.syn_window() >> self.rcv_scale_of(record.flags),
+            // rounded up: rounding down would move the edge of the SYN-ACK's window back
+            //= RFC 7323 2.4-MUST-1
+            window: self.syn_window().div_ceil(1 << self.rcv_scale_of(record.flags)),
             options: TcpOptions { timestamps, ..TcpOptions::NONE },
         };
         self.reply(tx, &reply);

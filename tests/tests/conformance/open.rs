@@ -352,6 +352,15 @@ checks! {
         c.ack();
         c.still_open("after RSTs that were none");
 
+        // the window of the challenge is scaled, that of the SYN-ACK was not: rounded up, it does not shrink
+        let mut c = bed.peer(ECHO);
+        let answer = c.syn(&Offer::full());
+        let scale = answer.options.window_scale.expect("scaled");
+        c.send(Out::new(RST).seq(c.snd_nxt + 10));
+        let challenge = c.any(500, "challenge ACK");
+        let (told, before) = (u32::from(challenge.window) << scale, u32::from(answer.window));
+        c.need(told >= before, &format!("{told} octets of window after {before}"));
+
         let mut c = bed.peer(ECHO);
         c.syn(&Offer::plain());
         c.send(Out::new(RST));
