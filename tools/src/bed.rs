@@ -23,6 +23,7 @@ use crate::command;
 use crate::error::{Error, Result};
 use crate::net::Cidr;
 use crate::netns;
+use crate::say::say;
 
 /// The networks of a bed with something in the middle: the prefix of an end, and the middle's address in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,8 +395,8 @@ impl Drop for BedInCare {
         drop(self.keeper.stdin.take());
         match self.keeper.wait() {
             Ok(status) if status.success() => {}
-            Ok(status) => eprintln!("syncline: cannot remove test bed {}: {status}", self.name),
-            Err(error) => eprintln!("syncline: cannot remove test bed {}: {error}", self.name),
+            Ok(status) => say(format_args!("syncline: cannot remove test bed {}: {status}", self.name)),
+            Err(error) => say(format_args!("syncline: cannot remove test bed {}: {error}", self.name)),
         }
     }
 }
@@ -403,7 +404,7 @@ impl Drop for BedInCare {
 impl Drop for Bed {
     fn drop(&mut self) {
         if let Err(error) = down(&self.name) {
-            eprintln!("syncline: {error}");
+            say(format_args!("syncline: {error}"));
         }
     }
 }

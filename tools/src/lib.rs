@@ -22,6 +22,7 @@ pub mod netns;
 pub mod privilege;
 pub mod report;
 pub mod run;
+pub mod say;
 pub mod setup;
 pub mod signals;
 mod sync;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use syncline::cli::scenario::{self, Refusal};
+use syncline::say::say;
 use syncline::{Exit, commands};
 
 const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
@@ -18,17 +19,17 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
         Err(Refusal::Words(error)) => {
-            eprintln!("syncline: {}; --help tells more", scenario::one_line(&error.to_string()));
+            say(format_args!("syncline: {}; --help tells more", scenario::one_line(&error.to_string())));
             return Exit::Usage.into();
         }
         Err(Refusal::Scenario(error)) => {
-            eprintln!("syncline: {error}");
+            say(format_args!("syncline: {error}"));
             return Exit::Usage.into();
         }
     };
     commands::run(cli.command)
         .unwrap_or_else(|error| {
-            eprintln!("syncline: {error}");
+            say(format_args!("syncline: {error}"));
             error.exit()
         })
         .into()

@@ -23,6 +23,18 @@ fn root() -> bool {
     root
 }
 
+/// Nobody reads what is said: the exit code says it still.
+#[test]
+fn a_stderr_that_is_full_or_closed_changes_no_exit_code() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for stderr in [std::process::Stdio::from(full), std::process::Stdio::from(closed)] {
+        let status = Command::new(env!("CARGO_BIN_EXE_syncline")).arg("frobnicate").stderr(stderr).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{status}");
+    }
+}
+
 #[test]
 fn usage_errors_are_one_line_and_exit_2() {
     let load = "load --dev no0 --addr 10.0.0.1/24 --target 10.0.0.2:80 --profile crr";

@@ -21,6 +21,7 @@ use crate::report::model::{Report, SynCache, SynCookies, Verdict};
 use crate::run::aside::step_aside;
 use crate::run::collect::{self, traffic, worker_report_since_start};
 use crate::run::{Crew, Idling, Member, MonotonicClock, Waitable};
+use crate::say::say;
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
 use crate::{host, privilege, setup};
@@ -231,7 +232,7 @@ where
     privilege::give_up()?;
     let mut serving = Serving::start(devices, plan, cores, clock, stop)?;
     if args.output.json_on_stdout() {
-        eprintln!("ready");
+        say("ready");
     } else {
         print("ready\n")?;
     }

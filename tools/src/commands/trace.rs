@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{print, write_json};
 use crate::cli::TraceArgs;
 use crate::error::{Error, Exit, Result};
+use crate::say::say;
 use crate::trace::ladder::{self, Style};
 use crate::trace::{self, Trace};
 
@@ -30,7 +31,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<Exit> {
 
 fn show(trace: &Trace, args: &TraceArgs) -> Result<()> {
     if let Some(damage) = &trace.damage {
-        eprintln!("syncline: {}: {damage}; what came before it is shown", trace.source);
+        say(format_args!("syncline: {}: {damage}; what came before it is shown", trace.source));
     }
     if let Some(file) = &args.json {
         write_json(file, trace)?;

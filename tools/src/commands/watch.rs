@@ -13,6 +13,7 @@ use crate::report::blocks::Span;
 use crate::report::model::{IntervalReport, SearchStep};
 use crate::report::text::si;
 use crate::report::verdict::causes;
+use crate::say::say;
 use crate::signals::StopFlag;
 
 /// How often the view is drawn: its clock is to run evenly, its figures come once a second.
@@ -123,7 +124,7 @@ impl Watch {
         } else if self.lines {
             let state = if step.pass { "holds" } else { step.verdict.name() };
             let repeat = if step.repeat { ", again" } else { "" };
-            eprintln!("search{repeat}: {} {state} ({} conn/s)", step.value, si(step.achieved_cps));
+            say(format_args!("search{repeat}: {} {state} ({} conn/s)", step.value, si(step.achieved_cps)));
         }
     }
 
@@ -134,7 +135,7 @@ impl Watch {
         }
         let per_second = |count: u64| si(Some(count as f64 / span.length.as_secs_f64()));
         let (sent, received) = (per_second(span.traffic.tx_frames), per_second(span.traffic.rx_frames));
-        eprintln!("{:>4.0} s {sent:>10} frames/s sent {received:>10} received", at.as_secs_f64());
+        say(format_args!("{:>4.0} s {sent:>10} frames/s sent {received:>10} received", at.as_secs_f64()));
     }
 }
 
@@ -157,7 +158,7 @@ impl View {
 fn line(interval: &IntervalReport) {
     let blocks = &interval.blocks;
     let failed: u64 = causes(&blocks.connections.failed).iter().map(|(_, count)| count).sum();
-    eprintln!(
+    say(format_args!(
         "{:>4.0} s {:8} {:>10} conn/s {:>10} req/s {:>9} open {:>7} failed  connect p99 {} µs",
         interval.at_s + interval.seconds,
         interval.phase,
@@ -165,6 +166,6 @@ fn line(interval: &IntervalReport) {
         si(blocks.rate.requests_per_s),
         blocks.connections.open_at_end.unwrap_or(0),
         failed,
-        blocks.latency_us.connect.p99.map_or_else(|| "-".into(), |p99| p99.to_string()),
-    );
+        blocks.latency_us.connect.p99.map_or_else(|| "-".into(), |p99| p99.to_string())
+    ));
 }
