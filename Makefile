@@ -71,7 +71,8 @@ doc:
 
 # The pictures of the documentation, each by a script of its own.
 pictures: build
-	for picture in docs/pictures/live; do $(SUDO) $$picture || exit 1; done
+	@command -v chromium >/dev/null || $(SUDO) apt-get install -q -y --no-install-recommends chromium >/dev/null
+	for picture in docs/pictures/live docs/pictures/report; do $(SUDO) $$picture || exit 1; done
 
 clean:
 	$(CARGO) clean

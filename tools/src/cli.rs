@@ -68,7 +68,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show each connection of a capture as a ladder, with the states of both ends
     Trace(TraceArgs),
-    /// Read JSON reports: show them, add them up
+    /// Read JSON reports: show, add up, compare them
     Report(ReportArgs),
     /// Print completions for a shell
     Completions(generate::CompletionsArgs),
@@ -98,21 +98,36 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Whether stdout belongs to the JSON report.
-    pub fn json_on_stdout(&self) -> bool {
-        self.json.as_deref().is_some_and(|path| path.as_os_str() == "-")
+    /// Whether stdout belongs to a form of the report that is no text for people.
+    pub fn stdout_is_taken(&self) -> bool {
+        let json = self.json.as_deref().into_iter();
+        json.chain(self.export.files().map(|(.., path)| path)).any(|path| path.as_os_str() == "-")
     }
 }
 
 /// Forms of a report beside text and JSON, each in a file.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Results")]
-pub struct ExportArgs {}
+pub struct ExportArgs {
+    /// Write the report as a page there: verdict, charts, no network needed
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub html: Option<PathBuf>,
+    /// Write the verdict and each threshold as test results there, in JUnit's XML
+    #[arg(long, value_name = "FILE", help_heading = "Results", hide_short_help = true)]
+    pub junit: Option<PathBuf>,
+    /// Write the course of the run there, a row a second
+    #[arg(long, value_name = "FILE", help_heading = "Results", hide_short_help = true)]
+    pub csv: Option<PathBuf>,
+}
 
 impl ExportArgs {
     /// The files asked for: flag, form and path.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, Format, &Path)> {
-        [].into_iter()
+        let files = [
+            ("--html", Format::Html, &self.html),
+            ("--junit", Format::Junit, &self.junit),
+            ("--csv", Format::Csv, &self.csv),
+        ];
+        files.into_iter().filter_map(|(flag, format, path)| Some((flag, format, path.as_deref()?)))
     }
 }
 

@@ -3,11 +3,15 @@
 pub mod blocks;
 pub mod combine;
 pub mod criteria;
+pub mod csv;
 pub mod diff;
+pub mod html;
+pub mod junit;
 pub mod latency;
 pub mod merge;
 pub mod model;
 pub mod placement;
+pub mod schema;
 pub mod series;
 pub mod settings;
 pub mod stats;

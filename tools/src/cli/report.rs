@@ -21,6 +21,8 @@ pub enum ReportAction {
     Render(RenderArgs),
     /// Add up reports of generators that ran at the same time; exits as their sum would
     Merge(MergeArgs),
+    /// Print the JSON Schema of reports
+    Schema,
     /// Tell whether runs became better or worse; exits with 4 if worse
     Diff(DiffArgs),
 }
@@ -33,6 +35,12 @@ pub enum Format {
     Text,
     /// As --json writes it
     Json,
+    /// The course of the run, a row for each interval
+    Csv,
+    /// Test results for CI: one for the verdict, one for each threshold and criterion
+    Junit,
+    /// A page that needs no network
+    Html,
 }
 
 /// `syncline report render`.

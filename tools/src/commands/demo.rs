@@ -37,7 +37,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<Exit> {
     let output = Output::open(&args.output)?;
     let bed = Bed::fresh(&BedSpec::default())?.in_care()?;
     let name = bed.name();
-    let quiet = args.output.json_on_stdout();
+    let quiet = args.output.stdout_is_taken();
     if !quiet {
         print(&format!(
             "test bed {name}: server on {}, load on {}, {} s of connections with one request each\n",

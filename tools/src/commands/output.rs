@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::report::Format;
 use crate::cli::{ExportArgs, OutputArgs};
 use crate::error::{Error, Exit, Result};
-use crate::report::{Report, text};
+use crate::report::{Report, csv, html, junit, text};
 
 /// Writes `text` to stdout. A reader that went away is no error.
 ///
@@ -51,6 +51,9 @@ fn render(report: &Report, format: Format) -> Result<String> {
     match format {
         Format::Text => Ok(text::render(report)),
         Format::Json => to_json(report),
+        Format::Csv => Ok(csv::render(report)),
+        Format::Junit => Ok(junit::render(report)),
+        Format::Html => Ok(html::render(report)),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cli::report::{DiffArgs, MergeArgs, RenderArgs, ReportAction};
 use crate::error::{Error, Exit, Result};
 use crate::report::diff::{self, Finding, Options};
 use crate::report::merge::{self, Named};
-use crate::report::{Report, SCHEMA};
+use crate::report::{Report, SCHEMA, schema};
 
 /// Reads reports, and makes something else of them.
 ///
@@ -19,6 +19,7 @@ pub(super) fn run(action: &ReportAction) -> Result<Exit> {
     match action {
         ReportAction::Render(args) => render(args),
         ReportAction::Merge(args) => merge(args),
+        ReportAction::Schema => print(&schema::json()).map(|()| Exit::Success),
         ReportAction::Diff(args) => diff(args),
     }
 }

@@ -231,7 +231,7 @@ where
 {
     privilege::give_up()?;
     let mut serving = Serving::start(devices, plan, cores, clock, stop)?;
-    if args.output.json_on_stdout() {
+    if args.output.stdout_is_taken() {
         say("ready");
     } else {
         print("ready\n")?;

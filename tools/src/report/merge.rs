@@ -369,6 +369,9 @@ fn judge(merged: &mut Report, shards: &[Named]) {
         merged.reasons.extend(kept.map(|reason| format!("{name}: {reason}")));
     }
     merged.reasons.extend(broken);
+    for (name, report) in shards {
+        merged.advice.extend(report.advice.iter().map(|advice| format!("{name}: {advice}")));
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::latency::LatencySummary;
@@ -13,7 +14,7 @@ use crate::error::Exit;
 pub const SCHEMA: &str = "syncline.report/1";
 
 /// What the figures of a run are worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The figures tell about the target, and every threshold holds.
@@ -53,7 +54,7 @@ impl Verdict {
 }
 
 /// A whole report. The flattened [`Blocks`] cover the sustain phase.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
@@ -134,7 +135,7 @@ pub struct Report {
 }
 
 /// One of the reports that a merged one is the sum of.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Shard {
     /// Its file.
     pub file: String,
@@ -168,7 +169,7 @@ impl Report {
 }
 
 /// Where a run took place.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// Kernel release.
     pub kernel: Option<String>,
@@ -189,7 +190,7 @@ pub struct Host {
 }
 
 /// One threshold after the run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ThresholdResult {
     /// The expression.
     pub expr: String,
@@ -200,7 +201,7 @@ pub struct ThresholdResult {
 }
 
 /// The figures of one span of time.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Blocks {
     /// Connections and what became of them.
     pub connections: Connections,
@@ -219,7 +220,7 @@ pub struct Blocks {
 }
 
 /// Connections within the span. Gauges (`*_at_end`) are of its end; at the top level, of the end of the run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Connections {
     /// Launched, or due to be launched but refused by ourselves.
     pub attempted: Option<u64>,
@@ -242,7 +243,7 @@ pub struct Connections {
 }
 
 /// Failures by cause; see [`Failure`](crate::measure::Failure).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failures {
     /// RST in answer to SYN.
     pub refused: Option<u64>,
@@ -269,7 +270,7 @@ pub struct Failures {
 }
 
 /// Events per second within the span.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rates {
     /// Connections per second that were asked for.
     pub offered_cps: Option<f64>,
@@ -288,7 +289,7 @@ pub struct Rates {
 
 /// Times by stage; see [`Stage`](crate::measure::Stage). `*_from_schedule` counts from when the event was due: the
 /// figure to quote.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latencies {
     /// From the time a launch was scheduled to its SYN: the generator's own lateness.
     pub schedule_delay: LatencySummary,
@@ -322,7 +323,7 @@ impl Latencies {
 }
 
 /// Frames within the span.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Packets {
     /// Sent.
     pub tx: Option<u64>,
@@ -341,7 +342,7 @@ pub struct Packets {
 }
 
 /// Calls of the operating system on the data path.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Syscalls {
     /// Calls that asked the kernel to move frames.
     pub doorbells: Option<u64>,
@@ -350,7 +351,7 @@ pub struct Syscalls {
 }
 
 /// Octets of memory at the end of the span.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     /// The block and the share of the index of one idle connection.
     pub bytes_per_idle_connection: Option<f64>,
@@ -363,7 +364,7 @@ pub struct Memory {
 }
 
 /// One worker within the span.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerReport {
     /// Its core.
     pub core: Option<u32>,
@@ -386,7 +387,7 @@ pub struct WorkerReport {
 }
 
 /// The figures of a phase.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PhaseReport {
     /// `init`, `ramp`, `sustain` or `drain`.
     pub name: String,
@@ -398,7 +399,7 @@ pub struct PhaseReport {
 }
 
 /// The figures of a second, or of several in a long run: a report has at most 300 of these.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IntervalReport {
     /// When it began, seconds since the start of the run.
     pub at_s: f64,
@@ -415,7 +416,7 @@ pub struct IntervalReport {
 }
 
 /// The extremes of the seconds within an interval.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     /// The lowest rate of connections completed, per second.
     pub achieved_cps_min: Option<f64>,
@@ -428,7 +429,7 @@ pub struct Spread {
 }
 
 /// The figures of a target.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetReport {
     /// Address and port; in a mix, with the profile before it.
     pub target: String,
@@ -437,7 +438,7 @@ pub struct TargetReport {
 }
 
 /// A criterion of RFC 9411 after the run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CriterionResult {
     /// `failed_transactions`, `unexpected_resets`, `rate_deviation` or `held_deviation`.
     pub name: String,
@@ -450,7 +451,7 @@ pub struct CriterionResult {
 }
 
 /// A search for the highest value whose thresholds hold.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SearchReport {
     /// `rate` (connections per second) or `connections` (at a time).
     pub what: String,
@@ -465,7 +466,7 @@ pub struct SearchReport {
 }
 
 /// One run of a search.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SearchStep {
     /// The value tried.
     pub value: u64,
@@ -486,7 +487,7 @@ pub struct SearchStep {
 }
 
 /// The figures of a stage.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageReport {
     /// Its number, from 1.
     pub stage: u32,
@@ -502,7 +503,7 @@ pub struct StageReport {
 }
 
 /// What a generator's addresses and ports allow, whatever the target does.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SupplyReport {
     /// Connections at once: pairs of address and port towards each target.
     pub connections_max: u64,
@@ -513,7 +514,7 @@ pub struct SupplyReport {
 }
 
 /// An answer that was hashed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TransferReport {
     /// Address and port.
     pub target: String,
@@ -524,7 +525,7 @@ pub struct TransferReport {
 }
 
 /// Cookies of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SynCookies {
     /// SYN-ACKs with a cookie.
     pub sent: Option<u64>,
@@ -535,7 +536,7 @@ pub struct SynCookies {
 }
 
 /// The SYN cache of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SynCache {
     /// Records at the end.
     pub entries: Option<u64>,
@@ -548,7 +549,7 @@ pub struct SynCache {
 }
 
 /// A SYN flood, all targets together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SynFlood {
     /// SYNs per second that were asked for; `null` if it was as many as go.
     pub offered_per_s: Option<f64>,
@@ -571,7 +572,7 @@ pub struct SynFlood {
 }
 
 /// The bare device path of a test bed, counted at the receivers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Raw {
     /// Frames per second, both directions together.
     pub frames_per_s: Option<f64>,

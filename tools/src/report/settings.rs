@@ -67,7 +67,7 @@ pub fn differences(a: &Report, b: &Report, purpose: Purpose) -> Vec<String> {
         report.config.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
     };
     for key in keys(a).union(&keys(b)).filter(|key| matters(key)) {
-        let value = |report: &Report| report.config.get(key).cloned().unwrap_or(Value::Null);
+        let value = |report: &Report| essential(report.config.get(key).cloned().unwrap_or_default());
         let (left, right) = (value(a), value(b));
         if !same(&left, &right) {
             found.push(format!("{key}: {}, {}", shown(&left), shown(&right)));
@@ -88,6 +88,16 @@ pub fn places(a: &Report, b: &Report) -> Vec<String> {
     let names = ["cpu_model", "cores", "kernel", "driver", "xdp_mode", "zerocopy"];
     let differs = names.into_iter().filter(|name| left.get(name) != right.get(name));
     differs.map(|name| format!("{name}: {}, {}", shown(&left[name]), shown(&right[name]))).collect()
+}
+
+/// Parts of a mix without their places.
+fn essential(mut value: Value) -> Value {
+    for part in value.as_array_mut().into_iter().flatten() {
+        if let Some(fields) = part.as_object_mut() {
+            fields.retain(|key, _| !PLACE.contains(&key.as_str()));
+        }
+    }
+    value
 }
 
 /// An option that was not given is as good as an empty list or `false`.
@@ -126,6 +136,12 @@ mod tests {
         assert!(differences(&a, &b, Purpose::Add).is_empty());
         let c = with(json!({"profile": "http", "rate": 1000.0}));
         assert_eq!(differences(&a, &c, Purpose::Add), ["profile: crr, http"]);
+        let mix = |target: &str, weight: u32| with(json!({"mix": [{"target": [target], "weight": weight}]}));
+        assert!(differences(&mix("10.0.0.1:80", 1), &mix("10.0.0.2:80", 1), Purpose::Compare).is_empty());
+        assert_eq!(
+            differences(&mix("a", 1), &mix("a", 2), Purpose::Compare),
+            [r#"mix: [{"weight":1}], [{"weight":2}]"#]
+        );
         assert_eq!(differences(&a, &Report::new("bench"), Purpose::Add)[0], "command: load, bench");
     }
 

@@ -314,7 +314,8 @@ pub fn si(value: Option<f64>) -> String {
     if value.fract() == 0.0 { format!("{value:.0} ") } else { format!("{value:.1} ") }.trim_end().to_owned()
 }
 
-fn octets(value: Option<u64>) -> String {
+/// With a binary prefix.
+pub fn octets(value: Option<u64>) -> String {
     match value {
         None => "-".into(),
         Some(value) if value >= 1 << 30 => format!("{:.2} GiB", value as f64 / (1u64 << 30) as f64),

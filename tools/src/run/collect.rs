@@ -109,6 +109,15 @@ struct Followed {
     targets: Vec<Tally>,
 }
 
+/// A second of a phase that is not complete yet.
+#[derive(Default)]
+struct Second {
+    span: Span,
+    /// The marks of each worker at its beginning and so far, and how much of it the worker has reported: a stage that
+    /// ends cuts it in two.
+    workers: BTreeMap<usize, (Mark, Mark, Duration)>,
+}
+
 /// With fewer connections than this, what a table has at least outweighs what a connection takes.
 const HELD_TO_JUDGE: u64 = 10_000;
 
@@ -122,7 +131,7 @@ pub struct Collector {
     held_max: u64,
     start: Option<Instant>,
     phases: BTreeMap<Phase, Span>,
-    pending: BTreeMap<(u64, Phase), Span>,
+    pending: BTreeMap<(u64, Phase), Second>,
     series: Series,
     /// The intervals that were complete when last asked.
     fresh: Vec<IntervalReport>,
@@ -185,7 +194,11 @@ impl Collector {
         let reported_to = self.workers.iter().filter(|worker| !worker.last).map(|worker| worker.reported_to).min();
         let second = reported_to.map_or(u64::MAX, |at| self.second(at));
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.key().0 < second) {
-            let ((second, phase), span) = entry.remove_entry();
+            let ((second, phase), Second { mut span, workers }) = entry.remove_entry();
+            let reports = workers
+                .iter()
+                .map(|(index, (from, to, length))| worker_report(&self.workers[*index].member, from, to, *length));
+            span.workers = reports.collect();
             let interval = IntervalReport {
                 at_s: second as f64,
                 seconds: span.length.as_secs_f64(),
@@ -223,7 +236,6 @@ impl Collector {
         worker.targets.clone_from(&snapshot.targets);
         self.transfers.extend_from_slice(&snapshot.transfers);
         let moved = mark.traffic.since(&before.traffic);
-        let report = worker_report(&worker.member, &before, &mark, length);
 
         let levels = self.levels();
         if levels.open >= HELD_TO_JUDGE && levels.open >= self.held_max {
@@ -251,8 +263,10 @@ impl Collector {
             stage.levels = levels;
         }
         let key = (self.second(snapshot.from), snapshot.phase);
-        let interval = self.pending.entry(key).or_default();
-        interval.length = interval.length.max(length);
+        let Second { span: interval, workers } = self.pending.entry(key).or_default();
+        let (_, to, in_second) = workers.entry(index).or_insert_with(|| (before.clone(), before, Duration::ZERO));
+        (*to, *in_second) = (mark, *in_second + length);
+        interval.length = interval.length.max(*in_second);
         interval.measures.add(&snapshot.ramp);
         make_way();
         interval.measures.add(&snapshot.sustain);
@@ -260,7 +274,6 @@ impl Collector {
         interval.traffic.add(&moved);
         interval.levels = levels;
         interval.offered_cps = offered;
-        interval.workers.push(report);
         self.held_back += snapshot.held_back;
         self.requests_due += snapshot.requests_due;
         self.burst_max = self.burst_max.max(snapshot.burst_max);
