@@ -29,5 +29,6 @@ mod sync;
 pub mod target;
 pub mod trace;
 pub mod units;
+pub mod watch;
 
 pub use error::{Error, Exit, Result};

@@ -7,6 +7,7 @@ pub mod csv;
 pub mod diff;
 pub mod html;
 pub mod junit;
+pub mod insight;
 pub mod latency;
 pub mod merge;
 pub mod model;

@@ -1,6 +1,6 @@
 //! From the arguments of `serve` and `load` to an engine's configuration and an open device.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,12 +24,13 @@ use crate::host;
 use crate::net::OwnedAddrs;
 use crate::report::model::Host;
 use crate::run::{Idling, MonotonicClock, Waitable};
+use crate::watch::{SharedWatch, Watched};
 
 /// Connections that a worker's table may grow to. Growth is by need.
 const CONNECTIONS_MAX: u32 = 1 << 24;
 
 /// A device that captures what passes it.
-pub type Tapped = PcapTap<XdpDevice, MonotonicClock, std::fs::File>;
+pub type Tapped = PcapTap<XdpDevice, MonotonicClock, File>;
 
 impl Waitable for Tapped {
     fn readable(&self) -> Option<BorrowedFd<'_>> {
@@ -180,17 +181,48 @@ pub fn kernel_neighbors(interface: &Interface, remotes: &[IpAddr]) -> Result<Vec
 /// # Errors
 /// Exit 3 if the file cannot be written.
 pub fn tap(devices: Vec<XdpDevice>, file: &Path, clock: MonotonicClock) -> Result<Vec<Tapped>> {
+    let sink = capture(file)?;
+    let config = capture_config(clock);
+    let failed = |error| Error::environment(format!("cannot capture to {}", file.display()), error, "check --pcap");
+    devices
+        .into_iter()
+        .map(|device| Ok(PcapTap::new(device, clock, sink.try_clone().map_err(failed)?, config)))
+        .collect()
+}
+
+/// Puts a watch around each device, and a capture of all of them into `pcap` if one is asked for.
+///
+/// # Errors
+/// Exit 3 if the file cannot be written.
+pub fn watch(
+    devices: Vec<XdpDevice>,
+    pcap: Option<&Path>,
+    watches: &[SharedWatch],
+    clock: MonotonicClock,
+) -> Result<Vec<Watched<XdpDevice>>> {
+    let sink = pcap.map(|file| capture(file)).transpose()?;
+    let failed = |error| Error::environment("cannot capture", error, "check --pcap");
+    let watched = devices.into_iter().enumerate().map(|(index, device)| {
+        let sink = sink.as_ref().map(File::try_clone).transpose().map_err(failed)?;
+        let writer = sink.map(|sink| PcapWriter::new(sink, capture_config(clock)));
+        Ok(Watched::new(device, clock, writer, watches.get(index).cloned()))
+    });
+    watched.collect()
+}
+
+/// A capture file that several writers may append to.
+fn capture(file: &Path) -> Result<File> {
     let failed = |error| Error::environment(format!("cannot capture to {}", file.display()), error, "check --pcap");
     // Each writer appends whole records with one system call, so that several may share the file.
     let sink = OpenOptions::new().create(true).append(true).open(file).map_err(failed)?;
     sink.set_len(0).map_err(failed)?;
     PcapWriter::new(sink.try_clone().map_err(failed)?, PcapConfig::default()).flush();
+    Ok(sink)
+}
+
+fn capture_config(clock: MonotonicClock) -> PcapConfig {
     let origin = clock.wall_at_origin().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let config = PcapConfig { origin, file_header: false, ..PcapConfig::default() };
-    devices
-        .into_iter()
-        .map(|device| Ok(PcapTap::new(device, clock, sink.try_clone().map_err(failed)?, config)))
-        .collect()
+    PcapConfig { origin, file_header: false, ..PcapConfig::default() }
 }
 
 /// The seed that was given, or one from the operating system.

@@ -66,11 +66,16 @@ impl<W: Write> PcapWriter<W> {
 
     /// Writes down that `frame` passed at `at`. Calls the sink only if the buffer is full.
     pub fn record(&mut self, at: Instant, frame: &[u8]) {
-        self.append(at, frame);
+        self.append(at, frame, frame.len());
+    }
+
+    /// The same of a frame of `len` octets, of which only `kept` are there.
+    pub fn record_cut(&mut self, at: Instant, kept: &[u8], len: u32) {
+        self.append(at, kept, len as usize);
     }
 
     /// The length of the record, zero if it was lost.
-    fn append(&mut self, at: Instant, frame: &[u8]) -> usize {
+    fn append(&mut self, at: Instant, frame: &[u8], on_wire: usize) -> usize {
         let kept = &frame[..frame.len().min(self.config.snap_bytes as usize)];
         let len = RECORD_HEADER_BYTES + kept.len();
         if self.buffer.len() + len > self.buffer.capacity() {
@@ -81,7 +86,7 @@ impl<W: Write> PcapWriter<W> {
             return 0;
         }
         let time = Duration::from_nanos(at.nanos()).saturating_add(self.config.origin);
-        for word in [time.as_secs() as u32, time.subsec_nanos(), kept.len() as u32, frame.len() as u32] {
+        for word in [time.as_secs() as u32, time.subsec_nanos(), kept.len() as u32, on_wire as u32] {
             self.buffer.extend(word.to_le_bytes());
         }
         self.buffer.extend(kept);
@@ -184,7 +189,7 @@ impl<D: Device, C: Clock, W: Write> Device for PcapTap<D, C, W> {
 
     fn transmit(&mut self, frame: D::Frame) -> Result<(), D::Frame> {
         // The device takes the frame away, so it is written down first.
-        let record = self.writer.append(self.clock.now(), frame.bytes());
+        let record = self.writer.append(self.clock.now(), frame.bytes(), frame.bytes().len());
         self.device.transmit(frame).inspect_err(|_| self.writer.retract(record))
     }
 

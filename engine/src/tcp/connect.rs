@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::app::{ConnId, ConnectError};
+use crate::app::{ConnId, ConnectError, Endpoints};
 use crate::config::Listener;
 use crate::flow::Kind;
 use crate::handover::Exchange;
@@ -70,6 +70,19 @@ impl Net<'_> {
             return None;
         }
         Some(Conn { tcp: self.tcp, id: id.0 })
+    }
+
+    /// The state of the connection between two ends, whatever record it is in by now; CLOSED if there is none.
+    pub fn state_of(&self, ends: &Endpoints) -> State {
+        let (local, remote) = (ends.local, ends.remote);
+        let Some(number) = self.tcp.locals.number(local.ip()) else { return State::Closed };
+        let flow = FlowId { remote: remote.ip(), local: number, remote_port: remote.port(), local_port: local.port() };
+        match self.tcp.find(self.tcp.hash(&flow), &flow) {
+            Some((Kind::Connection, id)) => self.tcp.conns[id].state,
+            Some((Kind::SynReceived, _)) => State::SynReceived,
+            Some((Kind::TimeWait, _)) => State::TimeWait,
+            None => State::Closed,
+        }
     }
 
     /// Listens on more ports. Returns the number that [`App::accepted`](crate::app::App::accepted) will name, or `None`

@@ -100,6 +100,9 @@ pub struct DeviceArgs {
     /// Write every frame to this capture file
     #[arg(long, hide_short_help = true, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Show the first N connections as ladders at the end, on stderr (docs/insight.md)
+    #[arg(long, hide_short_help = true, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000))]
+    pub trace: u32,
 }
 
 fn receive_ring(text: &str) -> std::result::Result<u32, String> {

@@ -233,6 +233,22 @@ pub struct LoadArgs {
     /// Report the SHA-256 of what was received, for the first answers
     #[arg(long, help_heading = "Results", hide_short_help = true)]
     pub digest: bool,
+    /// Keep the frames of the first K failed connections and of the K slowest (docs/insight.md)
+    #[arg(long, value_name = "K", help_heading = "Results", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub flight_recorder: Option<u32>,
+    /// The capture to keep them in
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Results",
+        hide_short_help = true,
+        default_value = "flight.pcap",
+        requires = "flight_recorder"
+    )]
+    pub flight_file: PathBuf,
+    /// Hold every connection against what `serve --server-report` tells of it (docs/insight.md)
+    #[arg(long, value_name = "SOCKET|FILE", help_heading = "Results", hide_short_help = true)]
+    pub server_report: Option<PathBuf>,
     /// Where results go.
     #[command(flatten)]
     #[serde(skip)]
@@ -283,6 +299,16 @@ impl LoadArgs {
     }
 
     fn check_flood(&self, resolved: &[Vec<Resolved>]) -> Result<()> {
+        for (flag, given) in [
+            ("--trace", self.device.trace > 0),
+            ("--flight-recorder", self.flight_recorder.is_some()),
+            ("--server-report", self.server_report.is_some()),
+        ] {
+            if given {
+                let why = "says nothing to --profile syn-flood, which makes no connections";
+                return Err(Error::usage(flag, why, "leave it out; --pcap has the frames"));
+            }
+        }
         if self.device.shared_addr.is_some() || self.device.local_ports.is_some() {
             let flag = if self.device.shared_addr.is_some() { "--shared-addr" } else { "--local-ports" };
             let why = "says nothing to --profile syn-flood";

@@ -1,5 +1,7 @@
 //! `syncline serve`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -75,6 +77,10 @@ pub struct ServeArgs {
     /// End connections whose peer keeps its window shut, or nearly so, for this long; 0s is never
     #[arg(long, value_name = "S", default_value = "2m", hide_short_help = true)]
     pub stall_timeout: Span,
+    /// Tell what became of every connection: at once through a socket (a path that ends with .sock), or in a file at the
+    /// end (docs/insight.md)
+    #[arg(long, hide_short_help = true, value_name = "SOCKET|FILE")]
+    pub server_report: Option<PathBuf>,
     /// Where results go.
     #[command(flatten)]
     #[serde(skip)]

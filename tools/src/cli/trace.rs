@@ -14,7 +14,8 @@ Examples:
   syncline trace run.pcap --count 3
   syncline trace run.pcap --flow 10.9.0.1:40000-10.9.0.2:80
   tcpdump -i eth0 -w - tcp | syncline trace -
-States are those of RFC 9293, as they follow from what passed; docs/insight.md tells how.")]
+States are those of RFC 9293, as they follow from what passed:
+docs/insight.md tells how.")]
 pub struct TraceArgs {
     /// Capture to read, pcap or pcapng; `-` is stdin
     #[arg(value_name = "FILE")]

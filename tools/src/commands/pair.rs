@@ -90,7 +90,7 @@ where
     // The server outlives the load: it has a flag of its own.
     let server_stop = StopFlag::new();
     let mut serving = Serving::start(vec![server_device], server_plan, &cores[..1], clock, &server_stop)?;
-    let generating = Generating::start(vec![load_device], load_plan, &cores[1..], clock, stop)?;
+    let generating = Generating::start(vec![load_device], load_plan, &cores[1..], clock, stop, &[])?;
     // Every worker runs: whatever is started from here on only looks on.
     step_aside(cores.into_iter().flatten());
     let loaded = thread::scope(|scope| {

@@ -7,6 +7,7 @@ use syncline_engine::config::{Config, Listener, SynCookies as CookieMode};
 use syncline_engine::stats::Stats;
 use syncline_engine::worker::Worker;
 
+use super::ladders;
 use super::output::Output;
 use super::print;
 use super::sampler::{self, Sampler};
@@ -24,6 +25,8 @@ use crate::run::{Crew, Idling, Member, MonotonicClock, Waitable};
 use crate::say::say;
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
+use crate::watch::account::Teller;
+use crate::watch::{self as single, Book, Ledger, SharedWatch};
 use crate::{host, privilege, setup};
 
 /// What a server needs to know beside its device.
@@ -56,11 +59,23 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
     let host_facts = setup::host_facts(Some(&interface), interface.name(), &cores);
 
-    let mut report = match &args.device.pcap {
-        Some(file) => serve(setup::tap(devices, file, clock)?, &plan, &cores, clock, &stop, args, &mut watch)?,
-        None => serve(devices, &plan, &cores, clock, &stop, args, &mut watch)?,
+    let trace = args.device.trace as usize;
+    let single = |_| {
+        let ledger = args.server_report.is_some().then(Ledger::default);
+        SharedWatch::new(single::Watch::new((trace > 0).then(|| Book::new(trace)), None, ledger))
+    };
+    let watching = trace > 0 || args.server_report.is_some();
+    let watches: Vec<_> = (0..if watching { cores.len() } else { 0 }).map(single).collect();
+    let teller = args.server_report.as_deref().map(|path| Teller::open(path, watches.clone())).transpose()?;
+    let mut report = if watching || args.device.pcap.is_some() {
+        let devices = setup::watch(devices, args.device.pcap.as_deref(), &watches, clock)?;
+        serve(devices, &plan, &cores, clock, &stop, args, &mut watch)?
+    } else {
+        serve(devices, &plan, &cores, clock, &stop, args, &mut watch)?
     };
     drop(watch);
+    teller.map(Teller::finish).transpose()?;
+    ladders::show(&watches, trace);
     report.host = host_facts;
     report.seed = Some(plan.seed);
     report.config = serde_json::to_value(args).unwrap_or_default();

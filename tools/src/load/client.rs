@@ -18,8 +18,10 @@ use super::schedule::{Schedule, Shape};
 use super::session::{ALL_SENT, Session, Sessions, Stage, UNSCHEDULED};
 use super::snapshot::{Control, EngineCounts, Mailbox, Phase, Recorder};
 use super::template::Template;
+use super::tokens::Tokens;
 use super::turns::{Turns, flow_of};
 use crate::measure::{Failure, Stage as Measured, Tally};
+use crate::watch::{SharedWatch, Watch};
 
 /// Launches, requests or closes in one pass of the loop at most.
 pub(super) const BURST: usize = 64;
@@ -59,6 +61,10 @@ const DOZE: Duration = Duration::from_millis(10);
 pub struct Client {
     pub(super) plan: Plan,
     pub(super) templates: Vec<Template>,
+    /// Tokens for requests, if there are to be any.
+    pub(super) tokens: Option<Tokens>,
+    /// Who wants to know of single connections, if anybody.
+    pub(super) watch: Option<SharedWatch>,
     /// Octets of one queued message.
     pub(super) chunk: u64,
     pub(super) control: Arc<Control>,
@@ -151,8 +157,11 @@ impl Client {
         };
         let paced = plan.bitrate.map(|bits| bits as f64 / 8.0 / chunk as f64).or(plan.request_rate);
         let queue = if paced.is_some() { quota.min(u64::from(in_flight_max)).min(1 << 20) } else { 0 };
+        let templates = Template::all(&plan);
         Ok(Self {
-            templates: Template::all(&plan),
+            tokens: plan.tokens.then(|| Tokens::new(plan.seed, worker, templates.len())).flatten(),
+            watch: None,
+            templates,
             chunk,
             recorder: Recorder::new(worker, plan.targets.len()),
             sessions: Sessions::new(SIDES_MAX),
@@ -197,6 +206,11 @@ impl Client {
     /// Where this worker's snapshots can be read.
     pub fn mailbox(&self) -> Arc<Mailbox> {
         self.recorder.mailbox()
+    }
+
+    /// Tells `watch` what becomes of each connection.
+    pub fn set_watch(&mut self, watch: SharedWatch) {
+        self.watch = Some(watch);
     }
 
     /// The present phase.
@@ -418,6 +432,7 @@ impl Client {
             self.measures(&session).record(Measured::ScheduleDelay, behind);
         }
         let Some(word) = self.sessions.store(&mut session) else {
+            self.watched(|watch| watch.local_failures += 1);
             return self.count_failure(&session, Failure::LocalMemory);
         };
         match net.connect(remote, word) {
@@ -425,8 +440,12 @@ impl Client {
                 self.population[Stage::Connecting as usize] += 1;
                 self.connects.begin(id, session.stamp);
                 self.slots = self.slots.max(id.0 + 1);
+                if let (Some(watch), Some(conn)) = (&self.watch, net.conn(id)) {
+                    watch.lock().opened(id.0, conn.endpoints());
+                }
             }
             Err(error) => {
+                self.watched(|watch| watch.local_failures += 1);
                 self.sessions.release(&mut session);
                 self.retry_at = now + RETRY_AFTER;
                 self.count_failure(
@@ -438,6 +457,14 @@ impl Client {
                     },
                 );
             }
+        }
+    }
+
+    /// Tells whoever watches.
+    #[inline]
+    pub(super) fn watched(&self, tell: impl FnOnce(&mut Watch)) {
+        if let Some(watch) = &self.watch {
+            tell(&mut watch.lock());
         }
     }
 

@@ -37,6 +37,7 @@ impl App for Client {
             tally.established += 1;
             tally.syn_retransmitted += u64::from(resent);
         });
+        self.watched(|watch| watch.took(conn.id().0, "connect", elapsed));
         let measures = self.measures(&session);
         measures.record(Measured::Connect, micros(elapsed));
         if session.behind != UNSCHEDULED {
@@ -120,7 +121,7 @@ impl App for Client {
         }
     }
 
-    fn closed(&mut self, _: ConnId, word: u64, end: End, now: Instant) {
+    fn closed(&mut self, id: ConnId, word: u64, end: End, now: Instant) {
         let mut session = self.sessions.load(word);
         let stage = session.stage;
         let elapsed = (now.micros() as u32).wrapping_sub(session.stamp);
@@ -134,22 +135,34 @@ impl App for Client {
             (Stage::Closing, End::Closed) => {
                 self.tally(&session, |tally| tally.completed += 1);
                 self.measures(&session).record(Measured::Close, micros(elapsed));
+                self.watched(|watch| watch.took(id.0, "close", elapsed));
             }
             (Stage::Resetting, End::Aborted | End::Closed) => self.tally(&session, |tally| tally.completed += 1),
-            (stage, end) => self.count_failure(&session, cause(stage, end)),
+            (stage, end) => {
+                let cause = cause(stage, end);
+                self.count_failure(&session, cause);
+                self.watched(|watch| watch.failed(id.0, cause));
+            }
         }
+        self.watched(|watch| watch.ended(id.0));
         self.sessions.release(&mut session);
     }
 
     #[inline]
     fn fill(&self, tag: u32, offset: u32, out: &mut [u8]) {
-        let head = &self.templates[(tag >> CHUNK_BITS) as usize].head;
-        let at = u64::from(tag & ((1 << CHUNK_BITS) - 1)) * self.chunk + u64::from(offset);
+        let with_token = self.tokens.as_ref().and_then(|tokens| tokens.template(tag));
+        let template = &self.templates[with_token.unwrap_or((tag >> CHUNK_BITS) as usize)];
+        let chunk = if with_token.is_some() { 0 } else { tag & ((1 << CHUNK_BITS) - 1) };
+        let head = &template.head;
+        let at = u64::from(chunk) * self.chunk + u64::from(offset);
         let from = at.min(head.len() as u64) as usize;
         let (of_head, of_body) = out.split_at_mut(out.len().min(head.len() - from));
         of_head.copy_from_slice(&head[from..from + of_head.len()]);
         if !of_body.is_empty() {
             payload::fill(at + of_head.len() as u64 - head.len() as u64, of_body);
+        }
+        if let (Some(_), Some(tokens), Some(token_at)) = (with_token, &self.tokens, template.token_at) {
+            tokens.write(tag, token_at, at, out);
         }
     }
 
@@ -214,6 +227,7 @@ impl Client {
     /// Counts a failure; the connection only has to come to its end.
     pub(super) fn fail(&mut self, conn: &Conn<'_>, session: &mut Session, cause: Failure) {
         self.count_failure(session, cause);
+        self.watched(|watch| watch.failed(conn.id().0, cause));
         self.enter(conn, session, Stage::Failed);
     }
 
@@ -340,7 +354,14 @@ impl Client {
         let total = self.templates[template].total();
         let len = (total - session.sent).min(self.chunk);
         let number = (session.sent / self.chunk) as u32 & ((1 << CHUNK_BITS) - 1);
-        if len > 0 && !conn.send((template as u32) << CHUNK_BITS | number, len as u32) {
+        let mut tag = (template as u32) << CHUNK_BITS | number;
+        if session.sent == 0
+            && self.templates[template].token_at.is_some()
+            && let Some(tokens) = &mut self.tokens
+        {
+            tag = tokens.issue(template);
+        }
+        if len > 0 && !conn.send(tag, len as u32) {
             return false;
         }
         session.sent += len;
@@ -485,6 +506,7 @@ impl Client {
             return conn.abort();
         }
         self.tally(session, |tally| tally.requests += 1);
+        self.watched(|watch| watch.took(conn.id().0, "transaction", elapsed));
         let measures = self.measures(session);
         measures.record(Measured::Transaction, micros(elapsed));
         if behind != UNSCHEDULED {

@@ -24,6 +24,7 @@ mod session;
 mod snapshot;
 mod supply;
 mod template;
+mod tokens;
 mod turns;
 
 pub use client::Client;

@@ -207,6 +207,9 @@ pub struct Plan {
     /// Connections of several kinds: these take the place of `exchange`, `requests`, `close`, `first_closer` and
     /// `checks`. Empty if all are alike.
     pub mix: Vec<Flow>,
+    /// Put a token into every request that has room for it, by which both ends know the connection
+    /// ([`ledger`](crate::watch::ledger)).
+    pub tokens: bool,
 }
 
 /// A plan that cannot be carried out: what is wrong and what would do.
@@ -249,6 +252,7 @@ impl Plan {
             checks: Checks::default(),
             sites: Vec::new(),
             mix: Vec::new(),
+            tokens: false,
         };
         let held = Load::Held { connections: 1, per_second: None };
         match profile {

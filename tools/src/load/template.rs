@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::plan::{Exchange, HttpRequest, Plan, Site};
 use crate::apps::payload;
+use crate::watch::ledger::TOKEN_BYTES;
 
 /// Octets of a body in chunks: one chunk each.
 const CHUNK_BYTES: usize = 16 << 10;
@@ -14,6 +15,8 @@ const CHUNK_BYTES: usize = 16 << 10;
 pub(super) struct Template {
     pub(super) head: Box<[u8]>,
     body: u64,
+    /// Where a token goes, if there is to be one and there is room.
+    pub(super) token_at: Option<u64>,
 }
 
 impl Template {
@@ -37,21 +40,32 @@ impl Template {
         match exchange {
             Exchange::Octets { request, content: Some(content), .. } => {
                 debug_assert_eq!(*request, content.len() as u64);
-                Self { head: content.as_ref().into(), body: 0 }
+                Self { head: content.as_ref().into(), body: 0, token_at: None }
             }
-            Exchange::Octets { request, .. } => Self { head: Box::default(), body: *request },
+            Exchange::Octets { request, .. } => {
+                let room = plan.tokens && *request >= TOKEN_BYTES as u64;
+                Self { head: Box::default(), body: *request, token_at: room.then_some(0) }
+            }
             Exchange::Http(request) => {
-                Self::http(request, plan.targets[target], plan.sites.get(target).unwrap_or(&Site::default()), last)
+                let site = plan.sites.get(target).cloned().unwrap_or_default();
+                Self::http(request, plan.targets[target], &site, last, plan.tokens)
             }
         }
     }
 
-    fn http(request: &HttpRequest, target: SocketAddr, site: &Site, last: bool) -> Self {
+    fn http(request: &HttpRequest, target: SocketAddr, site: &Site, last: bool, token: bool) -> Self {
         let HttpRequest { method, path, host, fields, body, content, chunked } = request;
         let path = site.path.as_ref().unwrap_or(path);
         let host = host.as_ref().or(site.host.as_ref()).cloned().unwrap_or_else(|| target.to_string());
         let given = |name: &str| fields.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        let mut token_at = None;
+        if token {
+            head += "Syncline-Connection: ";
+            token_at = Some(head.len() as u64);
+            head += &"-".repeat(TOKEN_BYTES);
+            head += "\r\n";
+        }
         // Writing to a String cannot fail.
         if !given("host") {
             let _ = write!(head, "Host: {host}\r\n");
@@ -78,10 +92,10 @@ impl Template {
                 octets
             };
             head.extend(in_chunks(&content.as_ref().map_or_else(pattern, |content| content.to_vec())));
-            return Self { head: head.into(), body: 0 };
+            return Self { head: head.into(), body: 0, token_at };
         }
         head.extend(content.iter().flat_map(|content| content.iter()));
-        Self { head: head.into(), body: if content.is_some() { 0 } else { *body } }
+        Self { head: head.into(), body: if content.is_some() { 0 } else { *body }, token_at }
     }
 
     pub(super) fn total(&self) -> u64 {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::insight::{FlightReport, Reconciliation};
 use super::latency::LatencySummary;
 use crate::error::Exit;
 
@@ -126,6 +127,12 @@ pub struct Report {
     /// Every counter of the engine, by its name in `syncline_engine::stats`, all workers together.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
+    /// What the flight recorder kept.
+    #[serde(default)]
+    pub flight: Option<FlightReport>,
+    /// The two ends' accounts of their connections, held against each other.
+    #[serde(default)]
+    pub reconciliation: Option<Reconciliation>,
     /// What a SYN flood sent, and what came back (`load --profile syn-flood`).
     #[serde(default)]
     pub syn_flood: SynFlood,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::insight;
 use super::latency::LatencySummary;
 use super::model::{Blocks, Report, Verdict};
 use super::verdict::causes;
@@ -20,6 +21,14 @@ pub fn render(report: &Report) -> String {
         syn_flood(&mut out, report);
     } else {
         blocks(&mut out, &report.blocks);
+    }
+    for (name, lines) in [
+        ("reconciled", report.reconciliation.as_ref().map(insight::reconciliation_lines)),
+        ("recorded", report.flight.as_ref().map(insight::flight_lines)),
+    ] {
+        for (number, text) in lines.iter().flatten().enumerate() {
+            line(&mut out, if number == 0 { name } else { "" }, text);
+        }
     }
     host(&mut out, report);
     if let Some(server) = &report.server {

@@ -66,6 +66,7 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
         let (mut look_at, mut check_at, mut spin_until) = (began, began, began + SPIN);
         loop {
             let activity = self.worker.poll(&self.clock);
+            self.tell_states();
             let now = self.clock.now();
             if !activity.is_idle() {
                 self.gauges.busy(now.since(began));
@@ -87,6 +88,18 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
                 self.sleep(now);
                 began = self.clock.now();
             }
+        }
+    }
+
+    #[inline]
+    fn tell_states(&mut self) {
+        let asked = self.worker.device_mut().asks_for_states();
+        if asked.is_empty() {
+            return;
+        }
+        for (number, ends) in asked.to_vec().iter().enumerate() {
+            let state = self.worker.net().state_of(ends);
+            self.worker.device_mut().tell_state(number, state);
         }
     }
 

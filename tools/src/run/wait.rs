@@ -6,12 +6,25 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use syncline_engine::app::Endpoints;
 use syncline_engine::device::Device;
+use syncline_engine::tcp::State;
 
 /// A device that may be able to wake whoever waits for it.
 pub trait Waitable: Device {
     /// What becomes readable when a frame has arrived; `None` if the device cannot tell.
     fn readable(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The connections whose state whoever stands around the device wants to know, asked after each pass.
+    #[inline]
+    fn asks_for_states(&mut self) -> &[Endpoints] {
+        &[]
+    }
+
+    /// The state of connection `number` of those.
+    fn tell_state(&mut self, number: usize, state: State) {
+        let _ = (number, state);
+    }
 
     /// Sleeps until a frame arrives or `timeout` has passed, whichever is first. May return early.
     fn wait(&self, timeout: Duration) {

@@ -92,7 +92,7 @@ impl Connection {
     }
 
     /// Whether a SYN of `segment` begins another connection between the same ends: this one is over, or nobody answered.
-    fn gives_way_to(&self, segment: &Segment) -> bool {
+    pub fn gives_way_to(&self, segment: &Segment) -> bool {
         let side = usize::from(segment.from != self.left);
         let bare = segment.flags.syn() && !segment.flags.ack();
         let over = self.reset || self.fin == [true; 2] || !self.spoke[1 - side] && self.iss[side].is_some();

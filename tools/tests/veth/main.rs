@@ -10,6 +10,7 @@ mod cookies;
 mod engines;
 mod failures;
 mod flood;
+mod insight;
 mod load;
 mod middle;
 mod privileges;

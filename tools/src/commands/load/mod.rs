@@ -1,5 +1,6 @@
 //! `syncline load`.
 
+mod insight;
 mod plan;
 mod report;
 mod search;
@@ -27,6 +28,7 @@ use crate::run::aside::step_aside;
 use crate::run::{Collector, Crew, MonotonicClock, Outcome, Waitable, collect};
 use crate::setup::{self, Pages};
 use crate::signals::{Stop, StopFlag};
+use crate::watch::SharedWatch;
 
 pub(super) use plan::LoadPlan;
 
@@ -56,16 +58,20 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
         let remotes: HashSet<_> = plan.plan.targets.iter().map(std::net::SocketAddr::ip).collect();
         plan.config.neighbors = setup::kernel_neighbors(&interface, &Vec::from_iter(remotes))?;
     }
-    let mut generator = Generator { plan: &plan, cores: &cores, clock, stop: &stop, watch };
-    let mut report = match (&args.device.pcap, args.search) {
-        (Some(file), None) => generator.run(setup::tap(devices, file, clock)?)?,
-        (Some(file), Some(what)) => {
-            search::run(setup::tap(devices, file, clock)?, &mut generator, search::Search::new(args, what, &supply))?
-        }
-        (None, None) => generator.run(devices)?,
-        (None, Some(what)) => search::run(devices, &mut generator, search::Search::new(args, what, &supply))?,
+    let insight = insight::Insight::open(args, cores.len())?;
+    plan.plan.tokens = args.server_report.is_some() && !args.parts().iter().any(|talk| talk.expect_pattern);
+    let watches = insight.as_ref().map_or(&[][..], insight::Insight::watches);
+    let mut generator = Generator { plan: &plan, cores: &cores, clock, stop: &stop, watch, watches };
+    let search = args.search.map(|what| search::Search::new(args, what, &supply));
+    let mut report = if insight.is_some() || args.device.pcap.is_some() {
+        generator.generate(setup::watch(devices, args.device.pcap.as_deref(), watches, clock)?, search)?
+    } else {
+        generator.generate(devices, search)?
     };
     drop(generator);
+    if let Some(insight) = insight {
+        insight.finish(&mut report)?;
+    }
     report.host = setup::host_facts(Some(&interface), interface.name(), &cores);
     report.advice = placement::advice(&report);
     report.config = serde_json::to_value(args).unwrap_or_default();
@@ -84,15 +90,31 @@ struct Generator<'a> {
     clock: MonotonicClock,
     stop: &'a StopFlag,
     watch: Watch,
+    /// Who watches each worker's connections, if anybody.
+    watches: &'a [SharedWatch],
 }
 
 impl Generator<'_> {
+    fn generate<D: Waitable + Send + 'static>(
+        &mut self,
+        devices: Vec<D>,
+        search: Option<search::Search>,
+    ) -> Result<Report>
+    where
+        Worker<D, Client, Pages>: Send,
+    {
+        match search {
+            Some(search) => search::run(devices, self, search),
+            None => self.run(devices),
+        }
+    }
+
     fn run<D: Waitable + Send + 'static>(&mut self, devices: Vec<D>) -> Result<Report>
     where
         Worker<D, Client, Pages>: Send,
     {
         privilege::give_up()?;
-        let generating = Generating::start(devices, self.plan, self.cores, self.clock, self.stop)?;
+        let generating = Generating::start(devices, self.plan, self.cores, self.clock, self.stop, self.watches)?;
         Ok(generating.finish(self.plan, self.stop, &mut self.watch)?.report)
     }
 }
@@ -120,9 +142,10 @@ where
         cores: &[Option<usize>],
         clock: MonotonicClock,
         stop: &StopFlag,
+        watches: &[SharedWatch],
     ) -> Result<Self> {
         let secrets = setup::secrets(plan.seed);
-        let (control, clients) = clients(plan, devices.len())?;
+        let (control, clients) = clients(plan, devices.len(), watches)?;
         let mut workers = Vec::new();
         for ((device, client), core) in devices.into_iter().zip(clients).zip(cores) {
             let worker = Worker::new(&plan.config, &secrets, device, client, Pages::with_thread());
@@ -137,7 +160,7 @@ where
     /// # Errors
     /// Exit 2 if the plan cannot be.
     fn again(workers: Vec<Worker<D, Client, Pages>>, generator: &Generator<'_>, plan: &LoadPlan) -> Result<Self> {
-        let (control, clients) = clients(plan, workers.len())?;
+        let (control, clients) = clients(plan, workers.len(), generator.watches)?;
         let workers = workers.into_iter().zip(clients).zip(generator.cores).map(|((mut worker, client), core)| {
             *worker.app_mut() = client;
             (worker, *core)
@@ -251,9 +274,16 @@ fn refused(error: &dyn std::fmt::Display) -> Error {
 }
 
 /// A client for each of `workers`, and what they have in common.
-fn clients(plan: &LoadPlan, workers: usize) -> Result<(Arc<Control>, Vec<Client>)> {
+fn clients(plan: &LoadPlan, workers: usize, watches: &[SharedWatch]) -> Result<(Arc<Control>, Vec<Client>)> {
     let control = Arc::new(Control::new(workers as u32));
-    let client = |index| Client::new(plan.plan.clone(), index, Arc::clone(&control)).map_err(|error| refused(&error));
+    let client = |index| {
+        let client = Client::new(plan.plan.clone(), index, Arc::clone(&control));
+        let mut client = client.map_err(|error| refused(&error))?;
+        if let Some(watch) = watches.get(index as usize) {
+            client.set_watch(watch.clone());
+        }
+        Ok(client)
+    };
     let clients = (0..workers as u32).map(client).collect::<Result<_>>()?;
     Ok((control, clients))
 }

@@ -132,7 +132,10 @@ where
         };
         let plan = search.apply(generator.plan, value);
         let run = match devices.take() {
-            Some(devices) => Generating::start(devices, &plan, generator.cores, generator.clock, generator.stop)?,
+            Some(devices) => {
+                let Generator { cores, clock, stop, watches, .. } = *generator;
+                Generating::start(devices, &plan, cores, clock, stop, watches)?
+            }
             None => Generating::again(workers, generator, &plan)?,
         };
         let report;
