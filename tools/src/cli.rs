@@ -160,7 +160,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// `-h` of every command, and `--help` of all but those two that have more options than a screen has lines.
+    /// `-h` of every command. `--help` is the reference: it has an example.
     #[test]
     fn help_fits_a_screen_of_80_by_50() {
         fn check(command: &mut clap::Command, path: &str) {
@@ -170,8 +170,6 @@ mod tests {
             assert!(short.lines().count() <= 50, "{path} -h:\n{short}");
             assert!(short.lines().all(|line| line.chars().count() <= 80), "{path} -h:\n{short}");
             let long = sized.clone().render_long_help().to_string();
-            let reference = ["load", "serve"].contains(&command.get_name());
-            assert!(reference || long.lines().count() <= 50, "{path} --help:\n{long}");
             let leaf = command.get_subcommands().next().is_none();
             assert!(!leaf || long.contains("Example"), "{path} --help has no example");
             command.get_subcommands_mut().for_each(|command| check(command, &path));

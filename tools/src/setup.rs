@@ -200,7 +200,7 @@ pub fn watch(
     watches: &[SharedWatch],
     clock: MonotonicClock,
 ) -> Result<Vec<Watched<XdpDevice>>> {
-    let sink = pcap.map(|file| capture(file)).transpose()?;
+    let sink = pcap.map(capture).transpose()?;
     let failed = |error| Error::environment("cannot capture", error, "check --pcap");
     let watched = devices.into_iter().enumerate().map(|(index, device)| {
         let sink = sink.as_ref().map(File::try_clone).transpose().map_err(failed)?;

@@ -55,7 +55,7 @@ pub struct RingArgs {
     /// How long
     #[arg(long, value_name = "S", default_value = "10s")]
     pub duration: Span,
-    /// New connections per second, whatever the server answers, instead of as many as go through --concurrency
+    /// New connections per second, instead of --concurrency
     #[arg(long, value_name = "N", conflicts_with = "concurrency")]
     pub rate: Option<Rate>,
     /// Connections at a time

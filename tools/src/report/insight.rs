@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::text::thousands;
 
 /// Connections whose frames were kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlightReport {
     /// The capture that they are in.
     pub file: String,
@@ -22,7 +23,7 @@ pub struct FlightReport {
 }
 
 /// A connection whose frames were kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlightConnection {
     /// This end.
     pub local: String,
@@ -41,7 +42,7 @@ pub struct FlightConnection {
 }
 
 /// Counts by where it happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Places {
     /// The load generator: no port, no memory, too late, or a segment that never left.
     pub generator: u64,
@@ -63,19 +64,24 @@ impl Places {
 }
 
 /// Segments by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "named as on the wire")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LostSegments {
+    /// SYNs.
     pub syn: u64,
+    /// SYN-ACKs.
     pub syn_ack: u64,
+    /// Segments with text.
     pub data: u64,
+    /// Acknowledgements and nothing else.
     pub ack: u64,
+    /// FINs.
     pub fin: u64,
+    /// Resets.
     pub rst: u64,
 }
 
 /// A connection that failed, and where.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Example {
     /// Its ends as the generator sees them.
     pub here: String,
@@ -88,7 +94,7 @@ pub struct Example {
 }
 
 /// The generator's account of every connection, held against the server's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reconciliation {
     /// Connections whose SYN left the generator.
     pub connections_here: u64,

@@ -327,11 +327,14 @@ pub enum Heard {
     Gone(u64),
 }
 
+/// What the server told of its account, or why that failed, and when: Unix microseconds.
+type Answer = (io::Result<Account>, u64);
+
 /// Hears a server's account.
 #[derive(Debug)]
 pub struct Hearer {
     path: PathBuf,
-    socket: Option<(UnixStream, Receiver<(io::Result<Account>, u64)>)>,
+    socket: Option<(UnixStream, Receiver<Answer>)>,
 }
 
 impl Hearer {

@@ -4,7 +4,6 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use syncline::bed::BedSpec;
 use syncline::trace;
 
@@ -115,7 +114,7 @@ fn a_server_that_dies_is_the_servers_fault() {
     let told = run.report["flight"]["connections"].as_array().unwrap();
     assert_eq!(told.iter().filter(|connection| !connection["failed"].is_null()).count(), 3, "{run}");
     for connection in told {
-        let left = |ladder: &&trace::Ladder| Value::from(ladder.left.as_str()) == connection["local"];
+        let left = |ladder: &&trace::Ladder| ladder.left.as_str() == connection["local"];
         let ladder = trace.connections.iter().find(left).unwrap_or_else(|| panic!("{connection} {run}"));
         assert_eq!(ladder.rows.len() as u64, connection["frames"].as_u64().unwrap(), "{connection} {run}");
         assert_eq!((ladder.rows[0].seq, ladder.rows[0].flags.syn()), (0, true));
