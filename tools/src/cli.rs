@@ -108,7 +108,7 @@ impl OutputArgs {
 /// Forms of a report beside text and JSON, each in a file.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ExportArgs {
-    /// Write the report as a page there: verdict, charts, no network needed
+    /// Write the report as one page of HTML there
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub html: Option<PathBuf>,
     /// Write the verdict and each threshold as test results there, in JUnit's XML
