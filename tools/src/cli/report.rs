@@ -22,6 +22,7 @@ pub enum ReportAction {
     /// Add up reports of generators that ran at the same time; exits as their sum would
     Merge(MergeArgs),
     /// Print the JSON Schema of reports
+    #[command(after_help = "Example:\n  syncline report schema > result.schema.json")]
     Schema,
     /// Tell whether runs became better or worse; exits with 4 if worse
     Diff(DiffArgs),
