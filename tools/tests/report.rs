@@ -67,7 +67,7 @@ fn a_run_is_written_in_every_form_and_keeps_to_the_schema() {
     let tests = fs::read_to_string(&junit).unwrap();
     assert!(tests.contains("<testcase name=\"verdict\"") && tests.contains("failures=\"0\" errors=\"0\""), "{tests}");
     let page = fs::read_to_string(&html).unwrap();
-    assert!(page.contains("<h1>Ceiling</h1>") && !page.contains("http"), "a page, and nothing of elsewhere");
+    assert!(page.contains("<h1>Ceiling</h1>") && !page.contains("://"), "a page, and nothing of elsewhere");
 
     for (format, file) in [("csv", &csv), ("junit", &junit), ("html", &html), ("json", &json)] {
         let rendered = syncline(&["report", "render", &json, "--format", format]);
@@ -93,12 +93,10 @@ fn sums_and_comparisons_of_files() {
 
     let same = syncline(&["report", "diff", &json, &json]);
     assert_eq!(same.status.code(), Some(0), "{same:?}");
-    for interval in report["intervals"].as_array_mut().unwrap() {
-        let rate = interval["rate"]["achieved_cps"].as_f64().unwrap();
-        interval["rate"]["achieved_cps"] = (rate / 3.0).into();
-    }
+    report["rate"]["achieved_cps"] = (report["rate"]["achieved_cps"].as_f64().unwrap() / 3.0).into();
     fs::write(&worse, report.to_string()).unwrap();
-    let output = syncline(&["report", "diff", "--before", &json, "--after", &worse]);
+    let runs = |first: &'static str, file| [&[first][..], &[file; 6]].concat();
+    let output = syncline(&[&["report", "diff"], &runs("--before", &json)[..], &runs("--after", &worse)].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(4), "{text}");
     assert!(text.starts_with("comparison   REGRESSION\n             - rate.achieved_cps -66."), "{text}");

@@ -97,7 +97,7 @@ pub struct DiffArgs {
     /// The run before, and the run after
     #[arg(value_name = "FILE", num_args = 2, conflicts_with_all = ["before", "after"], required_unless_present = "before")]
     pub files: Vec<PathBuf>,
-    /// The runs before; five or more on each side tell most
+    /// The runs before; six or more on each side tell most
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "after")]
     pub before: Vec<PathBuf>,
     /// The runs after

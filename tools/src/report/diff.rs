@@ -14,7 +14,7 @@ use super::text::thousands;
 pub const SCHEMA: &str = "syncline.diff/1";
 
 /// With so many runs on each side they are compared by their ranks.
-const RANKS_FROM: usize = 5;
+const RANKS_FROM: usize = 6;
 
 /// Seconds of the sustain phase that a single run must have.
 const SERIES_FROM: usize = 4;
