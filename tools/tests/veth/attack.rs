@@ -1,6 +1,8 @@
 //! Floods from a host on the link, while an honest client of the kernel goes on.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use crate::stage::{End, Running, Stage, stage, towards_a_kernel};
 
@@ -59,6 +61,19 @@ fn rss_kib(server: &Running) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+/// The same, when it has not changed for half a second: a thread readies memory ahead of use for a while after the start.
+fn settled_rss_kib(server: &Running) -> u64 {
+    let mut last = rss_kib(server);
+    loop {
+        thread::sleep(Duration::from_millis(500));
+        let now = rss_kib(server);
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
+}
+
 /// Serves under a flood of `count` frames of `kind`, and returns the server's report. Each request of a client must succeed,
 /// and the server's memory stays within `more_kib`.
 fn under(kind: &str, count: u32, more_kib: u64) -> Option<crate::stage::Finished> {
@@ -72,7 +87,7 @@ fn under(kind: &str, count: u32, more_kib: u64) -> Option<crate::stage::Finished
         stage.shell(End::B, &line);
     };
     requests(&stage);
-    let before = rss_kib(&server);
+    let before = settled_rss_kib(&server);
     let station = stage.shell(End::A, &format!("cat /sys/class/net/{}/address", stage.dev(End::A)));
     let (device, count) = (stage.dev(End::B), count.to_string());
     let arguments = ["python3", "-c", FLOOD, &device, station.trim(), kind, &count];
