@@ -61,11 +61,12 @@ fn rss_kib(server: &Running) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The same, when it has not changed for half a second: a thread readies memory ahead of use for a while after the start.
+/// The same, when it has not changed for longer than a second: at the start a thread readies memory ahead of use, and the
+/// first second's figures are put together when it is over.
 fn settled_rss_kib(server: &Running) -> u64 {
     let mut last = rss_kib(server);
     loop {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(1_500));
         let now = rss_kib(server);
         if now == last {
             return now;
