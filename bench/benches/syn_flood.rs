@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant as SystemInstant};
 
+use syncline_bench::generated::Buffer;
 use syncline_engine::app::{App, Conn, ConnId, End};
 use syncline_engine::config::{AddressRange, Config, Listener, SynCookies};
 use syncline_engine::device::{Capabilities, Device, DeviceCounters, Frame};
@@ -35,35 +36,6 @@ const SECRETS: Secrets = Secrets {
 
 const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const THEIRS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
-
-/// A buffer.
-struct Buffer {
-    octets: Box<[u8; 256]>,
-    len: usize,
-}
-
-impl Frame for Buffer {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
-    }
-
-    #[inline]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.octets[..self.len]
-    }
-
-    #[inline]
-    fn capacity(&self) -> usize {
-        self.octets.len()
-    }
-
-    #[inline]
-    fn resize(&mut self, len: usize) -> &mut [u8] {
-        self.len = len;
-        &mut self.octets[..len]
-    }
-}
 
 /// Hands out SYNs, takes answers.
 struct Flood {
@@ -127,7 +99,7 @@ fn target(v6: bool) -> (SocketAddr, IpAddr) {
 
 impl Flood {
     fn new(syns: &Rc<Syns>) -> Self {
-        let buffer = || Buffer { octets: Box::new([0; 256]), len: 0 };
+        let buffer = Buffer::default;
         Self {
             capabilities: Capabilities {
                 mac: OURS.octets(),

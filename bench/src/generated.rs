@@ -28,6 +28,12 @@ pub struct Buffer {
     len: usize,
 }
 
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { octets: Box::new([0; BUFFER_BYTES]), len: 0 }
+    }
+}
+
 impl Frame for Buffer {
     #[inline]
     fn bytes(&self) -> &[u8] {
@@ -65,7 +71,7 @@ pub struct Generated {
 impl Generated {
     /// Peers that answer text with as much text, and with their FIN as well if they are to close.
     pub fn new(closes: bool) -> Self {
-        let buffer = || Buffer { octets: Box::new([0; BUFFER_BYTES]), len: 0 };
+        let buffer = Buffer::default;
         Self {
             capabilities: Capabilities {
                 mac: OURS.octets(),
