@@ -32,8 +32,7 @@ pub struct Listener {
 /// When a listener answers with SYN cookies (RFC 4987 §3.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SynCookies {
-    /// Every SYN-ACK's number is a cookie, and a record is kept beside it, until there are too many records or too many
-    /// SYNs: see [`Config::max_syn_received`], [`Config::max_syn_received_per_prefix`] and
+    /// When no record is kept for a SYN, because there are too many records or too many SYNs: see [`Config::max_syn_received`], [`Config::max_syn_received_per_prefix`] and
     /// [`Config::syn_flood_per_second`].
     #[default]
     Auto,

@@ -8,8 +8,12 @@ use crate::flow::{FlowKey, Kind};
 use crate::neighbor::NeighborEvent;
 use crate::tcp::{FlowId, Tcp, Tx};
 use crate::wire::arp::{ArpOperation, ArpPacket};
+use crate::wire::checksum::Sum;
+use crate::wire::fragment::{Piece, icmp_protocol};
+use crate::wire::icmp::{ECHO_REPLY, V6_ECHO_REPLY};
 use crate::wire::icmp::{EchoRequest, IcmpError, IcmpErrorKind};
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
+use crate::wire::objection::Objection;
 use crate::wire::{DropReason, MacAddr, Parsed, emit, ipv6};
 
 /// Largest ARP or neighbour discovery frame, octets, tag included.
@@ -134,12 +138,79 @@ impl Tcp {
         let start = usize::from(request.message_offset);
         let Some(message) = frame.get(start..start + usize::from(request.message_len)) else { return };
         let (link, hop_limit) = (tx.link(request.source_mac), self.config.hop_limit);
+        let ip_header = if request.source.is_ipv6() { 40 } else { 20 };
+        if message.len() + ip_header > usize::from(self.mtu) {
+            return self.echo_in_fragments(tx, request, message);
+        }
         let sent = tx.frame(frame.len(), |out| {
             emit::echo_reply(out, &link, request.destination, request.source, hop_limit, message).ok()
         });
         if sent {
             self.stats.echo_replies.increment();
         }
+    }
+
+    /// The answer to an echo request that was itself put together from fragments (RFC 1122 §3.2.2.6).
+    fn echo_in_fragments<D: Device>(&mut self, tx: &mut Tx<'_, D>, request: &EchoRequest, message: &[u8]) {
+        let (source, destination) = (request.destination, request.source);
+        let Some((head, body)) = message.split_first_chunk::<4>() else { return };
+        let (kind, pseudo) = match (source, destination) {
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                (V6_ECHO_REPLY, Sum::pseudo_v6(from, to, icmp_protocol(source), message.len() as u32))
+            }
+            _ => (ECHO_REPLY, Sum::ZERO),
+        };
+        let sum = pseudo.add_u16(u16::from_be_bytes([kind, head[1]])).add_octets(body);
+        let Some(local) = self.locals.number(source) else { return };
+        let offset = self.timestamp_offset(local, destination);
+        let mut piece = Piece {
+            source,
+            destination,
+            identification: offset.wrapping_add(self.stats.echo_replies.get() as u32),
+            protocol: icmp_protocol(source),
+            hop_limit: self.config.hop_limit,
+            offset: 0,
+            more: true,
+            octets: &[],
+        };
+        let room = usize::from(self.mtu).saturating_sub(piece.headers_len()) & !7;
+        let link = tx.link(request.source_mac);
+        for octets in message.chunks(room.max(8)) {
+            (piece.octets, piece.more) = (octets, piece.offset + octets.len() < message.len());
+            let sent = tx.frame(usize::from(self.mtu) + link.header_len(), |out| {
+                let len = piece.emit(out, &link).ok()?;
+                if piece.offset == 0 {
+                    let [a, b] = sum.checksum().to_be_bytes();
+                    let start = link.header_len() + piece.headers_len();
+                    out.get_mut(start..start + 4)?.copy_from_slice(&[kind, head[1], a, b]);
+                }
+                Some(len)
+            });
+            if !sent {
+                return;
+            }
+            piece.offset += octets.len();
+        }
+        self.stats.echo_replies.increment();
+    }
+
+    /// Sends an ICMP error, within the limit.
+    pub(crate) fn object<D: Device>(&mut self, tx: &mut Tx<'_, D>, objection: &Objection<'_>) {
+        if self.shared || self.locals.number(objection.source).is_none() {
+            return;
+        }
+        if !self.icmp.allow(self.now) {
+            return self.stats.icmp_limited.increment();
+        }
+        let (link, hop_limit) = (tx.link(objection.station), self.config.hop_limit);
+        if tx.frame(objection.frame_len(&link), |out| objection.emit(out, &link, hop_limit).ok()) {
+            self.stats.icmp_errors_sent.increment();
+        }
+    }
+
+    /// Whether fragments to `address` are ours to put together.
+    pub(crate) fn takes_fragments_to(&self, address: IpAddr) -> bool {
+        !self.shared && self.locals.number(address).is_some()
     }
 
     /// An ICMP error about a segment of ours. Believed only if it quotes what is in flight (RFC 5927 §4.1); an open
@@ -171,7 +242,9 @@ impl Tcp {
         }
         self.stats.icmp_errors.increment();
         match error.kind {
-            IcmpErrorKind::Unreachable(_) if self.opening(id) => self.remove(app, id, End::Unreachable),
+            IcmpErrorKind::Unreachable(what) if self.opening(id) && !what.is_soft() => {
+                self.remove(app, id, End::Unreachable)
+            }
             // RFC 8201 §4: every IPv6 link carries 1280, so that a smaller figure is none
             //= RFC 8201 4-MUST-2
             IcmpErrorKind::PacketTooBig { mtu } if quoted.destination.is_ipv6() && mtu < ipv6::MTU_MIN => {

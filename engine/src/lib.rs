@@ -16,6 +16,7 @@ pub mod handover;
 pub mod neighbor;
 pub mod page;
 pub mod prefetch;
+mod reassembly;
 pub mod schedule;
 pub mod stats;
 mod sync;

@@ -159,8 +159,12 @@ counters! {
     syn_received_evicted,
     /// SYNs whose MSS option was below the smallest believed.
     mss_raised,
+    /// Packets put together from fragments.
+    packets_reassembled,
     /// ICMP echo requests answered.
     echo_replies,
+    /// ICMP errors sent: no such protocol or port, a parameter problem.
+    icmp_errors_sent,
     /// ICMP errors that matched a connection.
     icmp_errors,
     /// ICMP messages not sent because of the rate limit.

@@ -24,9 +24,12 @@ use crate::device::{Device, Frame};
 use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::prefetch::prefetch_read;
+use crate::reassembly::{Reassembly, Taken};
 use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
+use crate::wire::fragment::Fragment;
+use crate::wire::objection::Objection;
 use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, VlanId, parse};
 
 /// Frames in a burst.
@@ -73,6 +76,8 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     lookups: Vec<Option<Lookup>>,
     /// Where a frame that another worker handed over is worked on.
     parcel: Box<[u8]>,
+    /// Packets that came in fragments.
+    reassembly: Reassembly,
 }
 
 impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
@@ -119,6 +124,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             parsed: Vec::with_capacity(BURST),
             lookups: Vec::with_capacity(BURST),
             parcel: vec![0; frame_bytes].into_boxed_slice(),
+            reassembly: Reassembly::new(),
         })
     }
 
@@ -145,7 +151,8 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
                 _ => tx.device.release(frame),
             }
         }
-        let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel);
+        let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel)
+            + take_whole(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.reassembly);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
         let timers = self.tcp.expire(&mut self.app)
             + self.tcp.expire_syns(&mut tx)
@@ -195,8 +202,16 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
                     self.tcp.tell_others(other, bytes);
                     Some(Lookup::default())
                 }
+                Some(Err(DropReason::Fragment)) => {
+                    self.take_fragment(at, burst);
+                    None
+                }
                 Some(Err(reason)) => {
-                    self.stats.dropped.count(*reason);
+                    let reason = *reason;
+                    self.stats.dropped.count(reason);
+                    if matches!(reason, DropReason::UnknownProtocol | DropReason::BadIpExtension) {
+                        self.object(bytes, reason);
+                    }
                     None
                 }
                 None => None,
@@ -210,6 +225,34 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         }
         self.stats.rx_frames.add(burst.len() as u64);
         self.stats.rx_bytes.add(octets);
+    }
+
+    /// A fragment goes to the others of its packet, if it is for us.
+    #[cold]
+    fn take_fragment(&mut self, at: usize, burst: &[D::Frame]) {
+        let fragment = burst.get(at).and_then(|frame| Fragment::read(frame.bytes()));
+        let mut given_up = 0;
+        let taken = match fragment {
+            Some(fragment) if self.tcp.takes_fragments_to(fragment.key.destination) => {
+                self.reassembly.take(&fragment, self.tcp.now, &mut given_up)
+            }
+            _ => Taken::Refused,
+        };
+        match taken {
+            Taken::Whole => self.stats.packets_reassembled.increment(),
+            Taken::Refused => given_up += 1,
+            Taken::Kept => {}
+        }
+        (0..given_up).for_each(|_| self.stats.dropped.count(DropReason::Fragment));
+    }
+
+    /// Tells the sender of a packet what is wrong with it, if that is to be told.
+    #[cold]
+    fn object(&mut self, frame: &[u8], reason: DropReason) {
+        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        if let Some(objection) = Objection::to(frame, reason) {
+            self.tcp.object(&mut tx, &objection);
+        }
     }
 
     /// When there will next be something to do if no frame comes: the driver may sleep until then. `None`: never.
@@ -339,6 +382,38 @@ fn take_parcels<D: Device, A: App>(
             Ok(Parsed::NeighborAdvertisement(told)) => tcp.neighbor_advertisement(&told),
             Ok(Parsed::IcmpError(error)) => tcp.icmp_error(app, &error),
             Ok(_) | Err(_) => {}
+        }
+    }
+    taken
+}
+
+/// Works on packets whose last fragment has come.
+fn take_whole<D: Device, A: App>(
+    tcp: &mut Tcp,
+    app: &mut A,
+    tx: &mut Tx<'_, D>,
+    rules: &ParseRules,
+    reassembly: &mut Reassembly,
+) -> usize {
+    let mut taken = 0;
+    while let Some(frame) = reassembly.whole(tx.mac, tx.vlan) {
+        taken += 1;
+        match parse(frame, rules) {
+            Ok(Parsed::Tcp(segment)) => {
+                let flow = segment.flow_key();
+                let hash = tcp.hash_key(&flow);
+                if !tcp.hand_over(&flow, hash, frame) {
+                    tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
+                }
+            }
+            Ok(Parsed::Echo(request)) => tcp.echo(tx, &request, frame),
+            Ok(Parsed::IcmpError(error)) => {
+                tcp.tell_others(&Parsed::IcmpError(error), frame);
+                tcp.icmp_error(app, &error);
+            }
+            // RFC 6980 §5: neighbour discovery that came in fragments is none
+            Ok(_) => tx.stats.dropped.count(DropReason::BadNdp),
+            Err(reason) => tx.stats.dropped.count(reason),
         }
     }
     taken

@@ -85,6 +85,28 @@ pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, ip: Ip, payload: &[
     header
 }
 
+/// A fragment of an IP packet: its identification, where it begins in octets, and whether another follows.
+pub fn fragment(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    (identification, offset, more): (u32, u16, bool),
+    octets: &[u8],
+) -> Vec<u8> {
+    if source.is_ipv6() {
+        let word = (offset & !7) | u16::from(more);
+        let head = [&[protocol, 0][..], &word.to_be_bytes(), &identification.to_be_bytes()].concat();
+        return ip(source, destination, 44, Ip::default(), &[&head, octets].concat());
+    }
+    let word = (offset / 8) | if more { 0x2000 } else { 0 };
+    let mut packet = ip(source, destination, protocol, Ip { fragment: word, ..Ip::default() }, octets);
+    packet[4..6].copy_from_slice(&(identification as u16).to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = checksum(None, &packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 /// The Ethernet type of an address's family.
 pub fn ether_type(address: IpAddr) -> u16 {
     if address.is_ipv4() { 0x0800 } else { 0x86dd }

@@ -364,10 +364,14 @@ static __always_inline int ours(const struct config *cfg, void *data, void *data
 	__be16 protocol = ethernet->h_proto;
 	void *payload = ethernet + 1;
 
-	if (cfg->vlan_id) {
+	if (protocol != bpf_htons(ETH_P_8021Q)) {
+		if (cfg->vlan_id)
+			return 0;
+	} else {
+		/* A tag with a priority and no identifier counts as none. */
 		struct vlan_tag *tag = payload;
 
-		if (protocol != bpf_htons(ETH_P_8021Q) || !FITS(tag, data_end))
+		if (!FITS(tag, data_end))
 			return 0;
 		if ((bpf_ntohs(tag->tci) & 0x0fff) != cfg->vlan_id)
 			return 0;

@@ -228,7 +228,7 @@ pub(crate) mod busy {
     /// What the application has set for this connection: its busy block stays.
     pub(crate) const SETTINGS: u32 = NAGLE_OTHER | CORK | KEEP_ALIVE_OTHER | USER_TIMEOUT;
     /// Flags that an idle connection may lose with its busy block.
-    pub(crate) const FORGETTABLE: u32 = REORDERING | DOUBTS | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | CWR | SYN_LOST;
+    pub(crate) const FORGETTABLE: u32 = REORDERING | DOUBTS | PROBE_OUT | PROBE_RESENT | ECN_REDUCED | SYN_LOST;
 }
 
 /// What a connection needs only while it is busy.

@@ -20,19 +20,32 @@ pub(crate) fn initial_window(mss: u32, config: &TcpConfig) -> u32 {
 
 /// Starts afresh, or again after idle time (RFC 5681 §4.1), with the threshold that was kept (0: none).
 pub(crate) fn restart(busy: &mut Busy, mss: u32, ssthresh: u32, config: &TcpConfig) {
-    busy.cwnd = initial_window(mss, config);
     //= RFC 5681 3.1-SHOULD-1
     busy.ssthresh = if ssthresh == 0 { u32::MAX } else { ssthresh };
+    //= RFC 5681 4.1-SHOULD-1
+    busy.cwnd = initial_window(mss, config).min(busy.ssthresh.max(mss));
     busy.cwnd_count = 0;
     busy.cubic_epoch_ms = 0;
     busy.cubic_w_max = 0;
 }
 
+/// The threshold that a connection without a busy block keeps, 0 for none: with it [`restart`] gives the smaller of the
+/// window now and the initial one (RW of RFC 5681 §4.1).
+pub(crate) fn kept(busy: &Busy, mss: u32, config: &TcpConfig) -> u32 {
+    let initial = initial_window(mss, config);
+    match busy.ssthresh {
+        u32::MAX => 0,
+        _ if busy.cwnd < initial => busy.cwnd,
+        ssthresh => ssthresh.max(initial),
+    }
+}
+
 /// The connection has rested for an RTO: its window is the initial one again (RFC 5681 §4.1), and is not paced before it
 /// has been filled.
 pub(crate) fn rest(busy: &mut Busy, mss: u32, config: &TcpConfig) {
-    let ssthresh = if busy.ssthresh == u32::MAX { 0 } else { busy.ssthresh };
-    restart(busy, mss, ssthresh, config);
+    let (window, threshold) = (busy.cwnd.min(initial_window(mss, config)), busy.ssthresh);
+    restart(busy, mss, 0, config);
+    (busy.cwnd, busy.ssthresh) = (window, threshold);
     busy.hystart = HyStart::default();
     busy.pace_us = 0;
 }

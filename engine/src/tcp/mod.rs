@@ -30,6 +30,7 @@ mod siphash;
 mod state;
 mod syn_cache;
 mod syn_cookie;
+mod syn_received;
 mod syn_sent;
 mod time_wait;
 mod timeout;
@@ -522,7 +523,7 @@ impl Tcp {
         self.wheel.cancel(&mut self.busies, slot);
         let b = &mut self.busies[slot];
         rtt::store(c, b);
-        c.ssthresh = if b.ssthresh == u32::MAX { 0 } else { block::compact::pack(b.ssthresh) };
+        c.ssthresh = block::compact::pack(congestion::kept(b, c.payload_max(), &self.config));
         self.flights.clear(b);
         for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)] {
             self.buffers.clear(&mut Chain { head, tail });

@@ -494,7 +494,7 @@ impl Tcp {
     pub(crate) fn packet_too_big(&mut self, id: u32, mtu: u32) {
         let c = &mut self.conns[id];
         //= RFC 8200 5-MUST-1
-        let (headers, floor) = if c.has(flag::IPV6) { (60, 1280 - 60) } else { (40, 576 - 40) };
+        let (headers, floor) = if c.has(flag::IPV6) { (60, 1280 - 60) } else { (40, 552 - 40) };
         // RFC 1191 §5: a router that does not tell its MTU leaves it to be searched for among the common ones
         let packet = u32::from(c.mss) + headers;
         let next_plateau = || PLATEAUS.into_iter().find(|&plateau| plateau < packet).unwrap_or(0);

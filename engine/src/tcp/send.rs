@@ -441,8 +441,10 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             options.timestamps = Some(self.timestamps(source, destination));
         }
         //= RFC 2018 4-MUST-1, 4-SHOULD-1
-        if self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate) && next.payload == 0 {
-            let room = if options.timestamps.is_some() { 3 } else { 4 };
+        if self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate) {
+            // data keeps its room: a full-sized segment reports nothing
+            let left = self.c.payload_max().saturating_sub(next.payload).saturating_sub(4) / 8;
+            let room = (left as usize).min(if options.timestamps.is_some() { 3 } else { 4 });
             options.sack = sack_blocks(self.buffers, self.b, room);
         }
         options

@@ -201,7 +201,7 @@ fn unpack_narrow(bits: u32) -> Offer {
 }
 
 /// The nine bits of options that a TSval holds.
-pub(crate) fn pack_wide(offer: &Offer) -> u32 {
+fn pack_wide(offer: &Offer) -> u32 {
     let scale = if offer.flags & flag::SCALING == 0 { SCALE_NONE } else { u32::from(offer.snd_scale) };
     let sack = u32::from(offer.flags & flag::SACK != 0);
     let ecn = u32::from(offer.flags & flag::ECN != 0);

@@ -50,7 +50,7 @@ drop_reasons! {
     BadIpChecksum => "bad_ip_checksum",
     /// An IPv6 extension header is malformed, out of place, or says that who does not know it must discard.
     BadIpExtension => "bad_ip_extension",
-    /// The packet is a fragment; the engine does not reassemble.
+    /// A fragment that does not fit the others of its packet, or a packet given up before all of it had come.
     Fragment => "fragment",
     /// The packet carries neither TCP nor ICMP.
     UnknownProtocol => "unknown_protocol",

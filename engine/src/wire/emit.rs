@@ -353,7 +353,7 @@ fn put_icmp(octets: &mut [u8], message: &[u8], kind: Option<u8>, pseudo: Sum) ->
 /// Writes the Ethernet and IPv4 headers before `len` octets and returns what follows them.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "the fields of two headers, each from another place")]
-fn put_ipv4<'f>(
+pub(crate) fn put_ipv4<'f>(
     frame: &'f mut [u8],
     link: &Link,
     source: Ipv4Addr,
@@ -373,7 +373,7 @@ fn put_ipv4<'f>(
 /// Writes the Ethernet and IPv6 headers before `len` octets and returns what follows them.
 #[inline]
 #[expect(clippy::too_many_arguments, reason = "the fields of two headers, each from another place")]
-fn put_ipv6<'f>(
+pub(crate) fn put_ipv6<'f>(
     frame: &'f mut [u8],
     link: &Link,
     source: Ipv6Addr,

@@ -18,17 +18,17 @@ pub const HEADER_LEN: usize = 8;
 const QUOTED_SEGMENT_LEN: usize = 8;
 
 pub(crate) const ECHO_REPLY: u8 = 0;
-const UNREACHABLE: u8 = 3;
+pub(crate) const UNREACHABLE: u8 = 3;
 pub(crate) const ECHO: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 
 pub(crate) const V6_ECHO: u8 = 128;
 pub(crate) const V6_ECHO_REPLY: u8 = 129;
-const V6_UNREACHABLE: u8 = 1;
+pub(crate) const V6_UNREACHABLE: u8 = 1;
 const V6_PACKET_TOO_BIG: u8 = 2;
 const V6_TIME_EXCEEDED: u8 = 3;
-const V6_PARAMETER_PROBLEM: u8 = 4;
+pub(crate) const V6_PARAMETER_PROBLEM: u8 = 4;
 
 /// An echo request to one host, of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,13 @@ pub enum Unreachable {
     Other,
 }
 
+impl Unreachable {
+    /// Whether it may pass, so that no connection is given up for it (RFC 9293 §3.9.2.2, MUST-56).
+    pub const fn is_soft(self) -> bool {
+        matches!(self, Self::Network | Self::Host)
+    }
+}
+
 /// What an ICMP error quotes of the segment it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotedSegment {
@@ -161,8 +168,6 @@ pub(crate) fn parse_v6(message: &[u8]) -> Result<IcmpMessage, DropReason> {
             _ => Unreachable::Other,
         }),
         (V6_TIME_EXCEEDED, _) => IcmpErrorKind::TimeExceeded,
-        // RFC 4443 §3.4 code 1: the next header was not recognised, so there is no TCP.
-        (V6_PARAMETER_PROBLEM, 1) => IcmpErrorKind::Unreachable(Unreachable::Protocol),
         (V6_PARAMETER_PROBLEM, _) => IcmpErrorKind::ParameterProblem,
         _ => return Err(DropReason::IgnoredIcmp),
     };
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(v6(1, 1, [0; 4]), Kind::Unreachable(Unreachable::Prohibited));
         assert_eq!(v6(1, 3, [0; 4]), Kind::Unreachable(Unreachable::Host));
         assert_eq!(v6(3, 0, [0; 4]), Kind::TimeExceeded);
-        assert_eq!(v6(4, 1, [0; 4]), Kind::Unreachable(Unreachable::Protocol));
+        assert_eq!(v6(4, 1, [0; 4]), Kind::ParameterProblem);
         assert_eq!(v6(4, 0, [0; 4]), Kind::ParameterProblem);
         assert_eq!(parse_v4(&[8, 0, 0, 0, 0, 0, 0, 0]), Ok(IcmpMessage::Echo));
         assert_eq!(parse_v6(&[128, 0, 0, 0, 0, 0, 0, 0]), Ok(IcmpMessage::Echo));

@@ -1,4 +1,4 @@
-//! IPv4 headers (RFC 791). Options are stepped over and never sent; fragments are told, not reassembled.
+//! IPv4 headers (RFC 791). Options are stepped over and never sent; fragments are told.
 
 use std::net::Ipv4Addr;
 
@@ -12,6 +12,8 @@ pub const HEADER_LEN: usize = 20;
 /// Don't fragment, in the word of flags and fragment offset.
 //= RFC 1191 3-MUST-3
 const DONT_FRAGMENT: u16 = 0x4000;
+/// More fragments, in the same word.
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 /// More fragments, and the offset of this one.
 const FRAGMENT: u16 = 0x3fff;
 
@@ -110,6 +112,17 @@ impl<'a> Ipv4Packet<'a> {
     #[inline]
     pub const fn is_fragment(&self) -> bool {
         u16::from_be_bytes([self.header[6], self.header[7]]) & FRAGMENT != 0
+    }
+
+    /// The identification, and the word of flags and fragment offset in units of eight octets.
+    pub const fn fragment(&self) -> (u16, u16) {
+        let h = self.header;
+        (u16::from_be_bytes([h[4], h[5]]), u16::from_be_bytes([h[6], h[7]]) & FRAGMENT)
+    }
+
+    /// The type of service.
+    pub const fn traffic_class(&self) -> u8 {
+        self.header[1]
     }
 
     /// Whether the header checksum is right.

@@ -19,7 +19,7 @@ const EXTENSION_HEADERS_MAX: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub(crate) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// A whole packet: its length agrees with the octets that are there.
@@ -84,13 +84,30 @@ impl<'a> Ipv6Packet<'a> {
     #[inline]
     pub fn upper_layer(&self) -> Result<(u8, usize), DropReason> {
         match self.header[6] {
-            next @ (HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) => self.skip_extensions(next),
+            next @ (HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) => match self.skip_extensions(next)? {
+                (FRAGMENT, _) => Err(DropReason::Fragment),
+                upper => Ok(upper),
+            },
             next => Ok((next, HEADER_LEN)),
         }
     }
 
+    /// Where in the packet a fragment header begins, if the headers lead to one.
+    pub fn fragment_header(&self) -> Option<usize> {
+        match self.skip_extensions(self.header[6]) {
+            Ok((FRAGMENT, offset)) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// The traffic class.
+    pub const fn traffic_class(&self) -> u8 {
+        self.header[0] << 4 | self.header[1] >> 4
+    }
+
+    /// The first header that is no extension or announces a fragment, and where it begins.
     #[cold]
-    //= RFC 8200 4.1-MUST-1, 4.5-MUST-1
+    //= RFC 8200 4.1-MUST-1
     fn skip_extensions(&self, first: u8) -> Result<(u8, usize), DropReason> {
         let mut next = first;
         let mut offset = HEADER_LEN;
@@ -99,7 +116,6 @@ impl<'a> Ipv6Packet<'a> {
                 // RFC 8200 §4.1: directly after the IPv6 header, or nowhere.
                 HOP_BY_HOP if offset != HEADER_LEN => return Err(DropReason::BadIpExtension),
                 HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {}
-                FRAGMENT => return Err(DropReason::Fragment),
                 protocol => return Ok((protocol, offset)),
             }
             let rest = self.octets.get(offset..).unwrap_or_default();
@@ -116,6 +132,36 @@ impl<'a> Ipv6Packet<'a> {
             offset += len;
         }
         Err(DropReason::BadIpExtension)
+    }
+
+    /// Why the packet cannot be worked on, if its sender is to be told: code and pointer of a parameter problem (RFC 8200 §4,
+    /// §4.2, §4.4; RFC 4443 §3.4).
+    #[cold]
+    pub fn problem(&self) -> Option<(u8, u32)> {
+        const NONE: u8 = 59;
+        // where the next header was named
+        let (mut named, mut next, mut offset) = (6, self.header[6], HEADER_LEN);
+        for _ in 0..EXTENSION_HEADERS_MAX {
+            match next {
+                HOP_BY_HOP if offset == HEADER_LEN => {}
+                ROUTING | DESTINATION_OPTIONS => {}
+                NONE | FRAGMENT => return None,
+                _ => return Some((1, named as u32)),
+            }
+            let rest = self.from_offset(offset);
+            let &[following, units, ..] = rest else { return None };
+            let len = (usize::from(units) + 1) * 8;
+            let extension = rest.get(..len)?;
+            if next == ROUTING {
+                if extension[3] != 0 {
+                    return Some((0, offset as u32 + 2));
+                }
+            } else if let Some(at) = option_objected_to(extension) {
+                return (extension[at] >> 6 > 1).then_some((2, (offset + at) as u32));
+            }
+            (named, next, offset) = (offset, following, offset + len);
+        }
+        None
     }
 
     /// The octets from `offset` on.
@@ -139,6 +185,19 @@ fn options_pass(mut options: &[u8]) -> bool {
                 None => return false,
             },
             _ => return false,
+        }
+    }
+}
+
+/// Where in a header of options the first is that has the packet discarded.
+fn option_objected_to(extension: &[u8]) -> Option<usize> {
+    let mut at = 2;
+    loop {
+        match *extension.get(at..)? {
+            [0, ..] => at += 1,
+            [kind, ..] if kind >> 6 != 0 => return Some(at),
+            [_, len, ..] => at += 2 + usize::from(len),
+            _ => return None,
         }
     }
 }
@@ -253,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    //= RFC 8200 4.1-MUST-1, 4.2-MUST-1, 4.4-MUST-1, 4.5-MUST-1
+    //= RFC 8200 4.1-MUST-1, 4.2-MUST-1, 4.4-MUST-1
     fn bad_extension_headers_are_dropped() {
         let bad = |next, payload: &[u8]| assert_eq!(upper(next, payload), Err(DropReason::BadIpExtension));
         bad(ROUTING, &[6, 0, 0, 1, 0, 0, 0, 0]);

@@ -208,6 +208,33 @@ checks! {
         }
     }
 
+    /// RFC 2018 §4: a segment of text reports what is beyond a hole, too, as far as it has room; RFC 2883 §4: and a duplicate.
+    //= RFC 2018 4-SHOULD-1
+    //= RFC 2883 4-SHOULD-1
+    fn sack_beside_text(bed) {
+        for offer in [Offer::full(), Offer::sack()] {
+            let mut c = bed.open(ECHO, &offer.mss(536));
+            c.settle();
+            let base = c.snd_nxt;
+            c.data_at(base + 700, &[0; 100]);
+            c.drain();
+            c.data(&[1; 600]);
+            let mut segs = c.collect(2);
+            segs.retain(|s| !s.data.is_empty());
+            c.need(segs.len() == 2, "the echo in two segments");
+            let room = segs.iter().all(|s| s.data.len() + s.option_bytes <= 536);
+            c.need(room, "no segment grows by its options");
+            c.need(segs[0].options.sack.is_empty(), "no room beside a full segment");
+            c.need(blocks(&segs[1], base) == [(700, 800)], &format!("{:?}", blocks(&segs[1], base)));
+            c.rcv_nxt = segs[1].end();
+            c.ack();
+            c.data_at(base + 560, &[1; 80]);
+            c.snd_nxt = base + 640;
+            let s = c.expect(5, "the echo of the new half", |s| s.ack == base + 640);
+            c.need(blocks(&s, base) == [(560, 600), (700, 800)], &format!("{:?}", blocks(&s, base)));
+        }
+    }
+
     /// More holes than a header has room for: the newest are told.
     //= RFC 2018 4-MUST-2, 4-SHOULD-3
     fn many_holes(bed) {

@@ -1,6 +1,7 @@
 //! ARP, neighbour discovery, IP, ICMP and path MTU; segments that are malformed.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use syncline_tests::peer::{ENGINE_MAC, PEER_MAC};
 
@@ -48,6 +49,15 @@ fn is_echo_reply(frame: &[u8]) -> bool {
     }
 }
 
+/// Type and code of an ICMP error.
+fn is_error(frame: &[u8]) -> Option<(u8, u8)> {
+    match frame[12..14] {
+        [8, 0] if frame[23] == 1 && frame[34] == 3 => Some((frame[34], frame[35])),
+        [0x86, 0xdd] if frame[20] == 58 && frame[54] < 128 => Some((frame[54], frame[55])),
+        _ => None,
+    }
+}
+
 fn ping(bed: &Bed, host: IpAddr, len: usize) -> Vec<u8> {
     let kind = if bed.is_v6() { 128 } else { 8 };
     raw::icmp(host, bed.address(), kind, 0, *b"abcd", &vec![0x55; len])
@@ -67,6 +77,10 @@ fn icmp_error(bed: &Bed, (v4, v6): ((u8, u8), (u8, u8)), word: u32, seg: &Seg) {
 
 const UNREACHABLE: [((u8, u8), (u8, u8)); 6] =
     [((3, 0), (1, 0)), ((3, 1), (1, 3)), ((3, 2), (4, 1)), ((3, 3), (1, 4)), ((3, 13), (1, 1)), ((11, 0), (3, 0))];
+/// Soft errors of RFC 9293 §3.9.2.2, and hard ones.
+const SOFT: [((u8, u8), (u8, u8)); 6] =
+    [((3, 0), (1, 0)), ((3, 1), (1, 3)), ((3, 5), (4, 0)), ((11, 0), (3, 0)), ((11, 1), (4, 1)), ((12, 0), (4, 2))];
+const HARD: [((u8, u8), (u8, u8)); 3] = [((3, 2), (1, 4)), ((3, 3), (1, 4)), ((3, 13), (1, 1))];
 const TOO_BIG: ((u8, u8), (u8, u8)) = ((3, 4), (2, 0));
 
 /// An open connection with several full-sized segments in flight.
@@ -88,6 +102,29 @@ fn dropped_syn(bed: &Bed, out: Out<'_>, why: &str) {
     c.silent(300, why);
     c.open(&Offer::plain());
     c.echo(b"undamaged");
+}
+
+/// The octets of the next segment of `c` with some text.
+fn segment_of(c: &Peer, text: &[u8]) -> Vec<u8> {
+    let segment = raw::Tcp {
+        ports: c.ports,
+        seq: c.snd_nxt.0,
+        ack: c.rcv_nxt.0,
+        flags: 0x18,
+        reserved: 0,
+        window: 60_000,
+        urgent: 0,
+        options: b"",
+        data: text,
+        flaw: None,
+    };
+    raw::tcp(c.host, c.bed.address(), &segment)
+}
+
+/// A part of a segment from the host of `c`, as an IP packet.
+fn piece(c: &Peer, identification: u32, segment: &[u8], part: Range<usize>, more: bool) -> Vec<u8> {
+    let place = (identification, part.start as u16, more);
+    raw::fragment(c.host, c.bed.address(), 6, place, &segment[part])
 }
 
 checks! {
@@ -293,36 +330,122 @@ checks! {
         c.need(r.kind() == SYN | ACK, "SYN-ACK");
     }
 
-    /// Fragments, whole or in pieces, become nothing and do no harm.
-    //= RFC 8200 4.5-MUST-1
-    fn fragments(bed) {
-        if bed.is_v6() {
-            let mut c = bed.open(ECHO, &Offer::plain());
-            for word in [1u32, 0x0000_0008, 0xfff9_0001] {
-                let mut body = vec![6, 0];
-                body.extend(word.to_be_bytes()[2..].to_vec());
-                body.extend([1, 2, 3, 4]);
-                body.extend([0xab; 100]);
-                bed.inject_ip(&raw::ip(c.host, bed.address(), 44, Ip::default(), &body));
-            }
-            c.silent(100, "a fragment");
-            c.still_open("after fragments");
-            return;
+    /// Fragments that never become whole, that contradict each other, or are too many do no harm.
+    //= RFC 8200 4.5-MUST-2
+    fn broken_fragments(bed) {
+        let mut c = bed.open(ECHO, &Offer::plain());
+        let segment = segment_of(&c, &[0xab; 100]);
+        // of one packet: an end before the middle, an overlap, the rest
+        for (at, end, more) in [(40, 80, true), (0, 24, false), (24, 48, true), (80, 120, false)] {
+            bed.inject_ip(&piece(&c, 7, &segment, at..end, more));
         }
-        for fragment in [0x2000, 1, 0x2001, 0x1fff, 0x3fff] {
-            dropped_syn(bed, Out::new(SYN).ip(Ip { fragment, ..Ip::default() }), "a fragment");
+        for identification in 100..200 {
+            bed.inject_ip(&piece(&c, identification, &segment, 0..24, true));
+            bed.inject_ip(&piece(&c, identification, &segment, 32..120, false));
+        }
+        bed.inject_ip(&piece(&c, 300, &segment, 0..0, true));
+        c.silent(100, "fragments");
+        c.still_open("after fragments");
+        for identification in [400, 401] {
+            // beyond what is kept of a packet, and beyond what a packet can be
+            let offset = if identification == 400 { 16_384 } else { 65_528 };
+            bed.inject_ip(&raw::fragment(c.host, bed.address(), 6, (identification, offset, false), &[1; 64]));
+        }
+        c.silent(100, "fragments");
+        c.still_open("after fragments");
+    }
+
+    /// RFC 1122 §3.3.2, RFC 8200 §4.5: a segment in fragments is put together, in whatever order they come.
+    //= RFC 1122 3.3.2-MUST-1
+    //= RFC 8200 4.5-MUST-1, 4.5-MUST-3
+    fn fragments(bed) {
+        let mut c = bed.open(ECHO, &Offer::plain());
+        let cuts = [0, 24, 400, 408, 1000];
+        for (n, order) in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]].into_iter().enumerate() {
+            let text = vec![n as u8 + 1; 980];
+            let segment = segment_of(&c, &text);
+            for i in order {
+                bed.inject_ip(&piece(&c, n as u32, &segment, cuts[i]..cuts[i + 1], i < 3));
+                bed.inject_ip(&piece(&c, n as u32, &segment, cuts[i]..cuts[i + 1], i < 3));
+            }
+            c.snd_nxt += 980;
+            c.reads(&text);
+        }
+        if bed.is_v6() {
+            // a fragment that is all of its packet (RFC 6946)
+            let segment = segment_of(&c, b"atom");
+            bed.inject_ip(&piece(&c, 99, &segment, 0..segment.len(), false));
+            c.snd_nxt += 4;
+            c.reads(b"atom");
         }
     }
 
-    /// Other protocols draw nothing.
+    /// RFC 1122 §3.2.2.6, RFC 4443 §4.2: an echo request in fragments is answered in fragments.
+    //= RFC 1122 3.2.2.6-MUST-1
+    fn echo_in_fragments(bed) {
+        let host = bed.fresh_host();
+        let message = ping(bed, host, 3000);
+        let protocol = raw::icmp_protocol(host);
+        for (at, end) in [(1400, 2800), (0, 1400), (2800, 3008)] {
+            let place = (5, at as u16, end < 3008);
+            bed.inject_ip(&raw::fragment(host, bed.address(), protocol, place, &message[at..end]));
+        }
+        let mut reply = vec![0; 3008];
+        let (mut pieces, mut octets) = (0, 0);
+        let (at, header) = if bed.is_v6() { (62, 44) } else { (34, 1) };
+        let protocol_at = if bed.is_v6() { 20 } else { 23 };
+        while let Some(frame) = bed.other(20, |frame| frame[protocol_at] == header) {
+            assert!(frame.len() <= 1514, "a frame of {}", frame.len());
+            let word = |i: usize| u16::from_be_bytes([frame[i], frame[i + 1]]);
+            let offset = usize::from(if bed.is_v6() { word(56) & !7 } else { (word(20) & 0x1fff) * 8 });
+            reply[offset..offset + frame.len() - at].copy_from_slice(&frame[at..]);
+            octets += frame.len() - at;
+            pieces += 1;
+        }
+        assert_eq!((pieces, octets), (3, 3008));
+        assert_eq!(reply[4..], message[4..], "identifier, number and data");
+        let (kind, pseudo) = if bed.is_v6() { (129, Some((bed.address(), host, 58))) } else { (0, None) };
+        assert_eq!((reply[0], raw::checksum(pseudo, &reply)), (kind, 0), "type and checksum");
+    }
+
+    /// RFC 1122 §3.2.2.1, RFC 8200 §4: other protocols are answered by an ICMP error, what is no IP is not.
+    //= RFC 1122 3.2.2.1-SHOULD-1
+    //= RFC 8200 4-SHOULD-1
     fn other_protocols(bed) {
         let host = bed.fresh_host();
-        for protocol in [0u8, 2, 17, 41, 47, 132, 255] {
-            bed.inject_ip(&raw::ip(host, bed.address(), protocol, Ip::default(), &[protocol; 64]));
+        for (protocol, v4, v6) in [(2u8, (3, 2), (4, 1)), (17, (3, 3), (1, 4)), (47, (3, 2), (4, 1)), (255, (3, 2), (4, 1))] {
+            let packet = raw::ip(host, bed.address(), protocol, Ip::default(), &[protocol; 64]);
+            bed.inject_ip(&packet);
+            let told = bed.other(5, |frame| is_error(frame).is_some()).expect("an ICMP error");
+            assert_eq!(is_error(&told), Some(if bed.is_v6() { v6 } else { v4 }), "protocol {protocol}");
+            assert_eq!(told[if bed.is_v6() { 62 } else { 42 }..], packet, "it quotes the packet");
         }
         bed.inject(&raw::ethernet(ENGINE_MAC, PEER_MAC, 0x88cc, &[7; 100]));
-        bed.run(50);
+        let other = raw::ip(host, other_of_ours(bed), 17, Ip::default(), &[17; 64]);
+        bed.inject_ip(&other);
+        assert!(bed.other(50, |_| true).is_none(), "not for us");
         bed.alive();
+    }
+
+    /// RFC 8200 §4.2, §4.4: options and routing headers that ask for it draw a parameter problem that points at them.
+    //= RFC 8200 4.2-MUST-2, 4.4-MUST-2
+    fn parameter_problems(bed) {
+        if !bed.is_v6() {
+            return;
+        }
+        let host = bed.fresh_host();
+        for (next, header, want) in [
+            (60, [6, 0, 0x9e, 4, 0, 0, 0, 0], Some((2, 42))),
+            (60, [6, 0, 1, 1, 0, 0xde, 0, 0], Some((2, 45))),
+            (60, [6, 0, 0x5e, 4, 0, 0, 0, 0], None),
+            (43, [6, 0, 9, 1, 0, 0, 0, 0], Some((0, 42))),
+        ] {
+            bed.inject_ip(&raw::ip(host, bed.address(), next, Ip::default(), &[&header[..], &[0; 20]].concat()));
+            let told = bed.other(5, |frame| is_error(frame).is_some());
+            let place = told.as_ref().map(|frame| (frame[55], u32::from(frame[61])));
+            assert_eq!(place, want, "{header:?}");
+            assert!(told.is_none_or(|frame| is_error(&frame).is_some_and(|kind| kind.0 == 4)));
+        }
     }
 
     /// RFC 5927 §5.2, RFC 5461: no ICMP error ends an open connection, in flight or idle.
@@ -348,11 +471,12 @@ checks! {
         c.wait_ack(c.snd_nxt, 500, "text");
     }
 
-    /// RFC 5461, RFC 1122 §4.2.3.9: in SYN-SENT an error ends the attempt; one that quotes something else does not.
+    /// RFC 9293 §3.9.2.2: in SYN-SENT a hard error ends the attempt, a soft one does not; nor does one that quotes something
+    /// else.
     //= RFC 9293 MUST-54, MUST-56, SHLD-26
     //= RFC 5927 4.1-SHOULD-1
     fn errors_while_opening(bed) {
-        for error in &UNREACHABLE[..5] {
+        for error in HARD {
             let bed = Bed::new(bed.is_v6());
             let mut c = bed.dialled();
             let syn = c.syn.clone().unwrap();
@@ -362,16 +486,21 @@ checks! {
                 frame[at] ^= 0x40;
                 frame
             }, ..syn.clone() };
-            icmp_error(&bed, *error, 0, &other);
+            icmp_error(&bed, error, 0, &other);
             c.drain();
             c.need(c.state() == State::SynSent, "a quote of something that was never sent");
-            icmp_error(&bed, *error, 0, &syn);
+            icmp_error(&bed, error, 0, &syn);
             c.silent(3000, "unreachable");
             c.need(bed.services().ended.last().is_some_and(|e| e.1 == End::Unreachable), "told so");
         }
         let mut c = bed.dialled();
         let syn = c.syn.clone().unwrap();
-        icmp_error(bed, ((11, 0), (3, 0)), 0, &syn);
+        for error in SOFT {
+            icmp_error(bed, error, 0, &syn);
+        }
+        c.drain();
+        let told = bed.services().reports.len();
+        c.need(told == SOFT.len(), &format!("{told} reports"));
         icmp_error(bed, ((4, 0), (200, 0)), 0, &syn);
         c.answer_syn(&Offer::plain());
         c.read(REQUEST_BYTES as usize);

@@ -387,6 +387,24 @@ checks! {
         c.need(new.iter().all(|s| s.seq.at_or_after(segs[before - 1].end())), "nothing is sent again");
     }
 
+    /// RFC 3168 §6.1.2: CWR is on the first new text after the reduction, however long the connection rests before it.
+    //= RFC 3168 6.1.2-SHOULD-2
+    fn ecn_answer_after_a_rest(bed) {
+        let (mut c, segs) = flight(bed, 10, &Offer { ecn: true, ..small_full() });
+        c.rcv_nxt = segs[9].end();
+        c.send(Out::new(ACK | ECE));
+        bed.run(2_000);
+        c.drain();
+        for cwr in [true, false] {
+            c.tell(|conn| Services::tell_to_send(conn, 100));
+            let s = c.any(5, "text");
+            c.need(s.flags.contains(CWR) == cwr, "CWR, once");
+            c.rcv_nxt = s.end();
+            c.ack();
+            c.drain();
+        }
+    }
+
     /// ECE means nothing where ECN was not agreed on.
     fn ecn_echo_without_ecn(bed) {
         let (mut c, segs) = grown(bed, 1, &small_full());
@@ -404,6 +422,26 @@ checks! {
     fn restart_after_idle(bed) {
         let mut c = bed.open(SINK, &small_full());
         begins_afresh_after_idle(bed, &mut c);
+    }
+
+    /// RFC 5681 §4.1: a window below the initial one does not become that by rest, of a moment or longer than an RTO.
+    //= RFC 5681 4.1-SHOULD-1
+    fn restart_below_the_initial_window(bed) {
+        for rest_ms in [100, 1_000] {
+            let bed = Bed::with(bed.is_v6(), newreno);
+            let (mut c, segs) = flight(&bed, 10, &small());
+            for _ in 0..3 {
+                c.ack();
+            }
+            c.expect(1, "fast retransmit", |s| s.seq == segs[0].seq);
+            c.rcv_nxt = segs[9].end();
+            c.ack();
+            bed.run(rest_ms);
+            c.drain();
+            c.tell(|conn| Services::tell_to_send(conn, 20_000));
+            let n = c.collect(2).len();
+            c.need((4..=6).contains(&n), &format!("{n} segments, half of ten, after {rest_ms} ms"));
+        }
     }
 }
 

@@ -220,7 +220,21 @@ fn with_a_vlan_only_its_frames_are_the_engines() {
     assert!(program.ours(&tagged(7, &frame)));
     assert!(!program.ours(&tagged(8, &frame)));
     assert!(!program.ours(&frame));
+    assert!(!program.ours(&tagged(0, &frame)));
     assert!(program.ours(&tagged(7, &arp(1, OTHER, [10, 1, 0, 1]))));
+}
+
+#[test]
+fn a_tag_that_carries_only_a_priority_is_no_vlan() {
+    let claim = Claim::Owned(vec![v4("10.1.0.1", "10.1.0.1")]);
+    let Some(mut program) = Verdicts::new(&claim, None) else { return };
+    let frame = ethernet(0x0800, &ipv4(TCP, OTHER, [10, 1, 0, 1], 0, 0, &tcp(1, 2)));
+    assert!(program.ours(&frame));
+    assert!(program.ours(&tagged(0, &frame)));
+    assert!(!program.ours(&tagged(7, &frame)));
+    for len in 0..18 {
+        assert!(!program.ours(&tagged(0, &frame)[..len]), "{len} octets");
+    }
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! ICMP errors about packets that cannot be worked on: no such protocol or port, an extension header that asks to be told
+//! (RFC 1122 §3.2.2.1, RFC 8200 §4, RFC 4443 §3).
+
+use std::net::IpAddr;
+
+use super::addr::MacAddr;
+use super::checksum::Sum;
+use super::drop_reason::DropReason;
+use super::emit::{self, EmitError};
+use super::ethernet::{EtherType, EthernetHeader, Link};
+use super::fragment::icmp_protocol;
+use super::icmp;
+use super::ip::protocol;
+use super::ipv4::{self, Ipv4Packet};
+use super::ipv6::{self, Ipv6Packet};
+
+const UDP: u8 = 17;
+
+/// Octets of an IPv4 packet that are quoted: RFC 1812 §4.3.2.3 lets the error have 576.
+const QUOTE_V4_MAX: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
+
+/// Octets of an IPv6 packet that are quoted: as many as fit the smallest MTU (RFC 4443 §2.4).
+const QUOTE_V6_MAX: usize = ipv6::MTU_MIN as usize - ipv6::HEADER_LEN - icmp::HEADER_LEN;
+
+/// What is to be told about a packet, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objection<'f> {
+    /// The station that the frame came from.
+    pub station: MacAddr,
+    /// The address that the packet was for, which answers.
+    pub source: IpAddr,
+    /// Where it came from.
+    pub destination: IpAddr,
+    /// Type and code of the ICMP message.
+    pub kind: (u8, u8),
+    /// The word after its checksum: where in the packet the problem is.
+    pub pointer: u32,
+    /// As much of the packet as is quoted.
+    pub quote: &'f [u8],
+}
+
+impl<'f> Objection<'f> {
+    /// What is to be told about a frame that [`parse`](super::frame::parse) dropped for `reason`. `None`: nothing, because
+    /// nobody is to be told of it, or it came from or went to more or less than one host (RFC 1122 §3.2.2).
+    pub fn to(frame: &'f [u8], reason: DropReason) -> Option<Self> {
+        if !matches!(reason, DropReason::UnknownProtocol | DropReason::BadIpExtension) {
+            return None;
+        }
+        let ethernet = EthernetHeader::parse(frame).ok()?;
+        let octets = frame.get(ethernet.payload_offset..)?;
+        if ethernet.destination.is_group() {
+            return None;
+        }
+        match ethernet.ethertype {
+            EtherType::IPV4 => Self::to_v4(ethernet.source, octets),
+            EtherType::IPV6 => Self::to_v6(ethernet.source, octets, reason),
+            _ => None,
+        }
+    }
+
+    //= RFC 1122 3.2.2.1-SHOULD-1
+    fn to_v4(station: MacAddr, octets: &'f [u8]) -> Option<Self> {
+        let packet = Ipv4Packet::parse(octets).ok()?;
+        Some(Self {
+            station,
+            source: IpAddr::V4(packet.destination()),
+            destination: IpAddr::V4(packet.source()),
+            kind: (icmp::UNREACHABLE, if packet.protocol() == UDP { 3 } else { 2 }),
+            pointer: 0,
+            quote: octets.get(..packet.total_len().min(QUOTE_V4_MAX))?,
+        })
+    }
+
+    //= RFC 8200 4-SHOULD-1, 4.2-MUST-2, 4.4-MUST-2
+    fn to_v6(station: MacAddr, octets: &'f [u8], reason: DropReason) -> Option<Self> {
+        let packet = Ipv6Packet::parse(octets).ok()?;
+        let (source, destination) = (packet.source(), packet.destination());
+        if !ipv6::is_valid_source(source) || !ipv6::is_valid_destination(destination) {
+            return None;
+        }
+        let port = reason == DropReason::UnknownProtocol && packet.upper_layer().is_ok_and(|(upper, _)| upper == UDP);
+        let (kind, pointer) = if port {
+            ((icmp::V6_UNREACHABLE, 4), 0)
+        } else {
+            let (code, pointer) = packet.problem()?;
+            ((icmp::V6_PARAMETER_PROBLEM, code), pointer)
+        };
+        Some(Self {
+            station,
+            source: IpAddr::V6(destination),
+            destination: IpAddr::V6(source),
+            kind,
+            pointer,
+            quote: octets.get(..packet.total_len().min(QUOTE_V6_MAX))?,
+        })
+    }
+
+    /// Octets of the frame, at most.
+    pub fn frame_len(&self, link: &Link) -> usize {
+        link.header_len() + ipv6::HEADER_LEN + icmp::HEADER_LEN + self.quote.len()
+    }
+
+    /// Builds the frame and returns its length.
+    ///
+    /// # Errors
+    /// [`EmitError`].
+    pub fn emit(&self, frame: &mut [u8], link: &Link, hop_limit: u8) -> Result<usize, EmitError> {
+        let len = icmp::HEADER_LEN + self.quote.len();
+        let (rest, pseudo, ip_header) = match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let rest = emit::put_ipv4(frame, link, source, destination, protocol::ICMP, hop_limit, 0, len)?;
+                (rest, Sum::ZERO, ipv4::HEADER_LEN)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let upper = icmp_protocol(self.source);
+                let rest = emit::put_ipv6(frame, link, source, destination, upper, hop_limit, 0, len)?;
+                (rest, Sum::pseudo_v6(source, destination, upper, len as u32), ipv6::HEADER_LEN)
+            }
+            _ => return Err(EmitError::MixedFamilies),
+        };
+        let message = rest.get_mut(..len).ok_or(EmitError::NoRoom)?;
+        message[..4].copy_from_slice(&[self.kind.0, self.kind.1, 0, 0]);
+        message[4..8].copy_from_slice(&self.pointer.to_be_bytes());
+        message[8..].copy_from_slice(self.quote);
+        let checksum = pseudo.add_octets(message).checksum();
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+        Ok(link.header_len() + ip_header + len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::samples::{self, LINK};
+    use crate::wire::{ParseRules, parse};
+
+    fn objection(frame: &[u8]) -> Option<Objection<'_>> {
+        Objection::to(frame, parse(frame, &ParseRules::default()).err()?)
+    }
+
+    /// The sample segment behind other headers.
+    fn behind(next: u8, headers: &[u8]) -> Vec<u8> {
+        let mut frame = samples::tcp_v6();
+        let tcp = frame.split_off(54);
+        frame[20] = next;
+        frame[18..20].copy_from_slice(&((headers.len() + tcp.len()) as u16).to_be_bytes());
+        [&frame[..], headers, &tcp].concat()
+    }
+
+    #[test]
+    //= RFC 8200 4-SHOULD-1, 4.2-MUST-2, 4.4-MUST-2
+    fn a_problem_is_where_its_octet_is() {
+        for (next, headers, want) in [
+            (60, &[6, 0, 0x9e, 4, 0, 0, 0, 0][..], Some((2, 42))),
+            (60, &[6, 0, 1, 1, 0, 0xde, 0, 0], Some((2, 45))),
+            (60, &[6, 0, 0x5e, 4, 0, 0, 0, 0], None),
+            (43, &[6, 0, 9, 1, 0, 0, 0, 0], Some((0, 42))),
+            (60, &[43, 0, 1, 4, 0, 0, 0, 0, 6, 0, 9, 1, 0, 0, 0, 0], Some((0, 50))),
+            (60, &[0, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0], Some((1, 40))),
+            (253, &[], Some((1, 6))),
+            (60, &[253, 0, 1, 4, 0, 0, 0, 0], Some((1, 40))),
+            (59, &[], None),
+            (60, &[6, 200, 1, 4, 0, 0, 0, 0], None),
+        ] {
+            let frame = behind(next, headers);
+            let told = objection(&frame);
+            assert_eq!(told.map(|told| (told.kind.1, told.pointer)), want, "{next} {headers:?}");
+            let Some(told) = told else { continue };
+            assert_eq!(told.kind.0, 4);
+            let mut out = [0; 1500];
+            let len = told.emit(&mut out, &LINK, 64).unwrap();
+            assert!(len <= told.frame_len(&LINK));
+            assert_eq!(out[62..len], frame[14..], "the packet is quoted");
+            let (IpAddr::V6(source), IpAddr::V6(to)) = (told.source, told.destination) else { panic!("{told:?}") };
+            assert!(Sum::pseudo_v6(source, to, 58, (len - 54) as u32).add_octets(&out[54..len]).is_valid());
+        }
+    }
+
+    #[test]
+    //= RFC 1122 3.2.2.1-SHOULD-1
+    fn no_such_protocol_or_port() {
+        for (protocol, code) in [(17, 3), (253, 2), (47, 2)] {
+            let mut frame = samples::tcp_v4();
+            frame[23] = protocol;
+            frame[24..26].fill(0);
+            let checksum = Sum::of(&frame[14..34]).checksum();
+            frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            let told = objection(&frame).unwrap();
+            assert_eq!((told.kind, told.station), ((3, code), LINK.source));
+            let mut out = [0; 1500];
+            let len = told.emit(&mut out, &LINK, 64).unwrap();
+            assert!(Sum::of(&out[34..len]).is_valid());
+            assert_eq!(out[42..len], frame[14..]);
+            frame[0] = 1;
+            assert_eq!(Objection::to(&frame, DropReason::UnknownProtocol), None, "to a group");
+        }
+        let udp = behind(17, &[]);
+        assert_eq!(objection(&udp).map(|told| told.kind), Some((1, 4)));
+        assert_eq!(objection(&samples::tcp_v4()), None);
+    }
+}
