@@ -29,6 +29,9 @@ struct Arguments {
     /// Only scripts with this in their path
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Run the scripts over IPv6, those that say nothing of a family: a device of 20 octets more gives the same MSS
+    #[arg(long)]
+    ipv6: bool,
     /// Further so_flags
     #[arg(long, value_name = "FLAGS", default_value = "")]
     so_flags: String,
@@ -91,6 +94,16 @@ const NOT_APPLICABLE: &[(&str, &str)] = &[
     ("TCP_INFO", "TCP_INFO"),
     ("TCP_CONGESTION", "TCP_CONGESTION"),
     ("TCP_DEFER_ACCEPT", "TCP_DEFER_ACCEPT"),
+];
+
+/// What ties a script to IPv4.
+const OF_IPV4: &[(&str, &str)] = &[
+    ("--ip_version", "a family of its own"),
+    ("192.", "IPv4 addresses"),
+    ("AF_INET,", "IPv4 addresses"),
+    ("sockaddr_in", "IPv4 addresses"),
+    ("icmp", "ICMP of IPv4"),
+    ("--mtu=", "an MTU of its own"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,7 +236,8 @@ fn run(
             code
         },
     );
-    if let Some(&(_, reason)) = NOT_APPLICABLE.iter().find(|(word, _)| code.contains(word)) {
+    let of_ipv4 = || OF_IPV4.iter().find(|(word, _)| arguments.ipv6 && code.contains(word));
+    if let Some(&(_, reason)) = NOT_APPLICABLE.iter().find(|(word, _)| code.contains(word)).or_else(of_ipv4) {
         return Ok(Outcome::NotApplicable(reason.to_owned()));
     }
     let mut outcome = Outcome::Pass;
@@ -252,9 +266,10 @@ fn attempt(
     code: &str,
     flags: &str,
 ) -> Result<Outcome> {
-    let v6 = option(code, "--ip_version=") == Some("ipv6");
-    let local = option(code, "--local_ip=").unwrap_or(if v6 { "fd3d:fa7b:d17d::1" } else { "192.168.0.1" });
-    let mtu = option(code, "--mtu=").unwrap_or("1500");
+    let v6 = arguments.ipv6 || option(code, "--ip_version=") == Some("ipv6");
+    let local = option(code, "--local_ip=").unwrap_or(if v6 { "fd3d:a0b:17d6::1" } else { "192.168.0.1" });
+    let mtu = option(code, "--mtu=").unwrap_or(if arguments.ipv6 { "1520" } else { "1500" });
+    let family: &[&str] = if arguments.ipv6 { &["--ip_version=ipv6", "--mtu=1520"] } else { &[] };
     let flags = format!("sysctl,local={local},mtu={mtu},{flags}{}", arguments.so_flags);
     // What scripts do to the kernel (sysctl, tc) happens in a namespace that goes away with the shell
     let namespace = "ip link set lo up && ip tuntap add dev tun0 mode tun && ip link set tun0 up && exec \"$@\"";
@@ -266,6 +281,7 @@ fn attempt(
         .arg(format!("--so_flags={flags}"))
         .arg(format!("--local_ip={local}"))
         .arg(format!("--tolerance_usecs={}", arguments.tolerance_usecs))
+        .args(family)
         .arg(script.canonicalize()?)
         .current_dir(runs_in.or(script.parent()).unwrap_or(Path::new(".")))
         .stdin(Stdio::null())
