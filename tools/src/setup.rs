@@ -3,14 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use syncline_engine::app::App;
 use syncline_engine::config::{AddressRange, Config, PortRange, TcpConfig};
 use syncline_engine::device::Device;
-use syncline_engine::device::pcap::{PcapConfig, PcapTap, PcapWriter};
+use syncline_engine::device::pcap::{PcapConfig, PcapWriter};
 use syncline_engine::handover::Exchange;
 use syncline_engine::tcp::Secrets;
 use syncline_engine::wire::MacAddr;
@@ -23,20 +22,11 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::net::OwnedAddrs;
 use crate::report::model::Host;
-use crate::run::{Idling, MonotonicClock, Waitable};
+use crate::run::{Idling, MonotonicClock};
 use crate::watch::{SharedWatch, Watched};
 
 /// Connections that a worker's table may grow to. Growth is by need.
 const CONNECTIONS_MAX: u32 = 1 << 24;
-
-/// A device that captures what passes it.
-pub type Tapped = PcapTap<XdpDevice, MonotonicClock, File>;
-
-impl Waitable for Tapped {
-    fn readable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.device().as_fd())
-    }
-}
 
 /// The cores of the workers, `None` for one that is bound to none.
 pub fn cores(args: &DeviceArgs) -> Vec<Option<usize>> {
@@ -174,20 +164,6 @@ pub fn kernel_neighbors(interface: &Interface, remotes: &[IpAddr]) -> Result<Vec
         }
     }
     Ok(neighbors)
-}
-
-/// Puts a capture around each device, all into one file.
-///
-/// # Errors
-/// Exit 3 if the file cannot be written.
-pub fn tap(devices: Vec<XdpDevice>, file: &Path, clock: MonotonicClock) -> Result<Vec<Tapped>> {
-    let sink = capture(file)?;
-    let config = capture_config(clock);
-    let failed = |error| Error::environment(format!("cannot capture to {}", file.display()), error, "check --pcap");
-    devices
-        .into_iter()
-        .map(|device| Ok(PcapTap::new(device, clock, sink.try_clone().map_err(failed)?, config)))
-        .collect()
 }
 
 /// Puts a watch around each device, and a capture of all of them into `pcap` if one is asked for.

@@ -1,12 +1,11 @@
-//! A device that writes down what passes, as pcap with nanoseconds.
+//! Writes down frames, as pcap with nanoseconds.
 //!
 //! The engine opens no file: the sink is given. Records are collected in a buffer of fixed size and handed to the sink
 //! whole, so that several queues can share one behind a lock.
 //!
 //! Format: draft-ietf-opsawg-pcap, sections 4 and 5.
 
-use super::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
-use crate::time::{Clock, Instant};
+use crate::time::Instant;
 use core::time::Duration;
 use std::io::{self, Write};
 
@@ -74,8 +73,7 @@ impl<W: Write> PcapWriter<W> {
         self.append(at, kept, len as usize);
     }
 
-    /// The length of the record, zero if it was lost.
-    fn append(&mut self, at: Instant, frame: &[u8], on_wire: usize) -> usize {
+    fn append(&mut self, at: Instant, frame: &[u8], on_wire: usize) {
         let kept = &frame[..frame.len().min(self.config.snap_bytes as usize)];
         let len = RECORD_HEADER_BYTES + kept.len();
         if self.buffer.len() + len > self.buffer.capacity() {
@@ -83,7 +81,7 @@ impl<W: Write> PcapWriter<W> {
         }
         if self.error.is_some() || len > self.buffer.capacity() {
             self.lost += 1;
-            return 0;
+            return;
         }
         let time = Duration::from_nanos(at.nanos()).saturating_add(self.config.origin);
         for word in [time.as_secs() as u32, time.subsec_nanos(), kept.len() as u32, on_wire as u32] {
@@ -91,17 +89,6 @@ impl<W: Write> PcapWriter<W> {
         }
         self.buffer.extend(kept);
         self.records += 1;
-        len
-    }
-
-    /// Takes the record just appended back.
-    fn retract(&mut self, len: usize) {
-        if len == 0 {
-            self.lost -= 1;
-        } else {
-            self.records -= 1;
-            self.buffer.truncate(self.buffer.len() - len);
-        }
     }
 
     /// Hands what was collected to the sink. After an error nothing more is captured.
@@ -136,86 +123,8 @@ impl<W: Write> Drop for PcapWriter<W> {
     }
 }
 
-/// A device with a capture of every frame the engine receives and transmits.
-///
-/// A failing sink stops the capture, never the traffic: see [`PcapWriter::error`].
-pub struct PcapTap<D: Device, C: Clock, W: Write> {
-    device: D,
-    clock: C,
-    writer: PcapWriter<W>,
-}
-
-impl<D: Device, C: Clock, W: Write> PcapTap<D, C, W> {
-    /// Captures what passes `device`, stamped by `clock`, to `sink`.
-    pub fn new(device: D, clock: C, sink: W, config: PcapConfig) -> Self {
-        Self { device, clock, writer: PcapWriter::new(sink, config) }
-    }
-
-    /// The capture.
-    pub fn writer(&self) -> &PcapWriter<W> {
-        &self.writer
-    }
-
-    /// The device below.
-    pub fn device(&self) -> &D {
-        &self.device
-    }
-}
-
-impl<D: Device, C: Clock, W: Write> Device for PcapTap<D, C, W> {
-    type Frame = D::Frame;
-
-    fn capabilities(&self) -> &Capabilities {
-        self.device.capabilities()
-    }
-
-    fn reap(&mut self) {
-        self.device.reap();
-    }
-
-    fn receive(&mut self, burst: &mut Vec<D::Frame>) -> usize {
-        let before = burst.len();
-        let count = self.device.receive(burst);
-        if count > 0 {
-            let now = self.clock.now();
-            burst[before..].iter().for_each(|frame| self.writer.record(now, frame.bytes()));
-        }
-        count
-    }
-
-    fn allocate(&mut self) -> Option<D::Frame> {
-        self.device.allocate()
-    }
-
-    fn transmit(&mut self, frame: D::Frame) -> Result<(), D::Frame> {
-        // The device takes the frame away, so it is written down first.
-        let record = self.writer.append(self.clock.now(), frame.bytes(), frame.bytes().len());
-        self.device.transmit(frame).inspect_err(|_| self.writer.retract(record))
-    }
-
-    fn release(&mut self, frame: D::Frame) {
-        self.device.release(frame);
-    }
-
-    fn doorbell(&mut self) {
-        self.device.doorbell();
-    }
-
-    fn counters(&self) -> DeviceCounters {
-        self.device.counters()
-    }
-
-    /// Also brings the file up to date: this is not the data path.
-    fn health(&mut self) -> Result<(), DeviceError> {
-        self.writer.flush();
-        self.device.health()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::link::{Link, LinkConfig};
-    use super::super::ring;
     use super::*;
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -250,28 +159,24 @@ mod tests {
     #[test]
     fn the_file_is_what_the_format_says() {
         let sink = Sink::default();
-        let (link, mut a, b) = Link::pair(LinkConfig::default(), 1);
         let config = PcapConfig { snap_bytes: 64, origin: Duration::new(1_700_000_000, 5), ..PcapConfig::default() };
-        let mut tap = PcapTap::new(b, link.clone(), sink.clone(), config);
-        link.set_now(Instant::from_nanos(2_000_000_007));
-        let mut frame = a.allocate().unwrap();
-        frame.resize(100).fill(0xaa);
-        a.transmit(frame).ok().unwrap();
-        let mut burst = Vec::with_capacity(4);
-        assert_eq!(tap.receive(&mut burst), 1);
-        let mut reply = burst.pop().unwrap();
-        reply.resize(60);
-        tap.transmit(reply).ok().unwrap();
-        assert_eq!(tap.writer().records(), 2);
+        let mut writer = PcapWriter::new(sink.clone(), config);
+        let at = Instant::from_nanos(2_000_000_007);
+        writer.record(at, &[0xaa; 100]);
+        writer.record(at, &[0xaa; 60]);
+        writer.record_cut(at, &[0xbb; 20], 1_500);
+        assert_eq!(writer.records(), 3);
         assert!(sink.bytes.borrow().is_empty(), "nothing is written on the data path while there is room");
-        drop(tap);
+        drop(writer);
 
         let file = sink.bytes.borrow();
         assert_eq!(words(&file[..24]), [0xa1b2_3c4d, 0x0004_0002, 0, 0, 64, 1]);
         assert_eq!(words(&file[24..40]), [1_700_000_002, 12, 64, 100]);
         assert_eq!(file[40..104], [0xaa; 64]);
         assert_eq!(words(&file[104..120]), [1_700_000_002, 12, 60, 60]);
-        assert_eq!(file[120..], [0xaa; 60]);
+        assert_eq!(file[120..180], [0xaa; 60]);
+        assert_eq!(words(&file[180..196]), [1_700_000_002, 12, 20, 1_500]);
+        assert_eq!(file[196..], [0xbb; 20]);
     }
 
     #[test]
@@ -301,25 +206,5 @@ mod tests {
         assert_eq!(writer.error().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
         writer.record(Instant::ZERO, &[0; 60]);
         assert_eq!((writer.records(), writer.lost()), (1, 1));
-    }
-
-    #[test]
-    fn a_refused_frame_is_not_in_the_capture() {
-        let (a, _b) = ring::pair(256, 1522).unwrap();
-        let mut tap = PcapTap::new(a, Instant::ZERO, Sink::default(), PcapConfig::default());
-        let mut refused = 0;
-        while let Some(mut frame) = tap.allocate() {
-            frame.resize(60);
-            if let Err(frame) = tap.transmit(frame) {
-                tap.release(frame);
-                refused += 1;
-                if refused == 3 {
-                    break;
-                }
-            }
-            tap.doorbell();
-        }
-        assert_eq!(refused, 3);
-        assert_eq!(tap.writer().records(), tap.counters().tx_frames);
     }
 }

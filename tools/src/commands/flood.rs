@@ -53,7 +53,7 @@ pub(super) fn run(args: &LoadArgs, targets: &[SocketAddr]) -> Result<Exit> {
     let seed = setup::seed(args.device.seed);
     let flood = Flood { args, targets, interface: &interface, cores: &cores, seed, stop: &stop, watch };
     let mut report = match &args.device.pcap {
-        Some(file) => flood.run(setup::tap(devices, file, clock)?)?,
+        Some(file) => flood.run(setup::watch(devices, Some(file), &[], clock)?)?,
         None => flood.run(devices)?,
     };
     report.host = setup::host_facts(Some(&interface), interface.name(), &cores);

@@ -275,3 +275,44 @@ impl<D: Waitable> Waitable for Watched<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use syncline_engine::device::pcap::PcapConfig;
+    use syncline_engine::device::ring;
+
+    use super::*;
+
+    #[test]
+    fn a_capture_holds_what_left_and_what_came_and_nothing_that_was_refused() {
+        let file = std::env::temp_dir().join(format!("watched-{}.pcap", std::process::id()));
+        let writer = PcapWriter::new(File::create(&file).unwrap(), PcapConfig::default());
+        let (a, mut b) = ring::pair(256, 1522).unwrap();
+        let mut watched = Watched::new(a, MonotonicClock::start(), Some(writer), None);
+        let mut refused = 0;
+        while let Some(mut frame) = watched.allocate() {
+            frame.resize(60);
+            if let Err(frame) = watched.transmit(frame) {
+                watched.release(frame);
+                refused += 1;
+                if refused == 3 {
+                    break;
+                }
+            }
+            watched.doorbell();
+        }
+        assert_eq!(refused, 3);
+        let mut burst = Vec::with_capacity(64);
+        assert!(b.receive(&mut burst) > 0);
+        b.transmit(burst.pop().unwrap()).ok().unwrap();
+        b.doorbell();
+        let mut back = Vec::with_capacity(64);
+        assert_eq!(watched.receive(&mut back), 1);
+        watched.health().unwrap();
+        let records = (fs::metadata(&file).unwrap().len() - 24) / (16 + 60);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(records, watched.counters().tx_frames + 1);
+    }
+}
