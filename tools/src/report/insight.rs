@@ -10,7 +10,8 @@ use super::text::thousands;
 /// Connections whose frames were kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlightReport {
-    /// The capture that they are in.
+    /// The capture that they are in; of several generators their captures, separated by commas, in the order of the
+    /// connections.
     pub file: String,
     /// Connections that failed, of those that were launched.
     pub failed: u64,
@@ -56,7 +57,29 @@ pub struct Places {
     pub unknown: u64,
 }
 
+impl FlightReport {
+    /// What several generators kept, each in its own capture. `None` of none.
+    pub fn sum<'a>(reports: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        reports.cloned().reduce(|mut sum, next| {
+            sum.file = format!("{}, {}", sum.file, next.file);
+            sum.failed += next.failed;
+            sum.unrecorded += next.unrecorded;
+            sum.failed_unrecorded += next.failed_unrecorded;
+            sum.connections.extend(next.connections);
+            sum
+        })
+    }
+}
+
 impl Places {
+    fn add(&mut self, other: &Self) {
+        self.generator += other.generator;
+        self.bed += other.bed;
+        self.device_under_test += other.device_under_test;
+        self.server += other.server;
+        self.unknown += other.unknown;
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         self.generator + self.bed + self.device_under_test + self.server + self.unknown
@@ -80,6 +103,17 @@ pub struct LostSegments {
     pub rst: u64,
 }
 
+impl LostSegments {
+    fn add(&mut self, other: &Self) {
+        self.syn += other.syn;
+        self.syn_ack += other.syn_ack;
+        self.data += other.data;
+        self.ack += other.ack;
+        self.fin += other.fin;
+        self.rst += other.rst;
+    }
+}
+
 /// A connection that failed, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Example {
@@ -99,7 +133,7 @@ pub struct Reconciliation {
     /// Connections whose SYN left the generator.
     pub connections_here: u64,
     /// Connections whose SYN reached the server during the run (in its life, if it keeps but a sample); `null` if its
-    /// account is not known.
+    /// account is not known, and in a sum of several generators, which may share it.
     pub connections_there: Option<u64>,
     /// Of the connections that ended well, one in so many was compared; all that did not.
     pub sampled_one_in: u64,
@@ -119,13 +153,14 @@ pub struct Reconciliation {
     pub terminated: u64,
     /// Connections that the server does not know.
     pub only_here: u64,
-    /// Connections that the generator does not know.
-    pub only_there: u64,
+    /// Connections that the generator does not know; `null` in a sum of several generators, each of which does not know
+    /// the others'.
+    pub only_there: Option<u64>,
     /// Connections that were left out of the comparison by sampling.
     pub outside_sample: u64,
-    /// Connections that found no room in the generator's account, and in the server's.
+    /// Connections that found no room in the generator's account.
     pub untracked_here: u64,
-    /// See `untracked_here`.
+    /// Connections that found no room in the server's account; in a sum of several, the most of any.
     pub untracked_there: u64,
     /// Whether there is anything in the middle: an end sends to a hardware address that is not the other's.
     pub something_between: bool,
@@ -141,6 +176,41 @@ pub struct Reconciliation {
     pub lost_back: LostSegments,
     /// The first connections that failed.
     pub examples: Vec<Example>,
+}
+
+/// Examples in a sum of several accounts at most.
+const EXAMPLES_MAX: usize = 100;
+
+impl Reconciliation {
+    /// What several generators found, each against the account of its server. Whether they had one server is not known:
+    /// what a server counts for itself is left out. `None` of none.
+    pub fn sum<'a>(reports: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        reports.cloned().reduce(|mut sum, next| {
+            sum.connections_here += next.connections_here;
+            (sum.connections_there, sum.only_there) = (None, None);
+            sum.sampled_one_in = sum.sampled_one_in.max(next.sampled_one_in);
+            sum.matched += next.matched;
+            sum.matched_by_token += next.matched_by_token;
+            sum.matched_by_addresses += next.matched_by_addresses;
+            sum.matched_by_sequence += next.matched_by_sequence;
+            sum.translated += next.translated;
+            sum.redirected += next.redirected;
+            sum.terminated += next.terminated;
+            sum.only_here += next.only_here;
+            sum.outside_sample += next.outside_sample;
+            sum.untracked_here += next.untracked_here;
+            sum.untracked_there = sum.untracked_there.max(next.untracked_there);
+            sum.something_between |= next.something_between;
+            sum.server_gone |= next.server_gone;
+            sum.failed.add(&next.failed);
+            sum.lost.add(&next.lost);
+            sum.lost_out.add(&next.lost_out);
+            sum.lost_back.add(&next.lost_back);
+            let room = EXAMPLES_MAX.saturating_sub(sum.examples.len());
+            sum.examples.extend(next.examples.into_iter().take(room));
+            sum
+        })
+    }
 }
 
 fn places(places: &Places) -> String {
@@ -177,7 +247,7 @@ pub fn reconciliation_lines(report: &Reconciliation) -> Vec<String> {
         (*redirected, "redirected"),
         (*terminated, "opened anew on the way"),
         (report.only_here, "not known to the server"),
-        (report.only_there, "known to the server alone"),
+        (report.only_there.unwrap_or(0), "known to the server alone"),
         (report.untracked_here + report.untracked_there, "found no room in an account"),
     ] {
         if count > 0 {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::blocks::ratio;
 use super::combine::{Relation, combine};
 use super::criteria::{self, Criterion};
+use super::insight::{FlightReport, Reconciliation};
 use super::model::{
     Blocks, Host, IntervalReport, PhaseReport, Report, Shard, StageReport, SupplyReport, SynCache, SynCookies,
     SynFlood, TargetReport, Verdict,
@@ -140,6 +141,8 @@ fn figures(reports: &[&Report], offsets: &[f64]) -> Report {
         transfers: reports.iter().flat_map(|report| report.transfers.iter().cloned()).collect(),
         server: (!servers.is_empty()).then(|| Box::new(figures(&servers, &server_offsets))),
         counters,
+        flight: FlightReport::sum(reports.iter().filter_map(|report| report.flight.as_ref())),
+        reconciliation: Reconciliation::sum(reports.iter().filter_map(|report| report.reconciliation.as_ref())),
         syn_flood: flood(reports),
         ..Report::new(reports[0].command.clone())
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::measure::{Failure, Stage};
 use crate::report::blocks::{Detail, Levels, Span, Traffic};
+use crate::report::insight::{FlightConnection, LostSegments, Places};
 
 const SECONDS: u64 = 6;
 
@@ -148,4 +149,50 @@ fn the_verdict_is_of_the_sum() {
     let merged = merge(&shards, false).unwrap();
     assert_eq!(merged.verdict, Verdict::GeneratorLimited);
     assert_eq!(merged.reasons, ["shard-1.json: launches were late"]);
+}
+
+#[test]
+fn single_connections_and_accounts_go_with_the_sum() {
+    let mut shards = shards(2);
+    for (number, (_, report)) in shards.iter_mut().enumerate() {
+        let number = number as u64;
+        let kept = FlightConnection { local: format!("10.0.0.{number}:1"), ..FlightConnection::default() };
+        report.flight = Some(FlightReport {
+            file: format!("{number}.pcap"),
+            failed: 3 + number,
+            unrecorded: 10,
+            failed_unrecorded: 1,
+            connections: vec![kept],
+        });
+        report.reconciliation = Some(Reconciliation {
+            connections_here: 12_000,
+            connections_there: Some(24_000),
+            sampled_one_in: 1 + number,
+            matched: 11_990,
+            matched_by_token: 11_990,
+            only_here: 10,
+            only_there: Some(12_000),
+            untracked_there: 7,
+            server_gone: number == 1,
+            failed: Places { server: 4, bed: number, ..Places::default() },
+            lost: Places { device_under_test: 9, ..Places::default() },
+            lost_out: LostSegments { syn: 9, ..LostSegments::default() },
+            ..Reconciliation::default()
+        });
+    }
+    let merged = merge(&shards, false).unwrap();
+    let flight = merged.flight.unwrap();
+    assert_eq!((flight.file.as_str(), flight.failed, flight.unrecorded), ("0.pcap, 1.pcap", 7, 20));
+    let ends: Vec<_> = flight.connections.iter().map(|connection| connection.local.as_str()).collect();
+    assert_eq!(ends, ["10.0.0.0:1", "10.0.0.1:1"], "in the order of the captures");
+    let account = merged.reconciliation.unwrap();
+    assert_eq!((account.connections_here, account.matched, account.only_here), (24_000, 23_980, 20));
+    assert_eq!((account.failed.server, account.failed.bed, account.lost_out.syn), (8, 1, 18));
+    assert_eq!((account.sampled_one_in, account.server_gone), (2, true));
+    // The server may be one and the same: its 24,000 are not 48,000, and the other's connections are not unknown.
+    assert_eq!((account.connections_there, account.only_there, account.untracked_there), (None, None, 7));
+
+    let one = Reconciliation::sum(shards[..1].iter().filter_map(|(_, report)| report.reconciliation.as_ref()));
+    assert_eq!(one.unwrap().connections_there, Some(24_000), "one account is told whole");
+    assert_eq!(Reconciliation::sum([].into_iter()), None);
 }

@@ -197,7 +197,7 @@ pub fn reconcile(here: &Account, heard: &Heard, local: u64) -> Reconciliation {
         }
     }
     let alone = |(number, entry): &(usize, &Entry)| !found[*number] && of_this_run(entry) && entry.lot() & mask == 0;
-    out.only_there = there.entries.iter().enumerate().filter(alone).count() as u64;
+    out.only_there = Some(there.entries.iter().enumerate().filter(alone).count() as u64);
     out
 }
 
@@ -397,7 +397,7 @@ mod tests {
     fn what_agrees_comes_to_nothing() {
         let (here, there) = accounts(100, true);
         let out = of(&here, &there);
-        assert_eq!((out.matched, out.matched_by_token, out.only_here, out.only_there), (100, 100, 0, 0));
+        assert_eq!((out.matched, out.matched_by_token, out.only_here, out.only_there), (100, 100, 0, Some(0)));
         assert_eq!((out.failed, out.lost), (Places::default(), Places::default()));
         assert!(out.something_between && !of(&accounts(1, false).0, &accounts(1, false).1).something_between);
     }
@@ -472,10 +472,10 @@ mod tests {
         let mut earlier = pair(77).1;
         here.entries.iter_mut().chain(&mut there.entries).for_each(|entry| entry.first_us += 1_000_000);
         there.entries.push(earlier);
-        assert_eq!((of(&here, &there).connections_there, of(&here, &there).only_there), (Some(5), 0));
+        assert_eq!((of(&here, &there).connections_there, of(&here, &there).only_there), (Some(5), Some(0)));
         earlier.first_us += 1_000_000;
         there.entries.push(Entry { token: 78, ..earlier });
-        assert_eq!((of(&here, &there).connections_there, of(&here, &there).only_there), (Some(6), 1));
+        assert_eq!((of(&here, &there).connections_there, of(&here, &there).only_there), (Some(6), Some(1)));
     }
 
     #[test]
@@ -483,10 +483,10 @@ mod tests {
         let (mut here, mut there) = accounts(1_000, true);
         here.header.thinned = 3;
         here.entries.retain(|entry| entry.lot() & 7 == 0);
-        assert_eq!((of(&here, &there).only_there, of(&here, &there).sampled_one_in), (0, 8));
+        assert_eq!((of(&here, &there).only_there, of(&here, &there).sampled_one_in), (Some(0), 8));
         there.entries.retain(|entry| entry.lot() & 1 == 0);
         there.header.thinned = 1;
         let out = of(&here, &there);
-        assert_eq!((out.only_here, out.only_there, out.matched), (0, 0, here.entries.len() as u64));
+        assert_eq!((out.only_here, out.only_there, out.matched), (0, Some(0), here.entries.len() as u64));
     }
 }
