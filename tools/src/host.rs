@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{SysconfVar, sysconf};
 
 /// The kernel's release, as `6.12.0`.
 pub fn kernel_release() -> Option<String> {
@@ -23,26 +22,25 @@ pub fn cores() -> Option<u32> {
     std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok())
 }
 
-/// Resident set of this process, octets.
+/// Resident set of this process, octets. The kernel counts reserved huge pages apart from it; here they belong to it.
 pub fn rss_bytes() -> Option<u64> {
-    let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_bytes()?)
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let octets = |key: &str| kib(&status, key).map(|kib| kib << 10);
+    Some(octets("VmRSS")? + octets("HugetlbPages").unwrap_or(0))
+}
+
+/// A figure of `/proc` that is told in kB.
+fn kib(text: &str, key: &str) -> Option<u64> {
+    field(text, key)?.trim_end_matches(" kB").parse().ok()
 }
 
 /// Memory that this process may still take, octets: what the host has left, or its limit on address space.
 pub fn memory_left_bytes() -> Option<u64> {
-    let kib = |file: &str, key: &str| {
-        let text = fs::read_to_string(file).ok()?;
-        field(&text, key)?.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
-    };
-    let free = kib("/proc/meminfo", "MemAvailable");
+    let octets = |file: &str, key: &str| kib(&fs::read_to_string(file).ok()?, key).map(|kib| kib << 10);
+    let free = octets("/proc/meminfo", "MemAvailable");
     let limit = getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft).filter(|soft| *soft != RLIM_INFINITY);
-    let under_limit = limit.zip(kib("/proc/self/status", "VmSize")).map(|(limit, used)| limit.saturating_sub(used));
+    let under_limit = limit.zip(octets("/proc/self/status", "VmSize")).map(|(limit, used)| limit.saturating_sub(used));
     free.into_iter().chain(under_limit).min()
-}
-
-fn page_bytes() -> Option<u64> {
-    sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok())
 }
 
 /// Processor time of the calling thread.

@@ -85,8 +85,8 @@ pub struct Levels {
     pub bytes_per_idle_connection: Option<f64>,
     /// Resident set of the process, if known.
     pub rss_bytes: Option<u64>,
-    /// Resident set before the first connection, if known.
-    pub rss_bytes_before: Option<u64>,
+    /// What the resident set had grown by for each connection when most were open, if known.
+    pub bytes_per_connection_rss: Option<f64>,
 }
 
 /// All that was measured within a span of time.
@@ -230,12 +230,11 @@ fn dropped(traffic: &Traffic) -> BTreeMap<String, u64> {
 }
 
 fn memory(levels: &Levels) -> Memory {
-    let growth = levels.rss_bytes.zip(levels.rss_bytes_before).map(|(now, before)| now.saturating_sub(before));
     Memory {
         bytes_per_idle_connection: levels.bytes_per_idle_connection,
         flow_table_bytes: Some(levels.flow_table_bytes),
         rss_bytes: levels.rss_bytes,
-        bytes_per_connection_rss: growth.and_then(|growth| ratio(growth, levels.held_max)),
+        bytes_per_connection_rss: levels.bytes_per_connection_rss,
     }
 }
 

@@ -364,9 +364,10 @@ pub struct Memory {
     pub bytes_per_idle_connection: Option<f64>,
     /// The flow table of all workers.
     pub flow_table_bytes: Option<u64>,
-    /// Resident set of the process.
+    /// Resident set of the process, huge pages that it has reserved included.
     pub rss_bytes: Option<u64>,
-    /// Growth of the resident set ÷ most connections held.
+    /// Growth of the resident set since before the first connection ÷ connections open, at the time when most were; `null`
+    /// below 10,000, as it is all that the process has grown by.
     pub bytes_per_connection_rss: Option<f64>,
 }
 

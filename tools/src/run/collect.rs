@@ -128,6 +128,7 @@ pub struct Collector {
     rss_bytes_before: Option<u64>,
     /// Of the moment when most were open.
     bytes_per_idle_connection: Option<f64>,
+    bytes_per_connection_rss: Option<f64>,
     held_max: u64,
     start: Option<Instant>,
     phases: BTreeMap<Phase, Span>,
@@ -164,6 +165,7 @@ impl Collector {
             offered_cps,
             rss_bytes_before: host::rss_bytes(),
             bytes_per_idle_connection: None,
+            bytes_per_connection_rss: None,
             held_max: 0,
             start: None,
             phases: BTreeMap::new(),
@@ -241,6 +243,9 @@ impl Collector {
         if levels.open >= HELD_TO_JUDGE && levels.open >= self.held_max {
             self.held_max = levels.open;
             self.bytes_per_idle_connection = Some(levels.flow_table_bytes as f64 / levels.open as f64);
+            // Later it would not do: tables give their pages back as connections close.
+            let growth = levels.rss_bytes.zip(self.rss_bytes_before).map(|(now, before)| now.saturating_sub(before));
+            self.bytes_per_connection_rss = growth.map(|growth| growth as f64 / levels.open as f64);
         }
         let offered = self.offered_cps.filter(|_| snapshot.phase == Phase::Sustain);
         self.phases.entry(Phase::Ramp).or_default().measures.add(&snapshot.ramp);
@@ -288,7 +293,7 @@ impl Collector {
             flow_table_bytes: self.workers.iter().map(|worker| worker.member.gauges.table_bytes()).sum(),
             bytes_per_idle_connection: self.bytes_per_idle_connection,
             rss_bytes: host::rss_bytes(),
-            rss_bytes_before: self.rss_bytes_before,
+            bytes_per_connection_rss: self.bytes_per_connection_rss,
         }
     }
 

@@ -60,6 +60,26 @@ fn held_connections_close_cleanly() {
     let octets = load.number("/memory/bytes_per_idle_connection");
     eprintln!("{octets} octets per idle connection");
     assert!((64.0..256.0).contains(&octets), "{octets} octets per idle connection: {load}");
+    // Measured when all were open: afterwards the table gives its memory back.
+    let resident = load.number("/memory/bytes_per_connection_rss");
+    assert!((octets..1_024.0).contains(&resident), "{resident} resident octets per connection: {load}");
+}
+
+#[test]
+fn an_answer_without_an_end_is_cut_short() {
+    let Some(stage) = stage(&BedSpec::default(), &[]) else { return };
+    let begun = std::time::Instant::now();
+    let [_, load] = engine_to_engine(
+        &stage,
+        "--app chargen",
+        "--profile bulk --response-bytes eof --request-bytes 0 --connections 3 --duration 1s",
+    );
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(30), "the drain has a bound of 10 s: {took:?}");
+    assert_eq!(load.failed(), 0.0, "{load}");
+    assert!(load.number("/rate/rx_bits_per_s") > 1e6, "{load}");
+    let reasons = load.report["reasons"].to_string();
+    assert!(reasons.contains("3 connections were cut short"), "{reasons}");
 }
 
 #[test]
