@@ -28,7 +28,7 @@ struct Outcome {
     sustain: Measures,
     held_back: u64,
     open_max: u32,
-    left_open: u64,
+    cut_short: u64,
     burst_max: u32,
     requests_due: u64,
     phases: Vec<Phase>,
@@ -48,7 +48,7 @@ impl Outcome {
         self.stages.resize(self.stages.len().max(usize::from(snapshot.stage) + 1), 0);
         self.stages[usize::from(snapshot.stage)] += snapshot.sustain.tally.attempted;
         self.burst_max = self.burst_max.max(snapshot.burst_max);
-        (self.open_max, self.left_open) = (snapshot.open_max, snapshot.left_open);
+        (self.open_max, self.cut_short) = (snapshot.open_max, snapshot.cut_short);
         self.transfers.extend(&snapshot.transfers);
         self.targets.clone_from(&snapshot.targets);
         if self.phases.last() != Some(&snapshot.phase) {
@@ -129,7 +129,7 @@ impl Bed {
         let _ = sim.run(&mut a, &mut b, |a, _| a.net().now() >= until);
         assert!(outcome.last);
         let tally = outcome.tally();
-        assert_eq!(tally.attempted, tally.completed + tally.failed_total() + outcome.left_open, "{tally:?}");
+        assert_eq!(tally.attempted, tally.completed + tally.failed_total() + outcome.cut_short, "{tally:?}");
         (self.client, self.server) = (Some(a), Some(b));
         outcome
     }
@@ -184,7 +184,7 @@ const RESPOND: ServeApp = ServeApp::Respond { request_bytes: 64, response_bytes:
 fn clean(outcome: &Outcome, connections: u64) {
     let tally = outcome.tally();
     assert_eq!((tally.attempted, tally.established, tally.completed), (connections, connections, connections));
-    assert_eq!(tally.failed_total() + outcome.left_open, 0);
+    assert_eq!(tally.failed_total() + outcome.cut_short, 0);
 }
 
 #[test]
@@ -590,7 +590,7 @@ fn an_interrupted_run_closes_what_is_open() {
         let outcome = bed.run(&[app], plan);
         let tally = outcome.tally();
         assert!((2..1_100).contains(&tally.attempted), "{profile:?}: {tally:?}");
-        assert_eq!((tally.failed_total(), outcome.left_open), (0, 0), "{profile:?}: {tally:?}");
+        assert_eq!((tally.failed_total(), outcome.cut_short), (0, 0), "{profile:?}: {tally:?}");
     }
 }
 

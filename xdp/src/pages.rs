@@ -12,11 +12,14 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use syncline_engine::page::{OutOfMemory, PageSource};
 
 /// The size of a huge page, and the alignment of every region.
 const REGION_BYTES: usize = 2 << 20;
+/// After the operating system had no memory it is asked again this much later: who needs pages asks in every pass of a loop.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// Slots start on a cache line.
 const SLOT_ALIGN: usize = 64;
 
@@ -62,6 +65,8 @@ pub struct MappedPages {
     no_reserved: bool,
     /// Regions that were made ready.
     ready: Option<Receiver<Ready>>,
+    /// When the operating system last had no memory.
+    refused: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -159,7 +164,12 @@ impl MappedPages {
             self.no_reserved |= !ready.reserved;
             return Ok(ready.take());
         }
-        map_region(bytes, &mut self.no_reserved).map(|(base, _)| base).map_err(|_| OutOfMemory)
+        if self.refused.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+            return Err(OutOfMemory);
+        }
+        let mapped = map_region(bytes, &mut self.no_reserved);
+        self.refused = mapped.is_err().then(Instant::now);
+        mapped.map(|(base, _)| base).map_err(|_| OutOfMemory)
     }
 
     /// Gives the region at `base` back to the operating system if none of its pages is out and another one of its

@@ -74,7 +74,8 @@ pub struct DeviceArgs {
     /// Keep polling when there is nothing to do, instead of sleeping
     ///
     /// A worker without work sleeps until a frame arrives or something is due, which takes some tens of microseconds
-    /// to wake up from. With this, every worker takes its core whole.
+    /// to wake up from. A load generator does not sleep while an answer is awaited (for 50 ms) or something is due within
+    /// 20 ms, unless others want its core. With this flag every worker takes its core whole.
     #[arg(long, hide_short_help = true, help_heading = "Run")]
     pub busy_poll: bool,
     /// How the XDP program is attached

@@ -1,6 +1,6 @@
 //! One worker's part of a run: its phases, its launches, and the walks over what is open.
 //!
-//! What happens on a connection is in [`exchange`](super::exchange).
+//! What happens on a connection is in [`exchange`](super::exchange), the end of the run in [`drain`](super::drain).
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -50,11 +50,15 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long launches wait after one found no free port or no memory, when no schedule says when the next is due.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
 
+/// How long the engine may have no room for anything new before it is taken to have no memory for it: what it lacks comes with
+/// the next passes.
+const ROOM_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long after the end of the sustain phase launches that were due in it may still be made.
 const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// How long a worker may sleep while it waits for deadlines.
-const DOZE: Duration = Duration::from_millis(10);
+pub(super) const DOZE: Duration = Duration::from_millis(10);
 
 /// The load generator on one worker.
 #[derive(Debug)]
@@ -94,28 +98,34 @@ pub struct Client {
     pub(super) progress_at: Instant,
     /// The held connections are to make their last request.
     pub(super) finale: bool,
-    launches: Option<Schedule>,
+    /// The drain took too long.
+    pub(super) giving_up: bool,
+    pub(super) launches: Option<Schedule>,
     /// Open at once at most; for open loops only if it was asked for.
     in_flight_max: u32,
     /// Launches that came due by then were held back.
     held_through: Instant,
-    launched: u64,
-    quota: u64,
+    pub(super) launched: u64,
+    pub(super) quota: u64,
     retry_at: Instant,
+    /// Since when the engine has had no room.
+    no_room_since: Option<Instant>,
     start: Instant,
     ramp_end: Instant,
-    sustain_end: Option<Instant>,
+    pub(super) sustain_end: Option<Instant>,
     /// When the present stage ends, if there are stages.
     stage_end: Option<Instant>,
     hold_since: Option<Instant>,
-    requests_begun: bool,
+    pub(super) requests_begun: bool,
     arrived: bool,
     /// When the targets' neighbours were first asked for.
     asked: Option<Instant>,
     /// One beyond the highest slot ever used.
     pub(super) slots: u32,
-    cursor: u32,
+    pub(super) cursor: u32,
     wake: Option<Instant>,
+    /// When the next launch or request is due.
+    due: Option<Instant>,
 }
 
 /// Worker `worker`'s part of `total` that is dealt out in turn to `workers`.
@@ -181,12 +191,14 @@ impl Client {
             }),
             progress_at: Instant::ZERO,
             finale: false,
+            giving_up: false,
             launches,
             in_flight_max,
             held_through: Instant::ZERO,
             launched: 0,
             quota,
             retry_at: Instant::ZERO,
+            no_room_since: None,
             start: Instant::ZERO,
             ramp_end: Instant::ZERO,
             sustain_end: None,
@@ -198,6 +210,7 @@ impl Client {
             slots: 0,
             cursor: 0,
             wake: Some(Instant::ZERO),
+            due: None,
             control,
             plan,
         })
@@ -233,6 +246,17 @@ impl Client {
         self.population.iter().sum()
     }
 
+    /// When the next launch or request of this worker is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Connections of this worker that wait for the peer and are timed meanwhile.
+    pub fn answers_to_come(&self) -> u32 {
+        let timed = [Stage::Connecting, Stage::Waiting, Stage::Closing];
+        timed.iter().map(|stage| self.population[*stage as usize]).sum()
+    }
+
     pub(super) fn draining(&self) -> bool {
         self.phase >= Phase::Drain
     }
@@ -245,7 +269,7 @@ impl Client {
     /// One pass.
     pub(super) fn pass(&mut self, net: &mut Net<'_>) {
         let now = net.now();
-        self.wake = None;
+        (self.wake, self.due) = (None, None);
         match self.phase {
             Phase::Init => self.init(net, now),
             Phase::Ramp | Phase::Sustain => self.work(net, now),
@@ -264,8 +288,13 @@ impl Client {
         }
     }
 
-    fn wake_at(&mut self, at: Instant) {
+    pub(super) fn wake_at(&mut self, at: Instant) {
         self.wake = Some(self.wake.map_or(at, |before| before.min(at)));
+    }
+
+    fn due_at(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |before| before.min(at)));
+        self.wake_at(at);
     }
 
     fn init(&mut self, net: &mut Net<'_>, now: Instant) {
@@ -345,7 +374,7 @@ impl Client {
         self.launched >= self.quota
     }
 
-    fn full(&self) -> bool {
+    pub(super) fn full(&self) -> bool {
         // Connections that stay are in flight for as long as their handshakes last.
         if self.plan.keeps() {
             return self.population[Stage::Connecting as usize] >= HELD_HANDSHAKES_MAX;
@@ -362,8 +391,20 @@ impl Client {
         ((f64::from(self.in_flight_max) * part) as u32).max(1)
     }
 
-    fn launch(&mut self, net: &mut Net<'_>, now: Instant) {
+    /// How many connections may be opened or set to work in this pass. One at a time where there has been no room for long:
+    /// then it fails, and is counted.
+    pub(super) fn room(&mut self, net: &Net<'_>, now: Instant) -> usize {
         let room = net.room().min(BURST);
+        if room > 0 {
+            self.no_room_since = None;
+            return room;
+        }
+        let since = *self.no_room_since.get_or_insert(now);
+        usize::from(now.since(since) >= ROOM_PATIENCE)
+    }
+
+    fn launch(&mut self, net: &mut Net<'_>, now: Instant) {
+        let room = self.room(net, now);
         let mut made = 0;
         while !self.exhausted() {
             let (behind, held) = match &self.launches {
@@ -371,7 +412,7 @@ impl Client {
                     let due = launches.next();
                     if due > now || self.sustain_end.is_some_and(|end| due >= end) {
                         if due > now {
-                            self.wake_at(due);
+                            self.due_at(due);
                         }
                         break;
                     }
@@ -481,11 +522,11 @@ impl Client {
             self.requests_begun = true;
             self.requests.iter_mut().for_each(|requests| requests.begin(now));
         }
-        for _ in 0..net.room().min(BURST) {
+        for _ in 0..self.room(net, now) {
             let Some(requests) = &mut self.requests else { return };
             let due = requests.next();
             if due > now {
-                return self.wake_at(due);
+                return self.due_at(due);
             }
             let Some(id) = self.ready.pop_front() else { return };
             let Some(mut conn) = net.conn(ConnId(id)) else { continue };
@@ -523,14 +564,14 @@ impl Client {
     }
 
     /// Visits open connections, slot by slot, some in each pass, and no faster than what it sets off comes to an end.
-    fn walk(&mut self, net: &mut Net<'_>, now: Instant, mut visit: impl FnMut(&mut Self, &mut Conn<'_>)) {
+    pub(super) fn walk(&mut self, net: &mut Net<'_>, now: Instant, mut visit: impl FnMut(&mut Self, &mut Conn<'_>)) {
         let busy = |client: &Self| {
             let population = &client.population;
             population[Stage::Waiting as usize]
                 + population[Stage::Closing as usize]
                 + population[Stage::AwaitingFin as usize]
         };
-        let (mut room, until) = (net.room().min(BURST), self.slots.min(self.cursor.saturating_add(STRIDE)));
+        let (mut room, until) = (self.room(net, now), self.slots.min(self.cursor.saturating_add(STRIDE)));
         let before = self.cursor;
         while self.cursor < until && room > 0 && (busy(self) < WALK_WINDOW || self.phase == Phase::Drain) {
             if let Some(mut conn) = net.conn(ConnId(self.cursor)) {
@@ -547,73 +588,7 @@ impl Client {
         }
     }
 
-    fn enter_drain(&mut self, net: &mut Net<'_>, now: Instant) {
-        if let Some(launches) = &self.launches
-            && !self.control.stopped()
-        {
-            let end = self.sustain_end.unwrap_or(now).min(now) - Duration::from_nanos(1);
-            let owed = launches.backlog(end).min(self.quota - self.launched);
-            if self.full() {
-                self.recorder.current.held_back += owed;
-            } else {
-                let session = Session { measured: true, ..Session::default() };
-                self.measures(&session).tally.attempted += owed;
-                self.measures(&session).tally.failed[Failure::LaunchDropped as usize] += owed;
-            }
-        }
-        if let Some(requests) = self.requests.as_ref().filter(|_| self.requests_begun && self.plan.bitrate.is_none()) {
-            let owed = if self.control.stopped() { 0 } else { requests.backlog(now) };
-            self.recorder.current.held_back += owed;
-            self.recorder.current.requests_due += requests.taken() + owed;
-        }
-        self.phase = Phase::Drain;
-        (self.cursor, self.progress_at) = (0, now);
-        self.send_snapshot(net, now, Phase::Drain);
-        self.drain(net, now);
-    }
-
-    fn drain(&mut self, net: &mut Net<'_>, now: Instant) {
-        if self.in_flight() == 0 {
-            self.phase = Phase::Done;
-            return self.leave(net, now);
-        }
-        if now < self.progress_at + self.plan.drain_timeout {
-            self.walk(net, now, Self::wind_up);
-            return self.wake_at(self.progress_at + self.plan.drain_timeout);
-        }
-        // What has not moved for so long is given up, without waiting for the end of it.
-        if self.recorder.current.left_open == 0 {
-            self.recorder.current.left_open = u64::from(self.in_flight());
-            self.cursor = 0;
-        }
-        let mut room = net.room().min(BURST);
-        while room > 0 && self.cursor < self.slots {
-            if let Some(mut conn) = net.conn(ConnId(self.cursor)) {
-                conn.abort();
-                room -= 1;
-            }
-            self.cursor += 1;
-        }
-        if self.cursor == self.slots {
-            self.phase = Phase::Done;
-        }
-        self.wake_at(now);
-    }
-
-    /// The last pass: sends the last snapshot, as soon as there is a box for it.
-    fn leave(&mut self, net: &mut Net<'_>, now: Instant) {
-        if self.recorder.current.last {
-            return;
-        }
-        if self.send_snapshot(net, now, Phase::Done) {
-            self.recorder.current.last = true;
-            self.control.leave();
-        } else {
-            self.wake_at(now + DOZE);
-        }
-    }
-
-    fn send_snapshot(&mut self, net: &Net<'_>, now: Instant, next: Phase) -> bool {
+    pub(super) fn send_snapshot(&mut self, net: &Net<'_>, now: Instant, next: Phase) -> bool {
         let current = &mut self.recorder.current;
         current.engine = EngineCounts::of(net.stats());
         current.open = self.open;
@@ -638,7 +613,7 @@ impl Client {
 
     /// Has connections whose time to think is over make their next request.
     fn think(&mut self, net: &mut Net<'_>, now_us: u32) {
-        for _ in 0..net.room().min(BURST) {
+        for _ in 0..self.room(net, net.now()) {
             let Some(wait) = self.thoughts.as_mut().and_then(|thoughts| thoughts.expired(now_us)) else { break };
             let Some(mut conn) = net.conn(ConnId(wait.id)) else { continue };
             let mut session = self.sessions.load(conn.word());
@@ -648,7 +623,7 @@ impl Client {
             }
         }
         if let Some(micros) = self.thoughts.as_ref().and_then(|thoughts| thoughts.next_in(now_us)) {
-            self.wake_at(net.now() + Duration::from_micros(micros.into()));
+            self.due_at(net.now() + Duration::from_micros(micros.into()));
         }
     }
 

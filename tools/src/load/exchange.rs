@@ -272,7 +272,7 @@ impl Client {
 
     /// Moves a connection on to another stage, which begins now.
     #[inline]
-    fn enter(&mut self, conn: &Conn<'_>, session: &mut Session, stage: Stage) {
+    pub(super) fn enter(&mut self, conn: &Conn<'_>, session: &mut Session, stage: Stage) {
         self.leave_stage(session);
         session.stage = stage;
         session.stamp = conn.now().micros() as u32;
@@ -485,7 +485,7 @@ impl Client {
         }
     }
 
-    fn ends_with_fin(&self, session: &Session) -> bool {
+    pub(super) fn ends_with_fin(&self, session: &Session) -> bool {
         match &self.flow(session).exchange {
             Exchange::Octets { response: Response::UntilFin, .. } => true,
             Exchange::Octets { .. } => false,
@@ -552,19 +552,5 @@ impl Client {
         }
         self.enter(conn, session, Stage::Closing);
         conn.close();
-    }
-
-    /// The run is over: ends a connection unless it has an answer to come.
-    pub(super) fn wind_up(&mut self, conn: &mut Conn<'_>) {
-        let mut session = self.sessions.load(conn.word());
-        let ends = match session.stage {
-            Stage::Idle | Stage::Thinking => true,
-            Stage::Waiting => self.endless() || self.plan.bitrate.is_some() && session.sent != ALL_SENT,
-            _ => false,
-        };
-        if ends {
-            self.finish(conn, &mut session);
-            self.keep(conn, &mut session);
-        }
     }
 }

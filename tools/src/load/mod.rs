@@ -16,6 +16,7 @@
 
 mod client;
 mod deadlines;
+mod drain;
 mod exchange;
 mod plan;
 mod response;

@@ -191,8 +191,8 @@ pub struct Snapshot {
     pub open: u32,
     /// Most connections open at once since the start of the run.
     pub open_max: u32,
-    /// Connections given up at the end of the drain, since the start of the run.
-    pub left_open: u64,
+    /// Connections whose answer had not ended at the end of the drain, since the start of the run.
+    pub cut_short: u64,
     /// The engine's counters at the end of the span, since the start of the worker.
     pub engine: EngineCounts,
     /// By target, since the start of the run; empty if there is but one.
@@ -289,7 +289,7 @@ impl Recorder {
         let mut full = core::mem::replace(&mut self.current, empty);
         (self.current.worker, self.current.from, self.current.phase) = (full.worker, now, phase);
         self.current.stage = full.stage;
-        (self.current.open_max, self.current.left_open) = (full.open_max, full.left_open);
+        (self.current.open_max, self.current.cut_short) = (full.open_max, full.cut_short);
         full.last = phase == Phase::Done;
         // There are as many places as boxes.
         self.mailbox.full.push(full).is_ok()

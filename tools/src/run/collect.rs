@@ -105,7 +105,7 @@ struct Followed {
     last: bool,
     open: u64,
     open_max: u64,
-    left_open: u64,
+    cut_short: u64,
     targets: Vec<Tally>,
 }
 
@@ -157,7 +157,7 @@ impl Collector {
             last: false,
             open: 0,
             open_max: 0,
-            left_open: 0,
+            cut_short: 0,
             targets: Vec::new(),
         });
         Self {
@@ -234,7 +234,7 @@ impl Collector {
         worker.reported_to = snapshot.to;
         worker.last |= snapshot.last;
         (worker.open, worker.open_max) = (snapshot.open.into(), snapshot.open_max.into());
-        worker.left_open = snapshot.left_open;
+        worker.cut_short = snapshot.cut_short;
         worker.targets.clone_from(&snapshot.targets);
         self.transfers.extend_from_slice(&snapshot.transfers);
         let moved = mark.traffic.since(&before.traffic);
@@ -355,7 +355,7 @@ impl Collector {
             requests_due: self.requests_due,
             stages: self.stages.into_values().map(|(span, _)| span).collect(),
             burst_max: self.burst_max,
-            left_open: self.workers.iter().map(|worker| worker.left_open).sum(),
+            cut_short: self.workers.iter().map(|worker| worker.cut_short).sum(),
             transfers: self.transfers,
         }
     }
@@ -392,8 +392,8 @@ pub struct Collected {
     pub stages: Vec<Span>,
     /// Largest number of launches in one pass of the loop.
     pub burst_max: u32,
-    /// Connections given up at the end of the drain.
-    pub left_open: u64,
+    /// Connections whose answer had not ended at the end of the drain.
+    pub cut_short: u64,
     /// Answers that were hashed.
     pub transfers: Vec<Transfer>,
 }

@@ -22,6 +22,16 @@ pub trait Lane: App {
     /// Called about once a millisecond. `stop` is what the user wants. True when there is nothing left to do; an
     /// application that was told to [`Drain`](Stop::Drain) closes what is open first.
     fn look_around(&mut self, net: &mut Net<'_>, stop: Stop, drain: &mut DrainWalk) -> bool;
+
+    /// Whether it times an answer that is still to come: then a wake-up would be part of what it reports.
+    fn times_an_answer(&self) -> bool {
+        false
+    }
+
+    /// When a launch or a request is next due: a core that has just slept would be slow to send it.
+    fn next_due(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// How often the driver looks beyond the loop: stop flag, application's end.
@@ -34,8 +44,25 @@ const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// second never lets it sleep; below that a wake-up costs less than the core.
 const SPIN: Duration = Duration::from_micros(200);
 
+/// The same while an answer is timed. A wake-up takes some 50 µs, now and then 200: less than half a percent of this.
+const SPIN_FOR_ANSWER: Duration = Duration::from_millis(50);
+
 /// A deadline nearer than this is waited for by polling: the kernel's wake-up takes about as long.
 const WAKE_UP: Duration = Duration::from_micros(60);
+
+/// What a schedule wants within this is waited for by polling: what a core sends first after a sleep takes longer, by 10 to
+/// 30 µs, as caches have gone cold. At 50 a second and more there is no sleep between two launches.
+const NEAR: Duration = Duration::from_millis(20);
+
+/// So long before a schedule wants something a worker is awake: long enough for a late wake-up, too.
+const WARM_UP: Duration = Duration::from_micros(300);
+
+/// A pass that had nothing to do and took longer than this: somebody else was on the core.
+const TAKEN_AWAY: Duration = Duration::from_micros(500);
+
+/// How long a worker does without polling after its core was taken away. Whoever polls uses up its share of a core that it
+/// does not have for itself, and then waits for its turn; whoever wakes up is let in at once.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The longest sleep: what a stop may wait.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
@@ -58,19 +85,23 @@ struct Driver<D: Waitable, A: Lane, P: PageSource> {
     stop: StopFlag,
     drain: DrainWalk,
     idling: Idling,
+    /// This process has one core, which whoever is to answer may need.
+    alone: bool,
 }
 
 impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
     fn run(mut self) -> Result<Worker<D, A, P>> {
         let mut began = self.clock.now();
-        let (mut look_at, mut check_at, mut spin_until) = (began, began, began + SPIN);
+        let (mut look_at, mut check_at, mut quiet_since, mut poll_from) = (began, began, began, began);
         loop {
             let activity = self.worker.poll(&self.clock);
             self.tell_states();
             let now = self.clock.now();
             if !activity.is_idle() {
                 self.gauges.busy(now.since(began));
-                spin_until = now + SPIN;
+                quiet_since = now;
+            } else if now.since(began) > TAKEN_AWAY {
+                poll_from = now + GIVE_WAY;
             }
             began = now;
             if now >= look_at {
@@ -84,9 +115,13 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
                     return Ok(self.worker);
                 }
             }
-            if now >= spin_until && self.idling == Idling::Sleep {
-                self.sleep(now);
-                began = self.clock.now();
+            let quiet = now.since(quiet_since);
+            if quiet >= SPIN && self.idling == Idling::Sleep {
+                let polls = now >= poll_from && !self.alone;
+                if !(polls && quiet < SPIN_FOR_ANSWER && self.worker.app().times_an_answer()) {
+                    self.sleep(now, polls);
+                    began = self.clock.now();
+                }
             }
         }
     }
@@ -115,10 +150,18 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
         app.look_around(&mut net, stop, &mut self.drain) || stop == Stop::Now
     }
 
-    fn sleep(&mut self, now: Instant) {
+    /// Sleeps until there may be something to do, unless that is near and waited for by polling.
+    fn sleep(&mut self, now: Instant, polls: bool) {
         let until_deadline = self.worker.next_deadline().map_or(SLEEP_MAX, |deadline| deadline.since(now));
-        let Some(timeout) = until_deadline.checked_sub(WAKE_UP).filter(|timeout| !timeout.is_zero()) else { return };
-        self.worker.device().wait(timeout.min(SLEEP_MAX));
+        let until_due = self.worker.app().next_due().filter(|_| polls).map(|due| due.since(now));
+        if until_due.is_some_and(|until| until < NEAR) {
+            return;
+        }
+        let early = until_due.map_or(SLEEP_MAX, |until| until - WARM_UP);
+        let timeout = until_deadline.saturating_sub(WAKE_UP).min(early).min(SLEEP_MAX);
+        if !timeout.is_zero() {
+            self.worker.device().wait(timeout);
+        }
     }
 }
 
@@ -166,6 +209,7 @@ where
         check_cores(workers.iter().filter_map(|(_, core)| *core))?;
         let (report, ended) = mpsc::channel();
         let running = workers.len();
+        let alone = thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let mut crew =
             Self { members: Vec::new(), threads: Vec::new(), ended, running, stop: stop.clone(), failure: None };
         for (index, (worker, core)) in workers.into_iter().enumerate() {
@@ -173,7 +217,8 @@ where
             // A worker may have run before: what its device counted then is not counted again.
             gauges.publish(&worker.device().counters(), worker.table_bytes());
             crew.members.push(Member { core, stats: Arc::clone(worker.stats()), gauges: Arc::clone(&gauges) });
-            let driver = Driver { worker, clock, gauges, stop: stop.clone(), drain: DrainWalk::default(), idling };
+            let (gauges, stop, drain) = (gauges, stop.clone(), DrainWalk::default());
+            let driver = Driver { worker, clock, gauges, stop, drain, idling, alone };
             let report = report.clone();
             let body = move || {
                 if let Some(id) = core {

@@ -54,4 +54,12 @@ impl Lane for Client {
         }
         self.is_done()
     }
+
+    fn times_an_answer(&self) -> bool {
+        self.answers_to_come() > 0
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due()
+    }
 }

@@ -162,6 +162,30 @@ fn memory_that_is_not_there() {
 }
 
 #[test]
+fn memory_that_runs_out_under_way_is_counted_by_its_name() {
+    let Some(stage) = stage(&BedSpec::default(), &["prlimit"]) else { return };
+    let mut server = stage.engine(End::B, "serve", "--addr 10.9.0.2/24 --port 9 --app echo");
+    server.wait_ready();
+    const COUNT: f64 = 200_000.0;
+    let words =
+        "--addr 10.9.0.10-10.9.0.20/24 --target 10.9.0.2:9 --profile hold --connections 200k --rate 20k --hold 1s";
+    let load = stage.engine(End::A, "load", words);
+    std::thread::sleep(Duration::from_secs(2));
+    // The tables grow by 2 MiB at a time, for which they need twice that while it is aligned. Nothing else needs as much.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", load.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let octets: u64 = size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024 + (3 << 20);
+    let limit = Command::new("prlimit").args([format!("--pid={}", load.pid()), format!("--as={octets}")]).status();
+    assert!(limit.unwrap().success());
+    let done = load.finish(PATIENCE).expect(5);
+    assert_eq!(done.number("/connections/attempted"), COUNT, "{done}");
+    let (failed, completed) = (done.number("/connections/failed/local_memory"), done.number("/connections/completed"));
+    assert!(failed > 0.0 && failed == done.failed() && failed + completed == COUNT, "{done}");
+    let reasons = done.report["reasons"].to_string();
+    assert!(reasons.contains("memory") && reasons.contains("fewer connections"), "{reasons}");
+}
+
+#[test]
 fn ctrl_c_drains_and_reports() {
     let Some(stage) = stage(&towards_a_kernel(), &["python3"]) else { return };
     // The peer tells how each connection ended: by FIN (b'') or by a reset.

@@ -41,8 +41,10 @@ pub(super) fn report(collected: Collected, plan: &LoadPlan, partial: bool, start
         let why = "launches or requests waited for a connection to end or to be free; their wait counts from schedule";
         report.reasons.push(format!("{} {why}", collected.held_back));
     }
-    if collected.left_open > 0 {
-        report.reasons.push(format!("{} connections did not close in time and were given up", collected.left_open));
+    if collected.cut_short > 0 {
+        let why = "after the last connection had ended, which counts neither as completed nor as failed";
+        let (count, patience) = (collected.cut_short, plan.plan.drain_timeout.as_secs());
+        report.reasons.push(format!("{count} connections were cut short: their answers still came {patience} s {why}"));
     }
     report.criteria = criteria::evaluate(&plan.criteria, &report);
     verdict::judge(&mut report, &plan.thresholds, &context);
