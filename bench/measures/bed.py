@@ -2,6 +2,8 @@
 import json
 import mmap
 import os
+import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,13 @@ def report(*args):
             sys.exit("bench/run: `syncline %s` ended with exit %d" % (" ".join(args), done.returncode))
         with open(out.name) as f:
             return json.load(f)
+
+
+def machine():
+    """what this is measured on"""
+    with open("/proc/cpuinfo") as f:
+        cpu = re.search(r"model name\s*:\s*(.*)", f.read())
+    return "%s, %d cores, Linux %s" % (cpu.group(1) if cpu else platform.machine(), os.cpu_count(), platform.release())
 
 
 class Bed:

@@ -1,10 +1,11 @@
 """Many connections: what they take, what they cost others, how the tables grow, how two workers share."""
-import os
+import functools
 import subprocess
 import sys
 import time
 
 from .bed import MESSAGE, SYNCLINE, Bed, line, memory_available, program, report, warm
+from .connections import seen
 
 # Octets of a connection while its table has just grown, and of a process
 EACH, FIXED = 100, 1 << 28
@@ -40,35 +41,83 @@ def generated(connections, *args):
     return line(program("generated"), "--connections", str(connections), *args)
 
 
-def growth(a):
-    """from nothing, with peers that do not exist"""
-    count = affordable(a.grown)
+@functools.lru_cache(maxsize=1)
+def grown(run, wanted, seconds):
+    """tables that grow from nothing to `wanted` connections with peers that do not exist, and others that come and go beside
+    them: one run, of which several things are measured"""
+    count = affordable(wanted)
     warm(min(count * EACH + FIXED, memory_available() // 2))
-    r = generated(count, "--churn", str(a.seconds))
+    return generated(count, "--churn", str(seconds), "--pauses", str(seconds))
+
+
+def many(a):
+    return grown(a.run, a.grown, a.seconds)
+
+
+def growth(a):
+    r = many(a)
     wall, processor = r["poll_wall_us"], r["poll_processor_us"]
     return wall["p99_9"], (
-        "%d connections at %d a second, %.1f octets of table and %.1f of resident memory each, %d requests answered; "
-        "a pass: p50 %.1f, p99 %.1f, p99.9 %.1f, longest %.1f µs; by its processor time p99.9 %.1f, longest %.1f µs; "
-        "then %d opened and closed a second beside them" % (
-            r["connections"], r["open_cps"], r["table_bytes_per_connection"], r["rss_bytes"] / r["connections"],
-            r["requests_answered"], wall["p50"], wall["p99"], wall["p99_9"], wall["max"], processor["p99_9"],
-            processor["max"], r["churn_cps"]))
+        "%d connections at %d a second, %d requests answered; a pass: p50 %.1f, p99 %.1f, longest %.1f µs; by its processor "
+        "time p99.9 %.1f µs" % (r["connections"], r["open_cps"], r["requests_answered"], wall["p50"], wall["p99"], wall["max"],
+                                processor["p99_9"]))
 
 
-def churn(beside):
-    def measure(a):
-        count = affordable(a.grown) if beside else 0
-        warm(min(count * EACH + FIXED, memory_available() // 2))
-        r = generated(count, "--churn", str(a.seconds), "--burst", "64")
-        return r["churn_cps"], "beside %d held" % r["connections"]
-    return measure
+def growth_longest(a):
+    r = many(a)
+    pauses = r["pauses"][0]
+    return r["poll_processor_us"]["max"], (
+        "the longest ten, and octets that tables grew by in them: %s; a loop that only reads and writes memory was held up for "
+        "%.0f µs at most in the %.0f s before, %d times for 1 ms and more" % (
+            ", ".join("%.0f (%d)" % (each["processor_us"], each["grown_bytes"]) for each in r["longest"]),
+            pauses["longest_us"], pauses["seconds"], pauses["over_1_ms"]))
+
+
+def octets(a):
+    r = many(a)
+    return r["rss_bytes"] / r["connections"], "%d held; %.1f octets of table each" % (
+        r["connections"], r["table_bytes_per_connection"])
+
+
+def churn_beside(a):
+    r = many(a)
+    return r["churn_cps"], "beside %d held" % r["connections"]
 
 
 def workers(count):
+    """each on a core of its own, none held"""
     def measure(a):
         warm()
-        r = generated(0, "--churn", str(a.seconds), "--burst", "64", "--workers", str(count))
-        return r["churn_cps"], "%d frames on the wrong core" % r["wrong_core"]
+        r = generated(0, "--churn", str(a.seconds), "--workers", str(count))
+        if count == 1:
+            return r["churn_cps"], None
+        return r["churn_cps"], (
+            "%d frames on the wrong core; as many threads that share nothing do %.2f times what one does at arithmetic, %.2f "
+            "times at random reads of memory" % (r["wrong_core"], *r["control"].values()))
+    return measure
+
+
+def idle(a):
+    """keep-alive for connections that nobody talks on; the time is such that each is probed once"""
+    count = affordable(a.idle)
+    warm(min(count * EACH + FIXED, memory_available() // 2))
+    r = generated(count, "--churn", "0", "--keepalive", str(a.keepalive), "--idle", str(a.keepalive + 1))
+    each = r["idle"][0]
+    return each["busy_ratio"], "%d connections, keep-alive %d s: %d probes sent and answered; %.2f in the busiest second" % (
+        r["connections"], a.keepalive, each["probes"], each["busiest_second_ratio"])
+
+
+def queues(count):
+    """requests on a veth pair with so many queues, a worker of either end on each, the ends share the cores"""
+    def measure(a):
+        cores = ",".join(map(str, range(count)))
+        with Bed("--queues", str(count)) as bed:
+            bed.serve("--addr", "10.66.0.1/16", "--port", "80", "--app", "respond", *MESSAGE, "--cores", cores, "--mode", "skb")
+            r = report("load", *bed.end("b"), "--addr", "10.66.1.0-10.66.16.255/16", "--target", "10.66.0.1:80",
+                       "--profile", "crr", "--piggyback", *MESSAGE, "--concurrency", "512", "--duration", str(a.seconds),
+                       "--cores", cores, "--mode", "skb")
+        sums = {key: sum(worker[key] or 0 for worker in r["workers"]) for key in ("handed_over", "wrong_core")}
+        return r["rate"]["achieved_cps"], "%d frames handed over, %d on the wrong core; %s" % (*sums.values(), seen(r))
     return measure
 
 

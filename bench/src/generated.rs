@@ -64,6 +64,8 @@ pub struct Generated {
     rules: ParseRules,
     /// Whether peers close with their answer.
     closes: bool,
+    /// Whether whatever acknowledges without text is a probe.
+    probed: bool,
     free: Vec<Buffer>,
     answers: VecDeque<Buffer>,
 }
@@ -83,9 +85,16 @@ impl Generated {
             counters: DeviceCounters::default(),
             rules: ParseRules { mac: Some(THEIRS), ..ParseRules::default() },
             closes,
+            probed: false,
             free: (0..BUFFERS).map(|_| buffer()).collect(),
             answers: VecDeque::with_capacity(BUFFERS),
         }
+    }
+
+    /// From now on peers take segments without text for keep-alive probes (RFC 9293 §3.8.4) and answer them. While nothing
+    /// else is under way they are nothing else.
+    pub fn answer_probes(&mut self, yes: bool) {
+        self.probed = yes;
     }
 
     /// Turns a frame of the engine's into its answer. False if it asks for none.
@@ -101,7 +110,7 @@ impl Generated {
     fn segment(&self, segment: &TcpSegment) -> Option<OutSegment> {
         let flags = segment.flags;
         let asks = flags.syn() || flags.fin() || segment.payload_len > 0;
-        if flags.rst() || !asks {
+        if flags.rst() || !asks && !self.probed {
             return None;
         }
         let timestamps = segment.options.timestamps.map(|theirs| Timestamps { value: 1, echo: theirs.value });
@@ -128,7 +137,8 @@ impl Generated {
             source_port: segment.destination_port,
             destination_port: segment.source_port,
             seq,
-            ack: segment.seq + segment.seq_len(),
+            // A probe is one before what is expected
+            ack: segment.seq + segment.seq_len().max(1),
             flags,
             window: 64_240,
             urgent_pointer: 0,

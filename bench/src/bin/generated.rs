@@ -1,9 +1,10 @@
 //! One or more workers against peers that do not exist (`syncline_bench::generated`): opens connections as fast as they
-//! go, holds them, lets some of them exchange a request, then opens and closes others beside them. Every answer passes the
-//! engine's parser. How long each pass of the loop took is measured from the first connection on.
+//! go, holds them, lets some of them exchange a request, leaves them idle for a while, then opens and closes others beside
+//! them. Every answer passes the engine's parser. How long each pass of the loop took is measured from the first connection
+//! on.
 //!
 //! ```text
-//!  generated --connections 20000000 --churn 5 [--workers 2]
+//!  generated --connections 20000000 --churn 5 [--workers 2] [--keepalive 60 --idle 61]
 //! ```
 //!
 //! Writes one line of JSON.
@@ -17,8 +18,10 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use core_affinity::CoreId;
 use hdrhistogram::Histogram;
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use syncline_bench::control::{Control, Pauses};
 use syncline_bench::generated::{Generated, THEIRS};
 use syncline_engine::app::{App, Conn, ConnId, End, Net};
 use syncline_engine::config::{AddressRange, Config};
@@ -45,6 +48,14 @@ const AT_ONCE: u32 = 256;
 const UNDER_WAY: u64 = 512;
 /// Parcels on the way between two workers.
 const PARCELS: usize = 4_096;
+/// Passes of each worker that are told of one by one.
+const LONGEST: usize = 10;
+/// How long each part of the control takes.
+const CONTROL: Duration = Duration::from_secs(1);
+/// Acknowledgements that were put off have been sent by then.
+const SETTLE: Duration = Duration::from_millis(500);
+/// The longest sleep of an idle worker.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// So long nothing may come of a pass before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -63,6 +74,19 @@ struct Arguments {
     /// Connections opened in one pass of the loop, at most. What a pass takes grows with it.
     #[arg(long, default_value_t = 16)]
     burst: u32,
+    /// The same, of those that come and go.
+    #[arg(long, default_value_t = 64)]
+    churn_burst: u32,
+    /// Seconds in which nothing is asked of those that are held.
+    #[arg(long, default_value_t = 0.0)]
+    idle: f64,
+    /// Seconds of silence after which an idle connection is probed; 0: never.
+    #[arg(long, default_value_t = 0.0)]
+    keepalive: f64,
+    /// Seconds for which each worker's thread is watched before it begins: what holds it up when all it does is to read and
+    /// write memory.
+    #[arg(long, default_value_t = 0.0)]
+    pauses: f64,
     /// Seconds of TIME-WAIT of those that come and go.
     #[arg(long, default_value_t = 1.0)]
     time_wait: f64,
@@ -187,16 +211,72 @@ fn thread_nanos() -> u64 {
     spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
 
+/// What a thread has used so far.
+#[derive(Clone, Copy)]
+struct Used {
+    processor_nanos: u64,
+    page_faults: u64,
+    preempted: u64,
+}
+
+impl Used {
+    fn now() -> anyhow::Result<Self> {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+        Ok(Self {
+            processor_nanos: thread_nanos(),
+            page_faults: (usage.minor_page_faults() + usage.major_page_faults()) as u64,
+            preempted: usage.involuntary_context_switches() as u64,
+        })
+    }
+}
+
+/// A pass of the loop that took long, and what happened meanwhile.
+#[derive(Clone, Copy, Serialize)]
+struct Pass {
+    processor_us: f64,
+    wall_us: f64,
+    /// Connections open after it.
+    connections: u64,
+    received: usize,
+    /// Octets that tables and records took more after it than before.
+    grown_bytes: i64,
+    page_faults: u64,
+    preempted: u64,
+}
+
 /// Passes of the loop, by their length in nanoseconds.
 struct Passes {
     wall: Histogram<u64>,
     processor: Histogram<u64>,
+    /// Those that took most of the processor's time, the longest first.
+    longest: Vec<Pass>,
 }
 
 impl Passes {
     fn new() -> anyhow::Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3);
-        Ok(Self { wall: histogram()?, processor: histogram()? })
+        Ok(Self { wall: histogram()?, processor: histogram()?, longest: Vec::with_capacity(LONGEST + 1) })
+    }
+
+    fn record(&mut self, pass: Pass) {
+        self.wall.saturating_record((pass.wall_us * 1e3) as u64);
+        self.processor.saturating_record((pass.processor_us * 1e3) as u64);
+        self.keep(pass);
+    }
+
+    fn keep(&mut self, pass: Pass) {
+        let at = self.longest.partition_point(|other| other.processor_us >= pass.processor_us);
+        if at < LONGEST {
+            self.longest.insert(at, pass);
+            self.longest.truncate(LONGEST);
+        }
+    }
+
+    fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.wall.add(&other.wall)?;
+        self.processor.add(&other.processor)?;
+        other.longest.iter().for_each(|&pass| self.keep(pass));
+        Ok(())
     }
 }
 
@@ -224,6 +304,7 @@ impl Bench {
         };
         config.tcp.time_wait = Duration::from_secs_f64(arguments.time_wait);
         config.tcp.piggyback = true;
+        config.tcp.keepalive = (arguments.keepalive > 0.0).then(|| Duration::from_secs_f64(arguments.keepalive));
         let app = Generator {
             task: Task::Open,
             burst: arguments.burst,
@@ -246,13 +327,23 @@ impl Bench {
     fn run(&mut self, mut passes: Option<&mut Passes>, done: impl Fn(&Generator) -> bool) -> anyhow::Result<Duration> {
         let start = SystemInstant::now();
         let mut moved = start;
+        let (mut before, mut bytes) = (Used::now()?, self.worker.table_bytes());
         while !done(self.worker.app()) {
-            let (wall, processor) = (SystemInstant::now(), thread_nanos());
+            let wall = SystemInstant::now();
             let activity = self.worker.poll(&self.clock);
             let wall_end = SystemInstant::now();
             if let Some(passes) = &mut passes {
-                passes.processor.saturating_record(thread_nanos() - processor);
-                passes.wall.saturating_record((wall_end - wall).as_nanos() as u64);
+                let (after, grown) = (Used::now()?, self.worker.table_bytes());
+                passes.record(Pass {
+                    processor_us: (after.processor_nanos - before.processor_nanos) as f64 / 1e3,
+                    wall_us: (wall_end - wall).as_nanos() as f64 / 1e3,
+                    connections: self.worker.app().established,
+                    received: activity.received,
+                    grown_bytes: grown as i64 - bytes as i64,
+                    page_faults: after.page_faults - before.page_faults,
+                    preempted: after.preempted - before.preempted,
+                });
+                (before, bytes) = (after, grown);
             }
             if !activity.is_idle() {
                 moved = wall_end;
@@ -262,17 +353,48 @@ impl Bench {
         Ok(start.elapsed())
     }
 
-    /// Opens, asks, churns.
+    /// Lets the connections be for `seconds`, and sleeps while nothing is due, as a driver does.
+    fn idle(&mut self, seconds: f64) -> anyhow::Result<Option<Idle>> {
+        if seconds <= 0.0 {
+            return Ok(None);
+        }
+        self.worker.app_mut().task = Task::Rest;
+        let settled = SystemInstant::now() + SETTLE;
+        self.run(None, |_| SystemInstant::now() >= settled)?;
+        self.worker.device_mut().answer_probes(true);
+        let (start, before) = (SystemInstant::now(), thread_nanos());
+        let (mut second, mut second_nanos, mut busiest) = (start, before, 0.0f64);
+        while start.elapsed().as_secs_f64() < seconds {
+            if self.worker.poll(&self.clock).is_idle() {
+                let until = self.worker.next_deadline().map_or(SLEEP_MAX, |deadline| deadline.since(self.clock.now()));
+                if !until.is_zero() {
+                    thread::sleep(until.min(SLEEP_MAX));
+                }
+            }
+            if second.elapsed() >= Duration::from_secs(1) {
+                busiest = busiest.max((thread_nanos() - second_nanos) as f64 / second.elapsed().as_nanos() as f64);
+                (second, second_nanos) = (SystemInstant::now(), thread_nanos());
+            }
+        }
+        let busy_ratio = (thread_nanos() - before) as f64 / start.elapsed().as_nanos() as f64;
+        self.worker.device_mut().answer_probes(false);
+        Ok(Some(Idle { busy_ratio, busiest_second_ratio: busiest, probes: self.worker.stats().keepalive_probes.get() }))
+    }
+
+    /// Opens, asks, is idle, churns.
     fn all(mut self, arguments: &Arguments, together: &Barrier) -> anyhow::Result<Outcome> {
         let mut passes = Passes::new()?;
+        let pauses = Pauses::watch(Duration::from_secs_f64(arguments.pauses), thread_nanos);
         together.wait();
         let opening = self.run(Some(&mut passes), |app| app.established == app.wanted)?;
         self.worker.app_mut().task = Task::Ask;
         self.run(None, |app| u64::from(app.slot) >= app.wanted && app.answered == app.asked)?;
         let table_bytes = self.worker.table_bytes();
+        let idle = self.idle(arguments.idle)?;
 
         let end = SystemInstant::now() + Duration::from_secs_f64(arguments.churn);
         self.worker.app_mut().task = Task::Churn;
+        self.worker.app_mut().burst = arguments.churn_burst;
         together.wait();
         let churning = self.run(None, |_| SystemInstant::now() >= end)?;
         let passed = self.worker.app().passed;
@@ -286,9 +408,11 @@ impl Bench {
         ensure!(self.worker.held().connections as u64 == app.wanted, "some of the held connections are gone");
         Ok(Outcome {
             passes,
+            pauses,
             opened: app.wanted,
             opening,
             asked: app.asked,
+            idle,
             passed,
             churning,
             table_bytes,
@@ -302,14 +426,26 @@ impl Bench {
 /// What came of one worker.
 struct Outcome {
     passes: Passes,
+    pauses: Pauses,
     opened: u64,
     opening: Duration,
     asked: u64,
+    idle: Option<Idle>,
     passed: u64,
     churning: Duration,
     table_bytes: u64,
     rss_bytes: Option<u64>,
     wrong_core: u64,
+}
+
+/// What connections cost that nobody talks on.
+#[derive(Clone, Copy, Serialize)]
+struct Idle {
+    /// The thread's time, as a share of the time that passed.
+    busy_ratio: f64,
+    busiest_second_ratio: f64,
+    /// Keep-alive probes sent, all of them answered.
+    probes: u64,
 }
 
 /// The line that is written. Times are in microseconds.
@@ -320,12 +456,19 @@ struct Report {
     open_seconds: f64,
     open_cps: f64,
     requests_answered: u64,
+    idle: Vec<Idle>,
     churn_cps: f64,
     table_bytes_per_connection: f64,
     rss_bytes: Option<u64>,
     wrong_core: u64,
     poll_wall_us: Quantiles,
     poll_processor_us: Quantiles,
+    /// The passes that took most of the processor's time.
+    longest: Vec<Pass>,
+    /// How long the same threads were held up, by the same clock, when all they did was to read and write memory.
+    pauses: Vec<Pauses>,
+    /// What this machine makes of as many threads that share nothing.
+    control: Option<Control>,
 }
 
 #[derive(Serialize)]
@@ -360,6 +503,7 @@ fn rss_bytes() -> Option<u64> {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.workers > 0, "--workers 0: give at least one");
+    let control = (arguments.workers > 1).then(|| Control::measure(arguments.workers, CONTROL));
     let clock = SystemClock(SystemInstant::now());
     let mut benches =
         (0..arguments.workers).map(|_| Bench::new(&arguments, clock)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -391,8 +535,7 @@ fn main() -> anyhow::Result<()> {
     let rss_bytes = outcomes.iter().filter_map(|outcome| outcome.rss_bytes).max();
     let mut all = Passes::new()?;
     for outcome in &outcomes {
-        all.wall.add(&outcome.passes.wall)?;
-        all.processor.add(&outcome.passes.processor)?;
+        all.add(&outcome.passes)?;
     }
     let sum = |what: fn(&Outcome) -> f64| outcomes.iter().map(what).sum::<f64>();
     let connections = sum(|outcome| outcome.opened as f64);
@@ -402,12 +545,16 @@ fn main() -> anyhow::Result<()> {
         open_seconds: outcomes.iter().map(|outcome| outcome.opening.as_secs_f64()).fold(0.0, f64::max),
         open_cps: sum(|outcome| outcome.opened as f64 / outcome.opening.as_secs_f64()),
         requests_answered: sum(|outcome| outcome.asked as f64) as u64,
+        idle: outcomes.iter().filter_map(|outcome| outcome.idle).collect(),
         churn_cps: sum(|outcome| outcome.passed as f64 / outcome.churning.as_secs_f64()),
         table_bytes_per_connection: sum(|outcome| outcome.table_bytes as f64) / connections.max(1.0),
         rss_bytes,
         wrong_core: sum(|outcome| outcome.wrong_core as f64) as u64,
         poll_wall_us: Quantiles::of(&all.wall),
         poll_processor_us: Quantiles::of(&all.processor),
+        longest: all.longest,
+        pauses: outcomes.iter().map(|outcome| outcome.pauses).collect(),
+        control,
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
