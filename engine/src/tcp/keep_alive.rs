@@ -3,6 +3,9 @@
 //! An idle connection has no timer: a sweep over all of them, a piece in each pass, compares when each was last heard
 //! with the time of this sweep and of the one before. A probe is due if one of its moments lies between the two, so
 //! that nothing need be kept but the time and one bit.
+//!
+//! The sweep notes of each page of connections when the first of them will be due if none is heard: until then it passes
+//! the page by. So connections of which nothing is due cost next to nothing, and of all others only their own page.
 
 use core::time::Duration;
 
@@ -20,11 +23,19 @@ const LOOKED_AT_MAX: usize = 1_024;
 /// hours or more).
 //= RFC 9293 MUST-28
 const IDLE_DEFAULT: Duration = Duration::from_secs(7_200);
-/// Probes sent in one pass.
-const PROBES_MAX: usize = 128;
+/// Probes sent in one pass: their answers fit in one burst.
+const PROBES_MAX: usize = 64;
+/// Connections with something to send beyond which no probe is added: the device is short of room.
+const WAITING_MAX: usize = 1_024;
+/// A page takes as long as so many connections to look at, even if there is none in it.
+const PAGE_COSTS: usize = 64;
+/// Pages passed by in one pass of the loop.
+const PASSED_BY_MAX: usize = 4_096;
+/// What a sweep noted is good for so long, milliseconds: far less than half the clock's range.
+const NOTED_MS_MAX: u32 = 1 << 30;
 
 /// Where the sweep is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sweep {
     /// Whether one is under way.
     running: bool,
@@ -34,20 +45,59 @@ pub(crate) struct Sweep {
     /// The page it has come to, and the connection in it.
     page: u32,
     next: u32,
+    /// From the beginning of this sweep to when the first connection of this page is due, as far as it has been looked at.
+    ahead_ms: u32,
+    /// When each page is to be looked at again. Room for all of them is made at the start.
+    look_at_ms: Vec<u32>,
+}
+
+impl Sweep {
+    /// For so many pages of connections at most.
+    pub(crate) fn over(pages: usize) -> Self {
+        Self { look_at_ms: Vec::with_capacity(pages), ..Self::default() }
+    }
+
+    /// Begins at the first page. Pages that are new, or were noted too long ago, are looked at.
+    fn begin(&mut self, now_ms: u32, pages: u32) {
+        if now_ms.wrapping_sub(self.began_ms) > NOTED_MS_MAX {
+            self.look_at_ms.clear();
+        }
+        let pages = (pages as usize).min(self.look_at_ms.capacity());
+        self.look_at_ms.resize(pages, now_ms);
+        (self.before_ms, self.began_ms) = (self.began_ms, now_ms);
+        (self.running, self.page, self.next, self.ahead_ms) = (true, 0, 0, NOTED_MS_MAX);
+    }
+
+    /// Whether nothing of the page can be due yet.
+    fn passes_by(&self) -> bool {
+        let at = self.look_at_ms.get(self.page as usize);
+        at.is_some_and(|&at| (self.began_ms.wrapping_sub(at) as i32) < 0)
+    }
+
+    /// Goes to the next page.
+    fn turn_page(&mut self) {
+        (self.page, self.next, self.ahead_ms) = (self.page + 1, 0, NOTED_MS_MAX);
+    }
+
+    /// Notes when to look at this page again.
+    fn note(&mut self) {
+        if let Some(at) = self.look_at_ms.get_mut(self.page as usize) {
+            *at = self.began_ms.wrapping_add(self.ahead_ms);
+        }
+    }
 }
 
 impl Tcp {
     /// Step 7 of the loop for idle connections. Returns how many were probed or given up.
     pub(crate) fn keep_alive<A: App>(&mut self, app: &mut A) -> usize {
-        if !self.probes_idle() || self.conns.is_empty() {
+        if !self.probes_idle() || self.conns.is_empty() || self.dirty.len() > WAITING_MAX {
             return 0;
         }
         if !self.keep_alive.running {
             if self.now_ms.wrapping_sub(self.keep_alive.began_ms) < SWEEP_MS {
                 return 0;
             }
-            let before_ms = self.keep_alive.began_ms;
-            self.keep_alive = Sweep { running: true, began_ms: self.now_ms, before_ms, page: 0, next: 0 };
+            self.keep_alive.begin(self.now_ms, self.conns.page_count());
         }
         let mut due = [(0, false); PROBES_MAX];
         let count = self.sweep(&mut due);
@@ -71,28 +121,39 @@ impl Tcp {
 
     /// Goes on with the sweep; the connections found are put into `due`, with whether their time is over.
     fn sweep(&mut self, due: &mut [(u32, bool); PROBES_MAX]) -> usize {
-        let Sweep { mut page, mut next, .. } = self.keep_alive;
-        let (mut count, mut looked_at) = (0, 0);
-        'pages: while page < self.conns.page_count() {
-            for id in self.conns.live_in_page(page) {
-                if id < next {
+        let (mut count, mut looked_at, mut passed_by) = (0, 0, 0);
+        while self.keep_alive.page < self.conns.page_count() {
+            if passed_by == PASSED_BY_MAX || looked_at >= LOOKED_AT_MAX {
+                return count;
+            }
+            if self.keep_alive.passes_by() {
+                passed_by += 1;
+                self.keep_alive.turn_page();
+                continue;
+            }
+            looked_at += PAGE_COSTS;
+            // What begins now is due no earlier
+            let mut ahead_ms = self.keep_alive.ahead_ms.min(self.first_probe_ms());
+            for id in self.conns.live_in_page(self.keep_alive.page) {
+                if id < self.keep_alive.next {
                     continue;
                 }
-                if count == PROBES_MAX || looked_at == LOOKED_AT_MAX {
-                    next = id;
-                    break 'pages;
+                if count == PROBES_MAX || looked_at >= LOOKED_AT_MAX {
+                    (self.keep_alive.next, self.keep_alive.ahead_ms) = (id, ahead_ms);
+                    return count;
                 }
                 looked_at += 1;
+                ahead_ms = ahead_ms.min(self.next_probe_ms(self.conns[id].heard_ms));
                 if let Some(over) = self.probe_due(id) {
                     due[count] = (id, over);
                     count += 1;
                 }
             }
-            page += 1;
-            next = 0;
+            self.keep_alive.ahead_ms = ahead_ms;
+            self.keep_alive.note();
+            self.keep_alive.turn_page();
         }
-        (self.keep_alive.page, self.keep_alive.next) = (page, next);
-        self.keep_alive.running = page < self.conns.page_count();
+        self.keep_alive.running = false;
         count
     }
 
@@ -123,13 +184,34 @@ impl Tcp {
     /// How many probes a connection last heard at `heard_ms` is to have been sent by `at_ms`.
     fn probes_due(&self, heard_ms: u32, at_ms: u32) -> u32 {
         let idle_ms = at_ms.wrapping_sub(heard_ms);
-        //= RFC 9293 MUST-27
-        let first = self.config.keepalive.unwrap_or(IDLE_DEFAULT);
-        if (idle_ms as i32) < 0 || u128::from(idle_ms) < first.as_millis() {
+        if (idle_ms as i32) < 0 || idle_ms < self.first_probe_ms() {
             return 0;
         }
-        let interval = self.config.keepalive_interval.as_millis().max(1) as u32;
-        1 + (idle_ms - first.as_millis() as u32) / interval
+        1 + (idle_ms - self.first_probe_ms()) / self.probe_interval_ms()
+    }
+
+    /// How long after this sweep began the next probe of a connection last heard at `heard_ms` is due.
+    fn next_probe_ms(&self, heard_ms: u32) -> u32 {
+        let idle_ms = self.keep_alive.began_ms.wrapping_sub(heard_ms);
+        if (idle_ms as i32) < 0 {
+            return self.first_probe_ms();
+        }
+        match idle_ms.checked_sub(self.first_probe_ms()) {
+            None => self.first_probe_ms() - idle_ms,
+            Some(since_first) => self.probe_interval_ms() - since_first % self.probe_interval_ms(),
+        }
+    }
+
+    /// Idle time before the first probe.
+    fn first_probe_ms(&self) -> u32 {
+        //= RFC 9293 MUST-27
+        let first = self.config.keepalive.unwrap_or(IDLE_DEFAULT);
+        first.as_millis().min(u128::from(u32::MAX)) as u32
+    }
+
+    /// Time between two probes.
+    fn probe_interval_ms(&self) -> u32 {
+        self.config.keepalive_interval.as_millis().clamp(1, u128::from(u32::MAX)) as u32
     }
 
     /// When the sweep goes on, milliseconds from now.

@@ -76,7 +76,10 @@ pub(crate) const RESERVE: u32 = 512;
 /// Connections that may have something to send at the end of a pass.
 const DIRTY_MAX: usize = 1 << 16;
 
-type Connections = Slab<Connection, 4096>;
+/// Connections in a page: writing a fresh one takes no longer than the rest of a pass of the loop.
+const PAGE: usize = 1_024;
+
+type Connections = Slab<Connection, PAGE>;
 type Busies = Slab<Busy, 1024>;
 type Remotes = Slab<[u8; 16], 4096>;
 
@@ -250,7 +253,7 @@ impl Tcp {
             ),
             unresolved_syns: Vec::with_capacity(1024),
             syns_woken: false,
-            keep_alive: keep_alive::Sweep::default(),
+            keep_alive: keep_alive::Sweep::over((connections as usize).div_ceil(PAGE)),
             keep_alive_asked: false,
             stats,
             now: Instant::ZERO,

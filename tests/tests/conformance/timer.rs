@@ -132,6 +132,34 @@ checks! {
         c.need(ended(&bed) == Some(End::Reset), "the peer has gone");
     }
 
+    /// Each by its own time, wherever it lies among the others: opened later, or heard again meanwhile.
+    fn keepalive_of_each(bed) {
+        let bed = Bed::with(bed.is_v6(), |config| {
+            config.tcp.keepalive = Some(Duration::from_secs(60));
+            config.tcp.keepalive_interval = Duration::from_secs(600);
+        });
+        let host = bed.fresh_host();
+        let mut peers: Vec<_> = (0..11)
+            .map(|_| {
+                let mut c = bed.peer_at(host, ECHO);
+                c.open(&Offer::plain());
+                let heard = bed.now();
+                bed.run(5_000);
+                (c, heard)
+            })
+            .collect();
+        for at in [0, 6] {
+            peers[at].0.echo(b"again");
+            peers[at].1 = bed.now();
+        }
+        for (mut c, heard) in peers {
+            let next = c.rcv_nxt;
+            let s = c.expect(70_000, "keep-alive probe", |s| s.seq == next - 1);
+            let idle = s.at.since(heard).as_millis();
+            c.need((59_900..=61_100).contains(&idle), &format!("after {idle} ms"));
+        }
+    }
+
     /// Thousands of idle connections are all probed, none too late.
     fn keepalive_of_many(bed) {
         let bed = Bed::with(bed.is_v6(), |config| {
