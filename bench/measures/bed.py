@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RELEASE = os.path.join(TOP, "target", "release")
@@ -87,6 +88,18 @@ class Bed:
         child.terminate()
         child.communicate()
 
+    def nginx(self, directory, text, core=0):
+        """nginx on end b, which answers at 10.9.0.2:80"""
+        with open(directory + "/nginx.conf", "w") as f:
+            f.write(text)
+        child = self.start(*self.inside("b", core), "nginx", "-p", directory, "-c", directory + "/nginx.conf", "-e", "stderr", "-g",
+                           "daemon off; pid %s/nginx.pid;" % directory, ready=None)
+        while subprocess.run([*self.inside("b", core), "curl", "-so", "/dev/null", "http://10.9.0.2/"]).returncode:
+            if child.poll() is not None:
+                sys.exit("%s: nginx did not start" % sys.argv[0])
+            time.sleep(0.05)
+        return child
+
     def serve(self, *args):
         return self.start(SYNCLINE, "serve", *self.end("a"), *args)
 
@@ -100,6 +113,13 @@ class Bed:
         names, values = (row.split()[1:] for row in text.splitlines() if row.startswith("Tcp:"))
         tcp = dict(zip(names, map(int, values)))
         return tcp["InSegs"], tcp["OutSegs"]
+
+
+def machine():
+    """what the measurement was made on, in a few words"""
+    with open("/proc/cpuinfo") as f:
+        cpu = re.search(r"model name\s*: (.*)", f.read())
+    return "%s, %d cores, Linux %s" % (cpu[1] if cpu else platform.machine(), os.cpu_count(), platform.release())
 
 
 def warm(octets=1 << 30):

@@ -58,10 +58,13 @@ const NEAR: Duration = Duration::from_millis(20);
 const WARM_UP: Duration = Duration::from_micros(300);
 
 /// A pass that had nothing to do and took longer than this: somebody else was on the core.
-const TAKEN_AWAY: Duration = Duration::from_micros(500);
+const TAKEN_AWAY: Duration = Duration::from_millis(1);
 
-/// How long a worker does without polling after its core was taken away. Whoever polls uses up its share of a core that it
-/// does not have for itself, and then waits for its turn; whoever wakes up is let in at once.
+/// A core that is taken away twice within this is one that others want, and not just one that its host stops now and then.
+const AGAIN_WITHIN: Duration = Duration::from_millis(100);
+
+/// How long a worker then does without polling. Whoever polls uses up its share of a core that it does not have for itself,
+/// and then waits for its turn; whoever wakes up is let in at once.
 const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The longest sleep: what a stop may wait.
@@ -75,6 +78,25 @@ pub enum Idling {
     Sleep,
     /// It goes on polling.
     Poll,
+}
+
+/// Whether a worker has its core for itself.
+struct Core {
+    /// When it was last away.
+    taken_away: Option<Instant>,
+    /// Before this the worker does not poll.
+    poll_from: Instant,
+}
+
+impl Core {
+    /// From `began` to `now` there was nothing to do, which is no work: if it took long, somebody else was on the core.
+    fn was_idle(&mut self, began: Instant, now: Instant) {
+        if now.since(began) > TAKEN_AWAY
+            && self.taken_away.replace(now).is_some_and(|before| now.since(before) < AGAIN_WITHIN)
+        {
+            self.poll_from = now + GIVE_WAY;
+        }
+    }
 }
 
 /// A worker ready to run: its parts go to its thread.
@@ -92,7 +114,8 @@ struct Driver<D: Waitable, A: Lane, P: PageSource> {
 impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
     fn run(mut self) -> Result<Worker<D, A, P>> {
         let mut began = self.clock.now();
-        let (mut look_at, mut check_at, mut quiet_since, mut poll_from) = (began, began, began, began);
+        let (mut look_at, mut check_at, mut quiet_since) = (began, began, began);
+        let mut core = Core { taken_away: None, poll_from: began };
         loop {
             let activity = self.worker.poll(&self.clock);
             self.tell_states();
@@ -100,8 +123,8 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
             if !activity.is_idle() {
                 self.gauges.busy(now.since(began));
                 quiet_since = now;
-            } else if now.since(began) > TAKEN_AWAY {
-                poll_from = now + GIVE_WAY;
+            } else {
+                core.was_idle(began, now);
             }
             began = now;
             if now >= look_at {
@@ -117,10 +140,16 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
             }
             let quiet = now.since(quiet_since);
             if quiet >= SPIN && self.idling == Idling::Sleep {
-                let polls = now >= poll_from && !self.alone;
-                if !(polls && quiet < SPIN_FOR_ANSWER && self.worker.app().times_an_answer()) {
-                    self.sleep(now, polls);
-                    began = self.clock.now();
+                let polls = now >= core.poll_from && !self.alone;
+                let for_answer = polls && quiet < SPIN_FOR_ANSWER && self.worker.app().times_an_answer();
+                let slept = !for_answer && self.sleep(now, polls);
+                if !slept {
+                    // Whoever is to answer may have been put on this core; where nobody waits for it, this takes no time.
+                    thread::yield_now();
+                }
+                began = self.clock.now();
+                if !slept {
+                    core.was_idle(now, began);
                 }
             }
         }
@@ -150,18 +179,19 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
         app.look_around(&mut net, stop, &mut self.drain) || stop == Stop::Now
     }
 
-    /// Sleeps until there may be something to do, unless that is near and waited for by polling.
-    fn sleep(&mut self, now: Instant, polls: bool) {
+    /// Sleeps until there may be something to do. False if that is near and waited for by polling.
+    fn sleep(&mut self, now: Instant, polls: bool) -> bool {
         let until_deadline = self.worker.next_deadline().map_or(SLEEP_MAX, |deadline| deadline.since(now));
         let until_due = self.worker.app().next_due().filter(|_| polls).map(|due| due.since(now));
         if until_due.is_some_and(|until| until < NEAR) {
-            return;
+            return false;
         }
         let early = until_due.map_or(SLEEP_MAX, |until| until - WARM_UP);
         let timeout = until_deadline.saturating_sub(WAKE_UP).min(early).min(SLEEP_MAX);
         if !timeout.is_zero() {
             self.worker.device().wait(timeout);
         }
+        !timeout.is_zero()
     }
 }
 

@@ -202,3 +202,35 @@ fn a_search_for_connections_ends_at_what_holds() {
         assert_eq!(done.report["search"]["ended_by"], "target", "{done}");
     }
 }
+
+#[test]
+fn a_weighted_mix_takes_requests_by_the_rate() {
+    let Some(stage) = stage(&BedSpec::default(), &[]) else { return };
+    let mut server = stage.engine(End::B, "serve", "--addr 10.9.0.2/24 --port 80 --app http --port 7 --app echo");
+    server.wait_ready();
+    let file = stage.file("mix.toml");
+    let text = "
+addr = ['10.9.0.1/24']
+concurrency = 40
+request_rate = 500
+requests_per_connection = 10
+duration = '2s'
+[[mix]]
+weight = 3
+target = 'http://10.9.0.2/bytes/3000'
+profile = 'http'
+expect_bytes = 3000
+[[mix]]
+profile = 'rr'
+target = '10.9.0.2:7'
+expect_pattern = true
+";
+    std::fs::write(&file, text).unwrap();
+    let done = stage.engine(End::A, "load", &file.display().to_string()).finish(PATIENCE).expect_success();
+    let parts = ["/targets/0", "/targets/1"].map(|part| done.number(&format!("{part}/connections/established")));
+    assert!(parts[1] > 10.0 && (parts[0] - 3.0 * parts[1]).abs() <= 3.0, "by weight: {parts:?} {done}");
+    // 500 a second come due from when the first connection is open; a busy machine may owe some at the end.
+    let (due, answered) = (done.number("/requests_due"), done.number("/requests"));
+    assert!((900.0..=1_010.0).contains(&due) && answered <= due && answered > 0.9 * due, "{due} {answered} {done}");
+    assert_eq!(done.number("/latency_us/transaction_from_schedule/count"), answered, "{done}");
+}

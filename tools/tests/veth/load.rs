@@ -1,8 +1,9 @@
 //! The load generator against programs of the system.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
-use crate::stage::{End, GIB, Running, Stage, sha256_of_gib, stage, towards_a_kernel, write_pattern};
+use crate::stage::{End, GIB, PATIENCE, Running, Stage, sha256_of_gib, stage, towards_a_kernel, write_pattern};
 
 /// An nginx as its package installs it, with the limits that the test needs and nothing shared with the system's own.
 fn nginx(stage: &Stage, workers: u32, connections: u32) -> Running {
@@ -68,7 +69,7 @@ fn nginx_holds_fifty_thousand_connections() {
         "--addr 10.9.0.1/24 --addr 10.9.0.10-10.9.0.11/24 --target 10.9.0.2:80 --profile hold --path /index.html --connections 50000 \
          --rate 5k --hold 2s --threshold connections.failed_ratio<=0",
     );
-    let done = done.finish(crate::stage::PATIENCE).expect_success();
+    let done = done.finish(PATIENCE).expect_success();
     assert_eq!(done.number("/connections/held_max"), 50_000.0, "{done}");
     assert_eq!(done.number("/connections/completed"), 50_000.0, "{done}");
 }
@@ -93,7 +94,7 @@ print(n, h.hexdigest(), flush=True)
     sink.wait_ready();
     let up = stage.load("--target 10.9.0.2:9 --profile bulk --request-bytes 1GiB --count 1").expect_success();
     assert_eq!(up.number("/connections/completed"), 1.0, "{up}");
-    let sink = sink.finish(crate::stage::PATIENCE).expect(0);
+    let sink = sink.finish(PATIENCE).expect(0);
     assert!(sink.stdout.contains(&format!("{GIB} {}", sha256_of_gib())), "{sink}");
 
     let _nginx = nginx(&stage, 1, 512);
@@ -111,4 +112,45 @@ print(n, h.hexdigest(), flush=True)
     assert!(dropped.keys().all(|reason| reason == "device_rx"), "{down}");
     let lost = dropped.get("device_rx").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
     assert!(lost < down.number("/packets/rx") / 50.0, "{lost} frames lost: {down}");
+}
+
+/// Processor time of a process so far, in ticks of a hundredth of a second.
+fn ticks(run: &Running) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", run.pid())).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_generator_with_nothing_to_do_leaves_its_core_alone() {
+    let Some(stage) = stage(&towards_a_kernel(), &["nft", "python3"]) else { return };
+    let rules =
+        "add table ip f; add chain ip f in { type filter hook input priority 0; }; add rule ip f in tcp dport 21 drop";
+    stage.shell(End::B, &format!("nft '{rules}'"));
+    let echo = "
+import asyncio
+async def talk(r, w):
+    while data := await r.read(100): w.write(data)
+    w.close()
+async def main():
+    await asyncio.start_server(talk, '10.9.0.2', 7)
+    print('ready', flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+";
+    let mut server = stage.spawn_in(End::B, "echo", &["python3", "-c", echo]);
+    server.wait_ready();
+    // Connections that are held, and one that waits for an answer that does not come.
+    for words in [
+        "--target 10.9.0.2:7 --profile hold --connections 10 --hold 3s",
+        "--target 10.9.0.2:21 --profile connect --count 1 --concurrency 1 --connect-timeout 3s",
+    ] {
+        let load = stage.engine(End::A, "load", &format!("--addr 10.9.0.1/24 {words}"));
+        thread::sleep(Duration::from_millis(1_500));
+        let before = ticks(&load);
+        thread::sleep(Duration::from_secs(1));
+        let took = ticks(&load) - before;
+        assert!(took <= 15, "{took} hundredths of a second of processor time within one: {words}");
+        load.finish(PATIENCE);
+    }
 }
