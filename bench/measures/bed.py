@@ -115,13 +115,6 @@ class Bed:
         return tcp["InSegs"], tcp["OutSegs"]
 
 
-def machine():
-    """what the measurement was made on, in a few words"""
-    with open("/proc/cpuinfo") as f:
-        cpu = re.search(r"model name\s*: (.*)", f.read())
-    return "%s, %d cores, Linux %s" % (cpu[1] if cpu else platform.machine(), os.cpu_count(), platform.release())
-
-
 def warm(octets=1 << 30):
     """touches memory: a virtual machine may get it from its host only then, at a hundred times the cost"""
     with mmap.mmap(-1, octets) as memory:
