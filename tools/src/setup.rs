@@ -14,10 +14,12 @@ use syncline_engine::handover::Exchange;
 use syncline_engine::tcp::Secrets;
 use syncline_engine::wire::MacAddr;
 use syncline_engine::worker::Worker;
-use syncline_xdp::{Claim, Interface, ModeChoice, OpenError, Options, XdpDevice, ZerocopyChoice, netlink};
+use syncline_xdp::{
+    Claim, Interface, ModeChoice, OpenError, Options, TransmitChoice, XdpDevice, ZerocopyChoice, netlink,
+};
 
 use crate::cli::DeviceArgs;
-use crate::cli::device::{Mode, Zerocopy};
+use crate::cli::device::{Mode, Transmit, Zerocopy};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::net::OwnedAddrs;
@@ -125,6 +127,10 @@ pub fn open_with(
             Zerocopy::Auto => ZerocopyChoice::Auto,
             Zerocopy::On => ZerocopyChoice::On,
             Zerocopy::Off => ZerocopyChoice::Off,
+        },
+        transmit: match args.transmit {
+            Transmit::Auto => TransmitChoice::Auto,
+            Transmit::Ring => TransmitChoice::Ring,
         },
         queues: u32::try_from(queues).unwrap_or(u32::MAX),
         allow_default_route: args.allow_default_route,

@@ -18,6 +18,9 @@
 
 #define RANGES_MAX 64
 #define QUEUES_MAX 256
+/* Frames of a queue that one call sends. */
+#define LIVE_FRAMES 256
+#define LIVE_OCTETS 2040
 
 struct range4 {
 	__u32 first;
@@ -32,6 +35,8 @@ struct range6 {
 };
 
 struct config {
+	/* What precedes a frame that is to be sent, so that nothing that arrives is taken for one; 0: none is sent. */
+	__u64 live_key;
 	/* 1: the kernel keeps the addresses, only TCP to port_first..=port_last is ours. */
 	__u32 shared;
 	__u32 port_first;
@@ -71,6 +76,35 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
+
+struct live_frame {
+	__u32 len;
+	__u32 reserved;
+	__u8 octets[LIVE_OCTETS];
+};
+
+/* A line of the cache for each queue. */
+struct live_cursor {
+	__u32 next;
+	__u32 reserved[15];
+};
+
+/* LIVE_FRAMES and one cursor for each queue: as many as the loader says. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct live_frame);
+} live_frames SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct live_cursor);
+} live_cursors SEC(".maps");
 
 struct vlan_tag {
 	__be16 tci;
@@ -398,11 +432,8 @@ static __always_inline void count(__u32 counter)
 		*value += 1;
 }
 
-SEC("xdp")
-int syncline(struct xdp_md *ctx)
+static __always_inline int receive(struct xdp_md *ctx, const struct config *cfg)
 {
-	const struct config *cfg = configuration();
-
 	if (!cfg || !ours(cfg, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
 		count(COUNTER_PASSED);
 		return XDP_PASS;
@@ -413,6 +444,64 @@ int syncline(struct xdp_md *ctx)
 
 	count(verdict == XDP_REDIRECT ? COUNTER_REDIRECTED : COUNTER_NO_SOCKET);
 	return verdict;
+}
+
+SEC("xdp")
+int syncline(struct xdp_md *ctx)
+{
+	return receive(ctx, configuration());
+}
+
+/* Whether the frame comes from the engine, to be sent: the key is the metadata before it. */
+static __always_inline int is_live(struct xdp_md *ctx, const struct config *cfg)
+{
+	__u64 *key = (void *)(long)ctx->data_meta;
+
+	return FITS(key, (void *)(long)ctx->data) && cfg->live_key && *key == cfg->live_key;
+}
+
+/* An empty frame becomes the next one of the queue, and leaves. */
+static __always_inline int transmit(struct xdp_md *ctx)
+{
+	__u32 queue = ctx->rx_queue_index;
+	struct live_cursor *cursor = bpf_map_lookup_elem(&live_cursors, &queue);
+
+	if (!cursor)
+		return XDP_DROP;
+
+	__u32 at = cursor->next++;
+
+	if (at >= LIVE_FRAMES)
+		return XDP_DROP;
+	at += queue * LIVE_FRAMES;
+
+	struct live_frame *frame = bpf_map_lookup_elem(&live_frames, &at);
+
+	if (!frame)
+		return XDP_DROP;
+
+	__u32 len = frame->len;
+
+	if (len < ETH_HLEN || len > LIVE_OCTETS)
+		return XDP_DROP;
+	if (bpf_xdp_adjust_meta(ctx, sizeof(__u64)))
+		return XDP_DROP;
+	if (bpf_xdp_adjust_tail(ctx, (int)len - (int)bpf_xdp_get_buff_len(ctx)))
+		return XDP_DROP;
+	if (bpf_xdp_store_bytes(ctx, 0, frame->octets, len))
+		return XDP_DROP;
+	return XDP_TX;
+}
+
+/* The same for a device that also sends by this program (Linux 5.18, BPF_F_TEST_XDP_LIVE_FRAMES). */
+SEC("xdp")
+int syncline_live(struct xdp_md *ctx)
+{
+	const struct config *cfg = configuration();
+
+	if (cfg && is_live(ctx, cfg))
+		return transmit(ctx);
+	return receive(ctx, cfg);
 }
 
 char program_license[] SEC("license") = "Dual MIT/GPL";

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A chunk of the UMEM is in exactly one of these places. A frame is that right for one chunk: it is neither `Copy`
-//! nor `Clone`, so what has been handed to a ring cannot be written to any more.
+//! nor `Clone`, so what has been handed to a ring cannot be written to any more. Bursts may leave by the XDP program
+//! instead ([`live`](crate::live)): it has a copy then, and the chunk is free at once.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use syncline_engine::device::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
+use crate::live::{LIVE_FRAMES, LiveQueue};
 use crate::lock::QueueLock;
 use crate::program::Program;
 use crate::sys::{self, InterfaceQuery};
@@ -29,6 +31,10 @@ use crate::sys::{self, InterfaceQuery};
 const BATCH: usize = 64;
 /// Chunks the fill ring leaves for replies when the engine holds many frames.
 const TRANSMIT_RESERVE: usize = 2 * BATCH;
+/// Frames that are worth a call of the XDP program: the call alone costs about as much as twenty of them on the ring.
+const LIVE_LEAST: usize = 24;
+/// While more than a burst has arrived, frames wait for others until there are this many: one call serves all.
+const LIVE_HOLD: usize = LIVE_FRAMES - BATCH;
 
 /// A frame in a chunk of its device's UMEM.
 #[derive(Debug)]
@@ -90,6 +96,7 @@ pub(crate) struct Parts {
     pub(crate) interface: String,
     pub(crate) interface_index: u32,
     pub(crate) query: InterfaceQuery,
+    pub(crate) live: Option<LiveQueue>,
     pub(crate) program: Arc<Program>,
     pub(crate) lock: QueueLock,
 }
@@ -100,6 +107,10 @@ pub struct XdpDevice {
     free: Vec<FrameDesc>,
     /// Accepted for transmission, not yet on the ring.
     pending: Vec<FrameDesc>,
+    /// The other way out, for bursts.
+    live: Option<LiveQueue>,
+    /// The last burst that came was a full one: there is more to be done before anything has to leave.
+    more_arrived: bool,
     /// Room on the TX ring beyond `pending`, a lower bound.
     tx_room: u32,
     scratch: [FrameDesc; BATCH],
@@ -127,7 +138,9 @@ impl XdpDevice {
             umem_bytes: parts.chunks.len() * parts.chunk_bytes as usize,
             rings: parts.rings,
             free: parts.chunks,
-            pending: Vec::with_capacity(BATCH),
+            pending: Vec::with_capacity(LIVE_FRAMES),
+            live: parts.live,
+            more_arrived: false,
             tx_room: 0,
             scratch: [FrameDesc::default(); BATCH],
             frames_out: 0,
@@ -151,6 +164,12 @@ impl XdpDevice {
     /// Whether frames move between device and buffers without a copy.
     pub fn zerocopy(&self) -> bool {
         self.zerocopy
+    }
+
+    /// Whether bursts now leave by the XDP program instead of the ring: [`TransmitChoice`](crate::TransmitChoice). Looked
+    /// into by [`health`](Device::health), on the thread that sends.
+    pub fn sends_live(&self) -> bool {
+        self.live.as_ref().is_some_and(LiveQueue::is_ready)
     }
 
     /// Takes the right to a chunk that came out of a ring or the free list, and makes a frame of it.
@@ -201,8 +220,33 @@ impl XdpDevice {
         }
     }
 
-    /// Puts what is pending on the TX ring.
+    /// Whether what is pending leaves by the XDP program. Not while the ring holds frames that were sent before.
+    #[inline]
+    fn leaves_live(&mut self) -> bool {
+        self.pending.len() >= LIVE_LEAST && self.sends_live() && self.rings.tx.nb_free_exact() == self.transmit_ring
+    }
+
+    /// Sends what is pending by the XDP program. What it did not take stays pending.
+    fn flush_live(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        let mut longest = 0;
+        for (at, desc) in self.pending.iter().enumerate() {
+            // SAFETY: chunks of this UMEM whose frames `transmit` consumed, so nothing else writes to them.
+            let data = unsafe { self.umem.data(desc) };
+            let octets = data.contents();
+            longest = longest.max(octets.len());
+            live.put(at, octets);
+        }
+        let sent = live.send(self.pending.len(), longest);
+        self.counters.doorbells += 1;
+        self.free.extend(self.pending.drain(..sent));
+    }
+
+    /// Gets what is pending on its way: at once, or onto the TX ring.
     fn flush(&mut self) {
+        if self.leaves_live() {
+            self.flush_live();
+        }
         if self.pending.is_empty() {
             return;
         }
@@ -264,6 +308,7 @@ impl Device for XdpDevice {
         }
         self.counters.rx_frames += count as u64;
         self.counters.rx_bytes += octets;
+        self.more_arrived = count == BATCH;
         count
     }
 
@@ -283,14 +328,15 @@ impl Device for XdpDevice {
 
     fn transmit(&mut self, mut frame: XdpFrame) -> Result<(), XdpFrame> {
         if self.tx_room == 0 {
-            let free = self.rings.tx.nb_free(BATCH as u32);
+            let free = self.rings.tx.nb_free((BATCH + self.pending.len()) as u32);
             self.tx_room = free.saturating_sub(self.pending.len() as u32);
         }
         if self.tx_room == 0 || !self.owns(&frame) {
             self.counters.tx_full += 1;
             return Err(frame);
         }
-        if self.pending.len() == BATCH {
+        let together = if self.sends_live() { LIVE_FRAMES } else { BATCH };
+        if self.pending.len() >= together {
             self.flush();
         }
         frame.desc.set_options(0);
@@ -313,6 +359,9 @@ impl Device for XdpDevice {
     }
 
     fn doorbell(&mut self) {
+        if self.more_arrived && self.pending.len() < LIVE_HOLD && self.sends_live() {
+            return;
+        }
         self.flush();
         let Some(wakeup) = self.wanted_wakeup() else { return };
         self.counters.doorbells += 1;
@@ -338,6 +387,9 @@ impl Device for XdpDevice {
     }
 
     fn health(&mut self) -> Result<(), DeviceError> {
+        if let Some(live) = &mut self.live {
+            live.check();
+        }
         let interface = &self.interface;
         match self.query.is_up(self.interface_index) {
             Ok(true) => {}

@@ -14,10 +14,11 @@ use xsk_rs::{Socket, Umem};
 
 use crate::device::{Parts, Rings, XdpDevice};
 use crate::error::{OpenError, chain, os_error};
+use crate::live::{LIVE_OCTETS, LiveQueue};
 use crate::lock::{LockError, QueueLock};
 use crate::netlink::{self, Link};
 use crate::netns;
-use crate::options::{ModeChoice, Options, ZerocopyChoice};
+use crate::options::{ModeChoice, Options, TransmitChoice, ZerocopyChoice};
 use crate::program::{AttachError, Program, ProgramConfig, ProgramCounters, QUEUES_MAX, release};
 use crate::sys::{self, InterfaceQuery, ReceiveQueues};
 
@@ -68,6 +69,8 @@ pub struct Interface {
     locks: Vec<Option<QueueLock>>,
     zerocopy: Option<bool>,
     rss: Option<Arc<Rss>>,
+    /// The network namespace that the device is in.
+    namespace: u64,
 }
 
 impl Interface {
@@ -113,7 +116,7 @@ impl Interface {
         // Once the program is there: attaching may make a driver set up its queues anew.
         let rss = if options.queues > 1 { query.rss(&link.name).map(Arc::new) } else { None };
         let program = Arc::new(program);
-        Ok(Self { program, options, link, driver, mode, chunk_bytes, locks, zerocopy: None, rss })
+        Ok(Self { program, options, link, driver, mode, chunk_bytes, locks, zerocopy: None, rss, namespace })
     }
 
     /// Binds queue `queue` and sends its share of the engine's traffic to it. Each queue once, from a thread in the
@@ -157,6 +160,8 @@ impl Interface {
             interface: interface.clone(),
             interface_index: self.link.index,
             query: InterfaceQuery::open().map_err(system("opening a socket"))?,
+            live: LiveQueue::new(&self.program, queue, self.options.queues, self.link.index, self.namespace)
+                .filter(|_| !zerocopy),
             program: Arc::clone(&self.program),
             lock,
         }))
@@ -380,10 +385,15 @@ fn lock(namespace: u64, link: &Link, queue: u32) -> Result<QueueLock, OpenError>
 
 /// Attaches the program in the first mode that the choice allows and the driver has.
 fn attach(options: &Options, config: &ProgramConfig, link: &Link, driver: &str) -> Result<(Program, Mode), OpenError> {
+    let longest = link.mtu + LINK_HEADER_BYTES_MAX;
+    let live = options.transmit == TransmitChoice::Auto && driver == "veth" && longest as usize <= LIVE_OCTETS;
+    let to_engine = driver == "veth" && options.peer_is_engine;
     let modes: &[Mode] = match options.mode {
         ModeChoice::Native => &[Mode::Native],
         ModeChoice::Skb => &[Mode::Skb],
-        ModeChoice::Auto if driver == "veth" && options.peer_is_engine => &[Mode::Skb],
+        // Native is the faster there if the program sends, too; or else generic.
+        ModeChoice::Auto if to_engine && live => &[Mode::Native, Mode::Skb],
+        ModeChoice::Auto if to_engine => &[Mode::Skb],
         ModeChoice::Auto if options.zerocopy == ZerocopyChoice::On => &[Mode::Native],
         ModeChoice::Auto => &[Mode::Native, Mode::Skb],
     };
@@ -393,7 +403,8 @@ fn attach(options: &Options, config: &ProgramConfig, link: &Link, driver: &str) 
             Mode::Native => XdpMode::Driver,
             Mode::Skb => XdpMode::Skb,
         };
-        match Program::attach(config, link.index, flag, &link.name) {
+        match Program::attach(config, link.index, flag, &link.name, live.then_some(options.queues)) {
+            Ok(program) if program.live().is_none() && to_engine && modes == [Mode::Native, Mode::Skb] => drop(program),
             Ok(program) => return Ok((program, mode)),
             Err(AttachError::Open(error)) => return Err(error),
             Err(AttachError::Refused(source)) => match source.raw_os_error() {

@@ -13,6 +13,7 @@
 mod device;
 mod error;
 mod interface;
+mod live;
 mod lock;
 pub mod netlink;
 pub mod netns;
@@ -25,5 +26,5 @@ mod sys;
 pub use device::{XdpDevice, XdpFrame};
 pub use error::OpenError;
 pub use interface::{Interface, Mode};
-pub use options::{AddressRange, Claim, ModeChoice, Options, ZerocopyChoice};
+pub use options::{AddressRange, Claim, ModeChoice, Options, TransmitChoice, ZerocopyChoice};
 pub use program::ProgramCounters;

@@ -39,8 +39,8 @@ pub enum Claim {
 /// Where the XDP program is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModeChoice {
-    /// Native, or generic where the driver has no native mode; on a veth with an engine at the other end generic,
-    /// which is faster there.
+    /// Native, or generic where the driver has no native mode; on a veth with an engine at the other end generic as well,
+    /// where the program cannot send ([`TransmitChoice`]): it is the faster then.
     #[default]
     Auto,
     /// In the driver.
@@ -61,6 +61,16 @@ pub enum ZerocopyChoice {
     Off,
 }
 
+/// How frames leave in copy mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransmitChoice {
+    /// On a veth whose other end takes XDP frames, bursts by the XDP program (Linux 6.3); all else over the ring.
+    #[default]
+    Auto,
+    /// Over the socket's TX ring alone.
+    Ring,
+}
+
 /// How to open an interface.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -77,6 +87,8 @@ pub struct Options {
     pub peer_is_engine: bool,
     /// Zero-copy or not.
     pub zerocopy: ZerocopyChoice,
+    /// How frames leave in copy mode.
+    pub transmit: TransmitChoice,
     /// Queues to bind, from 0 on. Default 1.
     pub queues: u32,
     /// Whether the device steers the engine's flows to the bound queues by itself, so that others may stay unbound.
@@ -104,6 +116,7 @@ impl Options {
             mode: ModeChoice::Auto,
             peer_is_engine: false,
             zerocopy: ZerocopyChoice::Auto,
+            transmit: TransmitChoice::Auto,
             queues: 1,
             steered: false,
             allow_default_route: false,

@@ -1,21 +1,28 @@
 //! The XDP program on an interface: loaded, told what is the engine's, and attached by a link that ends with the
 //! process.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 
 use crate::error::{OpenError, chain, os_error};
+use crate::live::{LIVE_FRAMES, LiveMaps};
 use crate::options::{AddressRange, Claim};
+use crate::sys::Mapping;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syncline.bpf.o"));
+
+/// The program that receives, and the one that sends as well.
+const RECEIVE: &str = "syncline";
+const LIVE: &str = "syncline_live";
 
 /// Ranges of each family that the program looks through; the C source has the same number.
 pub(crate) const RANGES_MAX: usize = 64;
@@ -42,6 +49,7 @@ struct Range6 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProgramConfig {
+    live_key: u64,
     shared: u32,
     port_first: u32,
     port_last: u32,
@@ -52,7 +60,7 @@ pub(crate) struct ProgramConfig {
     range6: [Range6; RANGES_MAX],
 }
 
-const _: () = assert!(size_of::<ProgramConfig>() == 24 + RANGES_MAX * (8 + 32), "no padding");
+const _: () = assert!(size_of::<ProgramConfig>() == 32 + RANGES_MAX * (8 + 32), "no padding");
 
 // SAFETY: `repr(C)`, integers only, no padding (asserted above), so any octets are a value and all of them are
 // initialised.
@@ -74,6 +82,7 @@ impl ProgramConfig {
             }
         };
         let mut config = Self {
+            live_key: 0,
             shared: u32::from(ports.is_some()),
             port_first: ports.map_or(0, |ports| ports.0.into()),
             port_last: ports.map_or(0, |ports| ports.1.into()),
@@ -147,8 +156,9 @@ pub struct ProgramCounters {
 pub(crate) struct Program {
     sockets: Mutex<XskMap<MapData>>,
     counters: PerCpuArray<MapData, u64>,
+    live: Option<LiveMaps>,
     _link: FdLink,
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
 }
 
 /// Why the program is not on the interface.
@@ -160,22 +170,45 @@ pub(crate) enum AttachError {
 }
 
 impl Program {
-    /// Loads the program and attaches it to the device `index` in `mode`.
-    pub(crate) fn attach(config: &ProgramConfig, index: u32, mode: XdpMode, name: &str) -> Result<Self, AttachError> {
+    /// Loads the program and attaches it to the device `index` in `mode`. With `live_queues` it also sends frames, from as
+    /// many queues, if the kernel can do that.
+    pub(crate) fn attach(
+        config: &ProgramConfig,
+        index: u32,
+        mode: XdpMode,
+        name: &str,
+        live_queues: Option<u32>,
+    ) -> Result<Self, AttachError> {
         let too_old = OpenError::KernelTooOld { release: release(), feature: "bpf_link for XDP programs" };
         // Without such links (Linux 5.9) aya attaches by netlink, and that would outlive a killed process.
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
             return Err(AttachError::Open(too_old));
         }
-        let mut loaded = Loaded::load(config, name).map_err(AttachError::Open)?;
+        let mut loaded = match live_queues.and_then(|queues| Loaded::load_live(config, name, queues)) {
+            Some(loaded) => loaded,
+            None => Loaded::load(config, name).map_err(AttachError::Open)?,
+        };
         let xdp = loaded.xdp(name).map_err(AttachError::Open)?;
         let id = xdp.attach_to_if_index(index, mode).map_err(|error| {
             AttachError::Refused(os_error(&error).unwrap_or_else(|| io::Error::other(chain(&error))))
         })?;
         let link = xdp.take_link(id).map_err(|error| AttachError::Open(program_error(name, error)))?;
         let link = FdLink::try_from(link).map_err(|_| AttachError::Open(too_old))?;
-        let Loaded { ebpf, sockets, counters } = loaded;
-        Ok(Self { sockets: Mutex::new(sockets), counters, _link: link, _ebpf: ebpf })
+        let Loaded { ebpf, sockets, counters, live, .. } = loaded;
+        Ok(Self { sockets: Mutex::new(sockets), counters, live, _link: link, ebpf })
+    }
+
+    /// What it sends frames from, if it does.
+    pub(crate) fn live(&self) -> Option<&LiveMaps> {
+        self.live.as_ref()
+    }
+
+    /// Runs the program that sends.
+    pub(crate) fn run(&self, options: TestRunOptions<'_>) -> io::Result<()> {
+        let program = self.ebpf.program(LIVE).ok_or(io::ErrorKind::NotFound)?;
+        let xdp: &Xdp = program.try_into().map_err(io::Error::other)?;
+        let run = xdp.test_run(options);
+        run.map(drop).map_err(|error| os_error(&error).unwrap_or_else(|| io::Error::other(chain(&error))))
     }
 
     /// Gives the frames of `queue` to `socket`.
@@ -192,26 +225,56 @@ impl Program {
 /// The program in the kernel, with its configuration, on no interface yet.
 struct Loaded {
     ebpf: Ebpf,
+    program: &'static str,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
+    live: Option<LiveMaps>,
 }
 
 impl Loaded {
+    /// The program that only receives.
     fn load(config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(name, error))?;
+        Self::load_program(RECEIVE, config, name, 0)
+    }
+
+    /// The program that sends as well, or nothing where the kernel cannot do that: then the rings serve alone.
+    fn load_live(config: &ProgramConfig, name: &str, queues: u32) -> Option<Self> {
+        // Never zero: that turns it off.
+        let key = RandomState::new().hash_one(name) | 1;
+        let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name, queues).ok()?;
+        let [frames, cursors] = LiveMaps::bytes(queues);
+        let mut map = |name, bytes| {
+            let Some(Map::Array(map)) = loaded.ebpf.take_map(name) else { return None };
+            Mapping::new(map.fd().as_fd(), bytes).ok()
+        };
+        loaded.live = Some(LiveMaps::new(map("live_frames", frames)?, map("live_cursors", cursors)?, key));
+        Some(loaded)
+    }
+
+    fn load_program(
+        program: &'static str,
+        config: &ProgramConfig,
+        name: &str,
+        live_queues: u32,
+    ) -> Result<Self, OpenError> {
+        let mut loader = EbpfLoader::new();
+        let queues = live_queues.max(1);
+        loader.map_max_entries("live_frames", if live_queues > 0 { queues * LIVE_FRAMES as u32 } else { 1 });
+        loader.map_max_entries("live_cursors", queues);
+        let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(name, error))?;
         let map_error = |error: MapError| rejected(chain(&error));
         let mut take = |map| ebpf.take_map(map).ok_or_else(|| rejected(format!("the object lacks the map {map}")));
         let mut config_map: Array<MapData, ProgramConfig> = Array::try_from(take("config")?).map_err(map_error)?;
         config_map.set(0, config, 0).map_err(map_error)?;
         let sockets = XskMap::try_from(take("sockets")?).map_err(map_error)?;
         let counters = PerCpuArray::try_from(take("counters")?).map_err(map_error)?;
-        let mut loaded = Self { ebpf, sockets, counters };
+        let mut loaded = Self { ebpf, program, sockets, counters, live: None };
         loaded.xdp(name)?.load().map_err(|error| program_error(name, error))?;
         Ok(loaded)
     }
 
     fn xdp(&mut self, name: &str) -> Result<&mut Xdp, OpenError> {
-        let program = self.ebpf.program_mut("syncline");
+        let program = self.ebpf.program_mut(self.program);
         let program = program.ok_or_else(|| rejected("the object lacks the program".to_owned()))?;
         program.try_into().map_err(|error: ProgramError| program_error(name, error))
     }

@@ -2,7 +2,8 @@
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 
 use rustix::net::{AddressFamily, SocketType, socket};
 use syncline_engine::device::toeplitz::{KEY_BYTES, Rss, TABLE_ENTRIES_MAX};
@@ -247,6 +248,59 @@ pub(crate) fn silence_libraries() {
     let _ = unsafe { libxdp_sys::libxdp_set_print(None) };
     // SAFETY: as above.
     let _ = unsafe { libbpf_sys::libbpf_set_print(None) };
+}
+
+/// The other end of the device, or the device's hardware, sends XDP frames (`NETDEV_XDP_ACT_NDO_XMIT`).
+const XDP_FEATURE_TRANSMIT: u64 = 4;
+
+/// Whether the device with this number, in the calling thread's namespace, sends XDP frames. Linux tells since 6.3.
+pub(crate) fn takes_xdp_frames(index: u32) -> bool {
+    let mut answer = libbpf_sys::bpf_xdp_query_opts::default();
+    answer.sz = size_of_val(&answer) as _;
+    // SAFETY: the structure says its own size, and is exclusively borrowed during the call.
+    let result = unsafe { libbpf_sys::bpf_xdp_query(index as c_int, 0, &raw mut answer) };
+    result == 0 && answer.feature_flags & XDP_FEATURE_TRANSMIT != 0
+}
+
+/// The memory of a BPF array that user space shares.
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to no thread; what is done with its parts is their users' concern.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; a shared reference only gives out addresses.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `bytes` octets of `map`'s values.
+    pub(crate) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, map.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, bytes })
+    }
+
+    /// The address of `len` octets from `offset` on; `None` if they are not all within.
+    pub(crate) fn part(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
+        if offset.checked_add(len)? > self.bytes {
+            return None;
+        }
+        // SAFETY: within the mapping, as just checked.
+        Some(unsafe { self.start.add(offset) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; whoever has an address in it keeps this from being dropped.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
 }
 
 /// Closes a file descriptor that nobody else will close or use.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use support::{A, B, Bed, privileged, receive, sh, write_packet};
 use syncline_engine::device::{Device, Frame};
-use syncline_xdp::{Mode, ModeChoice, OpenError, ZerocopyChoice};
+use syncline_xdp::{Mode, ModeChoice, OpenError, Options, TransmitChoice, XdpDevice, ZerocopyChoice};
 
 fn frames_cross_both_ways(mode: ModeChoice, expected: Mode) {
     if !privileged() {
@@ -119,7 +119,7 @@ fn other_traffic_stays_the_kernels() {
     a.release(question);
 }
 
-fn receive_now(device: &mut syncline_xdp::XdpDevice) -> Vec<syncline_xdp::XdpFrame> {
+fn receive_now(device: &mut XdpDevice) -> Vec<syncline_xdp::XdpFrame> {
     let mut frames = Vec::with_capacity(64);
     device.receive(&mut frames);
     frames
@@ -156,6 +156,90 @@ fn a_full_burst_costs_one_doorbell() {
     assert!(counters.doorbells * 8 < counters.tx_frames, "{} doorbells", counters.doorbells);
     assert_eq!(b.counters().rx_frames, 6400);
     assert!(b.counters().doorbells == 0, "receiving needs no doorbell in copy mode");
+}
+
+/// Frames of these lengths in turn, each with its number in every octet of its payload.
+const LENGTHS: [usize; 4] = [60, 61, 590, 1514];
+
+fn send_numbered(from: &mut XdpDevice, to: [u8; 6], numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let mut frame = from.allocate().unwrap();
+        write_packet(&mut frame, from, to, [A, B], number as u8, LENGTHS[number % 4]);
+        from.transmit(frame).unwrap();
+    }
+    from.doorbell();
+    from.reap();
+}
+
+fn receive_numbered(to: &mut XdpDevice, numbers: std::ops::Range<usize>) {
+    for (number, frame) in numbers.clone().zip(receive(to, numbers.len())) {
+        assert_eq!(frame.bytes().len(), LENGTHS[number % 4], "frame {number} of {numbers:?}");
+        assert!(frame.bytes()[34..].iter().all(|&octet| octet == number as u8), "content of frame {number}");
+        to.release(frame);
+    }
+}
+
+#[test]
+fn a_burst_leaves_in_one_call_where_the_peer_takes_xdp_frames() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let native = |end| Options { mode: ModeChoice::Native, ..Bed::options(end) };
+    let (_a_interface, mut a) = bed.open(native(0), 0).unwrap();
+    let (b_interface, mut b) = bed.open(native(1), 1).unwrap();
+    let to = b.capabilities().mac;
+    bed.within(0, || {
+        assert!(!a.sends_live(), "before it has looked");
+        a.health().unwrap();
+        assert!(a.sends_live(), "Linux 6.3 is needed");
+        for round in 0..100 {
+            // A few go over the ring, in order with the others
+            for numbers in [0..8, 8..208, 208..213, 213..300] {
+                send_numbered(&mut a, to, numbers.clone());
+                receive_numbered(&mut b, numbers);
+            }
+            assert_eq!(a.counters().tx_frames, (round + 1) * 300);
+            assert_eq!(a.counters().doorbells, (round + 1) * 4);
+        }
+        let (sent, received) = (a.counters(), b.counters());
+        assert_eq!((received.rx_frames, received.rx_bytes), (30_000, sent.tx_bytes));
+        assert_eq!((received.rx_dropped, sent.tx_dropped, sent.tx_full), (0, 0, 0));
+        // Every chunk came back
+        let mut held = Vec::new();
+        held.extend(std::iter::from_fn(|| a.allocate()));
+        assert!(held.len() >= 8_192, "{} chunks are left", held.len());
+        held.into_iter().for_each(|frame| a.release(frame));
+    });
+    drop((b_interface, b));
+
+    let generic = Options { mode: ModeChoice::Skb, ..Bed::options(1) };
+    let (_b_interface, mut b) = bed.open(generic, 1).unwrap();
+    bed.within(0, || {
+        a.health().unwrap();
+        assert!(!a.sends_live(), "a peer in generic mode takes no XDP frames");
+        send_numbered(&mut a, to, 0..200);
+        receive_numbered(&mut b, 0..200);
+    });
+}
+
+#[test]
+fn a_burst_does_not_leave_from_another_namespace_nor_where_it_is_not_wanted() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let options = |end, transmit| Options { mode: ModeChoice::Native, transmit, ..Bed::options(end) };
+    let (_a_interface, mut a) = bed.open(options(0, TransmitChoice::Auto), 0).unwrap();
+    let (_b_interface, mut b) = bed.open(options(1, TransmitChoice::Ring), 1).unwrap();
+    // There, the device's number may be another one's.
+    a.health().unwrap();
+    assert!(!a.sends_live());
+    let to = b.capabilities().mac;
+    send_numbered(&mut a, to, 0..200);
+    receive_numbered(&mut b, 0..200);
+    bed.within(1, || b.health().unwrap());
+    assert!(!b.sends_live());
 }
 
 #[test]

@@ -316,6 +316,9 @@ pub(crate) struct Busy {
     pub(crate) ssthresh: u32,
     /// Octets acknowledged towards the next increase of the window.
     pub(crate) cwnd_count: u32,
+    /// SND.NXT when the congestion window, or pacing, last held new data back: until this is acknowledged the window
+    /// counts as full (RFC 9438 §5.8).
+    pub(crate) full_until: Seq,
     /// CUBIC (RFC 9438): window before the last reduction, octets.
     pub(crate) cubic_w_max: u32,
     /// Start of the congestion avoidance stage, milliseconds.

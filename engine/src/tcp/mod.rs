@@ -507,6 +507,7 @@ impl Tcp {
         let b = &mut self.busies[slot];
         *b = self.idle;
         (b.conn, b.snd_end, b.ack_sent, b.snd_wnd_max) = (id, c.snd_nxt, c.rcv_nxt, c.send_window());
+        b.full_until = c.snd_una;
         rtt::load(c, b);
         if c.has(flag::SYN_RESENT) {
             b.flags |= busy::SYN_LOST;

@@ -418,11 +418,16 @@ pub(crate) fn after_ack(
         Phase::Recovery => prr(c, b, delivered, acked.octets > 0 && b.lost <= lost_before, mss),
         Phase::Open | Phase::Loss => {
             if acked.octets > 0 {
-                // the window held us back if less than a segment of it was free; in slow start, half of it
+                // The window held us back within the last round trip, or would have if there had been another segment;
+                // in slow start, if half of it was in use. ACKs that came in one burst count alike: that the first of
+                // them made room is no sign of rest.
                 let used = pipe_before.saturating_add(mss);
-                let limited = used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd);
-                // what waits for its time would have gone by now, were it not paced
-                let limited = limited || b.timers & pacing::TIMER != 0;
+                let was_full = (c.snd_una - acked.octets).before(b.full_until);
+                if !was_full {
+                    // kept near, as numbers half the circle away compare the wrong way
+                    b.full_until = c.snd_una;
+                }
+                let limited = was_full || used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd);
                 if limited {
                     grow(c, b, acked, delivered, env);
                 }

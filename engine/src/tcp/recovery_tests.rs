@@ -139,3 +139,28 @@ fn a_window_that_is_not_used_does_not_grow() {
         assert_eq!(s.b.cwnd > 1_000, grows, "{before} of 1000 octets in use");
     }
 }
+
+#[test]
+//= RFC 9438 5.8-MUST-1
+fn acks_of_one_burst_count_alike() {
+    let mut s = Sender::new();
+    s.b.full_until = Seq(400);
+    for (una, pipe) in [(200, 500), (300, 400), (400, 300), (500, 200)] {
+        s.c.snd_una = Seq(una);
+        let (acked, before) = (Acked { octets: 100, delivered: 100, ..Acked::default() }, s.b.cwnd_count);
+        s.at(18_000, |flights, b, c, env| after_ack(flights, c, b, &acked, pipe, env));
+        assert_eq!(s.b.cwnd_count > before, una <= 400, "{una}");
+    }
+}
+
+#[test]
+//= RFC 6298 3-MUST-1
+fn an_answer_to_a_duplicate_is_no_measurement() {
+    for (dsack, measured) in [(false, Some(40_000_000)), (true, None)] {
+        let mut s = Sender::new();
+        s.b.backoff = 7;
+        let mut acked = Acked { octets: 100, dsack, ..Acked::default() };
+        s.at(42_000_000, |flights, b, _, env| undo::take_echo(flights, b, 2_000, &mut acked, env));
+        assert_eq!(acked.rtt_us, measured);
+    }
+}

@@ -209,6 +209,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             let Some((payload, fin)) = self.next_new() else { return Turn::Done };
             if payload > 0 && pacing::holds_back(self.b, self.now_us) {
                 self.b.timers |= pacing::TIMER;
+                self.b.full_until = self.c.snd_nxt;
                 return Turn::Done;
             }
             let push = self.config.push_bursts && nth > 0 && !self.more_may_follow(payload);
@@ -270,8 +271,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// How much new data may go now, and whether the FIN goes with it. `None`: nothing.
     #[inline]
-    fn next_new(&self) -> Option<(u32, bool)> {
-        let (c, b) = (&*self.c, &*self.b);
+    fn next_new(&mut self) -> Option<(u32, bool)> {
+        let (c, b) = (&*self.c, &mut *self.b);
         let fin_sent = c.snd_nxt.after(b.snd_end);
         let fin_due = b.flags & busy::FIN_QUEUED != 0 && !fin_sent;
         let unsent = if fin_sent { 0 } else { b.snd_end - c.snd_nxt };
@@ -292,6 +293,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         // a FIN is no octet that could congest the path
         //= RFC 5681 3-MUST-1
         if pipe > 0 && payload > 0 && pipe + payload > b.cwnd {
+            b.full_until = c.snd_nxt;
             return None;
         }
         // Sender's silly window avoidance (§3.8.6.2.1), and Nagle's algorithm (§3.7.4)

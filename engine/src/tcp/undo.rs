@@ -23,7 +23,8 @@ pub(super) fn save_for_undo(b: &mut Busy, env: &Env<'_>) {
 #[cold]
 pub(crate) fn take_echo(flights: &mut Flights, b: &mut Busy, echo_ms: u32, acked: &mut Acked, env: &Env<'_>) {
     let took_ms = env.now_ms.wrapping_sub(echo_ms);
-    if b.backoff > 0 && acked.rtt_us.is_none() && took_ms <= ECHO_MS_MAX {
+    // What answers a duplicate echoes the original that came long before: the ACKs in between were lost
+    if b.backoff > 0 && acked.rtt_us.is_none() && !acked.dsack && took_ms <= ECHO_MS_MAX {
         //= RFC 6298 3-MUST-1, 5-SHOULD-2
         acked.rtt_us = Some(took_ms.max(1) * 1000);
     }

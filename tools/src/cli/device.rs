@@ -36,6 +36,17 @@ pub enum Zerocopy {
     Off,
 }
 
+/// How frames leave in copy mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Transmit {
+    /// Bursts by the XDP program where a veth's other end takes XDP frames, else over the ring
+    #[default]
+    Auto,
+    /// Over the socket's ring, frame by frame
+    Ring,
+}
+
 /// The flags shared by `serve` and `load`.
 #[derive(Clone, Debug, Args, Serialize)]
 #[command(next_help_heading = "Device")]
@@ -84,6 +95,9 @@ pub struct DeviceArgs {
     /// Whether the device writes into our buffers
     #[arg(long, hide_short_help = true, value_enum, default_value_t)]
     pub zerocopy: Zerocopy,
+    /// How frames leave, where the device does not read our buffers
+    #[arg(long, hide_short_help = true, value_enum, default_value_t)]
+    pub transmit: Transmit,
     /// Frames that may arrive while a core is away: 64 to 8192, a power of two
     #[arg(long, hide_short_help = true, value_name = "N", default_value_t = 2048, value_parser = receive_ring)]
     pub receive_ring: u32,

@@ -67,7 +67,7 @@ fn ring(args: &RingArgs) -> Result<Exit> {
     }
     let mut watch = Watch::new(&args.output, &cores, "bench")?;
     privilege::give_up()?;
-    let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, &mut watch)?;
+    let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, None, &stop, &mut watch)?;
     drop(watch);
     report.host = setup::host_facts(None, "ring", &[cores[1]]);
     let profile = if args.profile == RingProfile::Connect { "connect" } else { "crr" };

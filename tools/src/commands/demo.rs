@@ -14,7 +14,7 @@ use crate::cli::DemoArgs;
 use crate::error::{Exit, Result};
 use crate::netns;
 use crate::signals::StopFlag;
-use crate::{host, privilege, setup};
+use crate::{host, setup};
 
 /// The server's address.
 const SERVER: [u8; 4] = [10, 0, 0, 1];
@@ -57,9 +57,9 @@ pub(super) fn run(args: &DemoArgs) -> Result<Exit> {
     load_plan.command = "demo";
     load_plan.title = format!("demo: {AT_ONCE} connections at a time, a request each");
     let cores = cores();
+    let namespaces = [name.netns_a(), name.netns_b()];
     let mut watch = Watch::new(&args.output, &cores, "demo")?;
-    privilege::give_up()?;
-    let report = pair::run((server, &server_plan), (load, &load_plan), cores, &stop, &mut watch);
+    let report = pair::run((server, &server_plan), (load, &load_plan), cores, Some(namespaces), &stop, &mut watch);
     drop(watch);
     drop(bed);
     let mut report = report?;

@@ -18,6 +18,7 @@ use crate::run::aside::step_aside;
 use crate::run::{Idling, MonotonicClock, Waitable};
 use crate::setup::Pages;
 use crate::signals::{Stop, StopFlag};
+use crate::{netns, privilege};
 
 /// The port that the server answers on.
 pub(super) const PORT: u16 = 80;
@@ -69,7 +70,8 @@ pub(super) fn settings(profile: &str, at_once: u32, duration: Duration, piggybac
     })
 }
 
-/// Runs both ends to the end of the load, and reports the load with the server's report inside.
+/// Runs both ends to the end of the load, and reports the load with the server's report inside. With `namespaces` each
+/// end's threads are in its own: what leaves by the XDP program leaves from there. Gives up all privileges.
 ///
 /// # Errors
 /// Those of either end.
@@ -77,6 +79,7 @@ pub(super) fn run<S, L>(
     (server_device, server_plan): (S, &ServerPlan),
     (load_device, load_plan): (L, &LoadPlan),
     cores: [Option<usize>; 2],
+    namespaces: Option<[String; 2]>,
     stop: &StopFlag,
     watch: &mut Watch,
 ) -> Result<Report>
@@ -89,8 +92,12 @@ where
     let clock = MonotonicClock::start();
     // The server outlives the load: it has a flag of its own.
     let server_stop = StopFlag::new();
-    let mut serving = Serving::start(vec![server_device], server_plan, &cores[..1], clock, &server_stop)?;
-    let generating = Generating::start(vec![load_device], load_plan, &cores[1..], clock, stop, &[])?;
+    let [server_netns, load_netns] = namespaces.map_or([None, None], |names| names.map(Some));
+    let mut serving =
+        inside(server_netns, || Serving::start(vec![server_device], server_plan, &cores[..1], clock, &server_stop))?;
+    let generating =
+        inside(load_netns, || Generating::start(vec![load_device], load_plan, &cores[1..], clock, stop, &[]))?;
+    privilege::give_up()?;
     // Every worker runs: whatever is started from here on only looks on.
     step_aside(cores.into_iter().flatten());
     let loaded = thread::scope(|scope| {
@@ -113,4 +120,13 @@ where
     let mut report = loaded.report;
     report.server = Some(Box::new(served));
     Ok(report)
+}
+
+/// Does `work` without privileges, in the namespace `netns` if one is given.
+fn inside<T: Send>(netns: Option<String>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let Some(netns) = netns else { return work() };
+    netns::within(&netns, || {
+        privilege::give_up()?;
+        work()
+    })
 }

@@ -1,7 +1,6 @@
 //! `syncline bench raw`: frames through a test bed with no TCP above them.
 
 use std::net::Ipv4Addr;
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,19 +46,23 @@ pub(super) fn run(args: &RawArgs) -> Result<Exit> {
     let (name, _bed) = bed(&args.name)?;
     let (a, device_a) = open(&name.netns_a(), &name.dev_a(), ENDS[0], args.mode)?;
     let (b, device_b) = open(&name.netns_b(), &name.dev_b(), ENDS[1], args.mode)?;
-    privilege::give_up()?;
     let frame = |from: usize| template(a.mac(), b.mac(), from, frame_bytes);
     let (to_b, to_a) = (frame(0), frame(1));
 
     let [core_a, core_b] = demo::cores();
-    let start = Barrier::new(2);
     let duration = args.duration.0;
-    let end = |device, frame, core| End { device, frame, core, start: &start, duration, stop: &stop }.run();
+    // Each end on a thread in its own namespace: what leaves by the XDP program leaves from there
+    let end = |netns: String, device, frame, core| {
+        netns::within(&netns, || {
+            privilege::give_up()?;
+            End { device, frame, core, duration, stop: &stop }.run()
+        })
+    };
     let (moved_a, moved_b) = thread::scope(|scope| {
-        let other = scope.spawn(|| end(device_b, to_a, core_b));
-        let moved_a = end(device_a, to_b, core_a);
-        (moved_a, other.join())
+        let other = scope.spawn(|| end(name.netns_b(), device_b, to_a, core_b));
+        (end(name.netns_a(), device_a, to_b, core_a), other.join())
     });
+    privilege::give_up()?;
     let moved_b = moved_b.map_err(|_| Error::unexpected("the thread of an end", "panicked"))?;
 
     let mut report = report([moved_a?, moved_b?], args, a.mode().name());
@@ -126,7 +129,6 @@ struct End<'a> {
     device: XdpDevice,
     frame: Vec<u8>,
     core: Option<usize>,
-    start: &'a Barrier,
     duration: Duration,
     stop: &'a StopFlag,
 }
@@ -137,7 +139,7 @@ impl End<'_> {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
         let mut burst = Vec::with_capacity(BURST);
-        self.start.wait();
+        self.check()?;
         let began = Instant::now();
         loop {
             for _ in 0..LOOK_EVERY {
@@ -149,10 +151,14 @@ impl End<'_> {
             }
             let length = began.elapsed();
             if length >= self.duration || self.stop.get() != Stop::No {
-                self.device.health().map_err(|error| Error::environment("the device failed", error, ""))?;
+                self.check()?;
                 return Ok(Moved { counters: self.device.counters(), length });
             }
         }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.device.health().map_err(|error| Error::environment("the device failed", error, ""))
     }
 
     fn send(&mut self) {

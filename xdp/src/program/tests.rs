@@ -52,14 +52,16 @@ fn nonsense_is_refused_as_usage() {
     }
 }
 
-/// The program in the kernel, asked about one frame after the other.
-struct Verdicts(Loaded);
+/// The program in the kernel, asked about one frame after the other; with the one that also sends, where there is one:
+/// what arrives is the same to it.
+struct Verdicts(Loaded, Option<Loaded>);
 
 impl Verdicts {
     /// `None` without the privilege to load a program; in CI there must be.
     fn new(claim: &Claim, vlan_id: Option<u16>) -> Option<Self> {
-        match Loaded::load(&ProgramConfig::new(claim, vlan_id).unwrap(), "none") {
-            Ok(loaded) => Some(Self(loaded)),
+        let config = ProgramConfig::new(claim, vlan_id).unwrap();
+        match Loaded::load(&config, "none") {
+            Ok(loaded) => Some(Self(loaded, Loaded::load_live(&config, "none", 1))),
             Err(OpenError::NoPrivilege { .. }) if std::env::var_os("CI").is_none() => {
                 eprintln!("SKIPPED: loading the XDP program needs root (CAP_BPF and CAP_NET_ADMIN)");
                 None
@@ -71,15 +73,23 @@ impl Verdicts {
     /// Whether the program takes `frame` for the engine. There are no sockets, so either way the kernel would get it,
     /// and what differs is the counter.
     fn ours(&mut self, frame: &[u8]) -> bool {
+        let ours = Self::taken(&mut self.0, frame);
+        if let Some(live) = &mut self.1 {
+            assert_eq!(Self::taken(live, frame), ours);
+        }
+        ours
+    }
+
+    fn taken(loaded: &mut Loaded, frame: &[u8]) -> bool {
         const XDP_PASS: u32 = 2;
         // The kernel runs programs on no less than an Ethernet header.
         let mut padded = frame.to_vec();
         padded.resize(frame.len().max(14), 0);
-        let before = read_counters(&self.0.counters);
+        let before = read_counters(&loaded.counters);
         let options = TestRunOptions { data_in: Some(&padded), ..TestRunOptions::default() };
-        let result = self.0.xdp("none").unwrap().test_run(options).unwrap();
+        let result = loaded.xdp("none").unwrap().test_run(options).unwrap();
         assert_eq!(result.return_value, XDP_PASS);
-        let after = read_counters(&self.0.counters);
+        let after = read_counters(&loaded.counters);
         assert_eq!(after.passed + after.no_socket, before.passed + before.no_socket + 1);
         after.no_socket > before.no_socket
     }
@@ -246,4 +256,29 @@ fn a_frame_cut_off_anywhere_is_the_kernels_until_it_can_be_told() {
     for len in 0..=whole.len() {
         assert_eq!(program.ours(&whole[..len]), len == whole.len(), "{len} octets");
     }
+}
+
+#[test]
+fn only_frames_with_the_key_are_sent() {
+    const XDP_DROP: u32 = 1;
+    const XDP_PASS: u32 = 2;
+    const XDP_TX: u32 = 3;
+    let claim = Claim::Owned(vec![v4("10.0.0.1", "10.0.0.1")]);
+    let Some(_) = Verdicts::new(&claim, None) else { return };
+    let config = ProgramConfig::new(&claim, None).unwrap();
+    // Not on kernels before 5.18.
+    let Some(mut loaded) = Loaded::load_live(&config, "none", 1) else { return };
+    let live = loaded.live.take().unwrap();
+    let mut verdict = |key: u64| {
+        let frame = [&key.to_ne_bytes()[..], &[0; 64]].concat();
+        let context: Vec<u8> = [8u32, 72, 0, 0, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let options = TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        loaded.xdp("none").unwrap().test_run(options).unwrap().return_value
+    };
+    assert_eq!(verdict(live.key() ^ 1), XDP_PASS, "it arrived, and is nobody's");
+    assert_eq!(verdict(0), XDP_PASS);
+    assert_eq!(verdict(live.key()), XDP_DROP, "a place without a frame");
+    live.put_first(&[7; 100]);
+    assert_eq!(verdict(live.key()), XDP_TX);
+    assert_eq!(verdict(live.key()), XDP_DROP, "the next place has none");
 }

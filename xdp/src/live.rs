@@ -1,0 +1,193 @@
+//! Transmission by the XDP program itself: a burst of frames leaves in one system call, without a socket buffer each.
+//!
+//! In copy mode `sendto` makes a socket buffer of every frame on the TX ring and takes it through the stack, one at a
+//! time. Since 5.18 Linux can also run an XDP program on frames that it makes for the purpose
+//! (`BPF_F_TEST_XDP_LIVE_FRAMES`): ours fills each with the engine's next one and sends it off by `XDP_TX`. On a veth
+//! whose other end takes XDP frames (native XDP, or GRO, at the peer) a frame then costs a fraction; but each call has a
+//! price of its own, so that only a burst is worth one, and all else goes over the ring.
+//!
+//! ```text
+//!   transmit ▶ pending ─┬─ few, or the peer takes none ──▶ TX ring ▶ sendto
+//!                       └─ a burst ▶ live_frames (shared with the program) ▶ BPF_PROG_TEST_RUN ▶ XDP_TX
+//! ```
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use aya::programs::{TestRunAttrs, TestRunOptions};
+use rustix::thread::sched_getcpu;
+
+use crate::netns;
+use crate::program::Program;
+use crate::sys::{self, Mapping};
+
+/// Frames of one call; the C source has the same number.
+pub(crate) const LIVE_FRAMES: usize = 256;
+/// The longest frame, octets; the C source has the same number.
+pub(crate) const LIVE_OCTETS: usize = 2_040;
+/// Frames that the kernel prepares before it lets the receiver have them: no more than a veth's ring takes in.
+const BATCH: u32 = 64;
+/// The key that tells the program's own frames from arriving ones.
+const KEY_BYTES: usize = 8;
+
+/// `struct live_frame` of the program.
+#[repr(C)]
+struct Slot {
+    len: u32,
+    reserved: u32,
+    octets: [u8; LIVE_OCTETS],
+}
+
+/// `struct live_cursor` of the program.
+#[repr(C)]
+struct Cursor {
+    next: u32,
+    reserved: [u32; 15],
+}
+
+const _: () = assert!(size_of::<Slot>() == 2_048 && size_of::<Cursor>() == 64, "the strides of the program's arrays");
+
+/// The memory that the program takes frames from, of all queues.
+pub(crate) struct LiveMaps {
+    frames: Mapping,
+    cursors: Mapping,
+    key: u64,
+}
+
+impl LiveMaps {
+    /// Octets of both maps for `queues` queues.
+    pub(crate) fn bytes(queues: u32) -> [usize; 2] {
+        [queues as usize * LIVE_FRAMES * size_of::<Slot>(), queues as usize * size_of::<Cursor>()]
+    }
+
+    pub(crate) fn new(frames: Mapping, cursors: Mapping, key: u64) -> Self {
+        Self { frames, cursors, key }
+    }
+
+    /// What precedes the frames that the program is to send.
+    #[cfg(test)]
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Makes `octets` the first queue's first frame, and the next to be sent.
+    #[cfg(test)]
+    pub(crate) fn put_first(&self, octets: &[u8]) {
+        let slot: NonNull<Slot> = self.frames.part(0, size_of::<Slot>()).unwrap().cast();
+        let cursor: NonNull<Cursor> = self.cursors.part(0, size_of::<Cursor>()).unwrap().cast();
+        let mut filled = Slot { len: octets.len() as u32, reserved: 0, octets: [0; LIVE_OCTETS] };
+        filled.octets[..octets.len()].copy_from_slice(octets);
+        // SAFETY: within the mapping, aligned to its pages, and nothing else uses it in a test.
+        unsafe { slot.write(filled) };
+        // SAFETY: as above.
+        unsafe { cursor.write(Cursor { next: 0, reserved: [0; 15] }) };
+    }
+}
+
+/// One queue's way out by the program.
+pub(crate) struct LiveQueue {
+    slots: NonNull<Slot>,
+    /// `next` of the queue's cursor.
+    next: NonNull<u32>,
+    /// The key, and what the kernel makes a frame of before the program fills it.
+    input: Box<[u8]>,
+    queue: u32,
+    queues: u32,
+    interface_index: u32,
+    /// Where the interface's number means that interface.
+    namespace: u64,
+    /// The thread and the peer are as they have to be.
+    ready: bool,
+    /// The kernel refused for good.
+    refused: bool,
+    /// Keeps the maps.
+    program: Arc<Program>,
+}
+
+// SAFETY: the pointers are into mappings that `program` keeps, to parts that belong to this queue alone.
+unsafe impl Send for LiveQueue {}
+
+impl LiveQueue {
+    /// The way out of `queue` of `queues`, if the program has one.
+    pub(crate) fn new(
+        program: &Arc<Program>,
+        queue: u32,
+        queues: u32,
+        interface_index: u32,
+        namespace: u64,
+    ) -> Option<Self> {
+        let maps = program.live()?;
+        let slots = maps.frames.part(queue as usize * LIVE_FRAMES * size_of::<Slot>(), LIVE_FRAMES * size_of::<Slot>());
+        let cursor = maps.cursors.part(queue as usize * size_of::<Cursor>(), size_of::<Cursor>());
+        let mut input = vec![0; KEY_BYTES + LIVE_OCTETS].into_boxed_slice();
+        input[..KEY_BYTES].copy_from_slice(&maps.key.to_ne_bytes());
+        Some(Self {
+            slots: slots?.cast(),
+            next: cursor?.cast(),
+            input,
+            queue,
+            queues,
+            interface_index,
+            namespace,
+            ready: false,
+            refused: false,
+            program: Arc::clone(program),
+        })
+    }
+
+    /// Whether frames may go this way now.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Looks whether frames may go this way: from this thread, to this peer. System calls: not for the data path.
+    pub(crate) fn check(&mut self) {
+        // veth hands XDP frames to the peer's queue of the sender's core, not to that of the sender's queue.
+        let own_queue = || self.queues == 1 || sched_getcpu() % self.queues as usize == self.queue as usize;
+        self.ready = !self.refused
+            && own_queue()
+            && netns::current().is_ok_and(|namespace| namespace == self.namespace)
+            && sys::takes_xdp_frames(self.interface_index);
+    }
+
+    /// Puts a frame in place `at`, to be sent with the next call.
+    #[inline]
+    pub(crate) fn put(&mut self, at: usize, octets: &[u8]) {
+        // SAFETY: `LIVE_FRAMES` slots of a mapping that `program` keeps, which are this queue's alone, valid for any
+        // octets; the program reads them only during `send`, which borrows `self` exclusively.
+        let slots = unsafe { std::slice::from_raw_parts_mut(self.slots.as_ptr(), LIVE_FRAMES) };
+        let slot = &mut slots[at];
+        slot.len = octets.len() as u32;
+        slot.octets[..octets.len()].copy_from_slice(octets);
+    }
+
+    /// Sends the first `count` frames, the longest of `longest` octets. Returns how many have left: fewer only if the
+    /// kernel refused, or a signal came.
+    pub(crate) fn send(&mut self, count: usize, longest: usize) -> usize {
+        let end = KEY_BYTES + longest;
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [KEY_BYTES as u32, end as u32, 0, self.interface_index, self.queue, 0];
+        let mut octets = [0u8; 24];
+        for (place, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(context) {
+            *place = word.to_ne_bytes();
+        }
+        // SAFETY: this queue's cursor, in a mapping that `program` keeps; the program writes it only during the call.
+        unsafe { self.next.write_volatile(0) };
+        let options = TestRunOptions {
+            data_in: Some(&self.input[..end]),
+            ctx_in: Some(&octets),
+            repeat: count as u32,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        };
+        let Err(error) = self.program.run(options) else { return count };
+        if error.kind() != io::ErrorKind::Interrupted {
+            (self.ready, self.refused) = (false, true);
+        }
+        // SAFETY: as above.
+        let next = unsafe { self.next.read_volatile() };
+        (next as usize).min(count)
+    }
+}
