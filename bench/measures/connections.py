@@ -34,10 +34,10 @@ def veth(*piggyback):
     """three packets each way with the request on the handshake's ACK, otherwise four and three"""
     def measure(a):
         with Bed() as bed:
-            bed.respond("skb")
+            bed.respond("auto")
             r = report("load", *bed.end("b"), "--addr", "10.66.1.0-10.66.16.255/16", "--target", "10.66.0.1:80",
                        "--profile", "crr", *piggyback, *MESSAGE, "--concurrency", "512", "--duration", str(a.seconds),
-                       "--cores", "1", "--mode", "skb")
+                       "--cores", "1", "--mode", "auto")
         return r["rate"]["achieved_cps"], seen(r)
     return measure
 

@@ -24,11 +24,11 @@ def veth(a):
     ramp = max(10, count // a.held_rate)
     warm(min(2 * count * EACH, memory_available() // 2))
     with Bed() as bed:
-        bed.serve("--addr", "10.66.0.1/16", "--port", "7", "--app", "echo", "--cores", "0", "--mode", "skb",
+        bed.serve("--addr", "10.66.0.1/16", "--port", "7", "--app", "echo", "--cores", "0", "--mode", "auto",
                   "--max-connections", str(count + 1000))
         r = report("load", *bed.end("b"), "--addr", "10.66.1.0-%s/16" % last, "--target", "10.66.0.1:7", "--profile", "hold",
                    *MESSAGE, "--connections", str(count), "--ramp", "%ds" % ramp, "--hold", "2", "--connect-timeout", "60s", "--timeout", "120s",
-                   "--requests-per-connection", "2", "--cores", "1", "--mode", "skb")
+                   "--requests-per-connection", "2", "--cores", "1", "--mode", "auto")
     c, memory, worker = r["connections"], r["memory"], r["workers"][0]
     failed = ", ".join("%d %s" % (n, cause) for cause, n in c["failed"].items() if n)
     return memory["bytes_per_idle_connection"] or float("nan"), (
@@ -112,10 +112,10 @@ def queues(count):
     def measure(a):
         cores = ",".join(map(str, range(count)))
         with Bed("--queues", str(count)) as bed:
-            bed.serve("--addr", "10.66.0.1/16", "--port", "80", "--app", "respond", *MESSAGE, "--cores", cores, "--mode", "skb")
+            bed.serve("--addr", "10.66.0.1/16", "--port", "80", "--app", "respond", *MESSAGE, "--cores", cores, "--mode", "auto")
             r = report("load", *bed.end("b"), "--addr", "10.66.1.0-10.66.16.255/16", "--target", "10.66.0.1:80",
                        "--profile", "crr", "--piggyback", *MESSAGE, "--concurrency", "512", "--duration", str(a.seconds),
-                       "--cores", cores, "--mode", "skb")
+                       "--cores", cores, "--mode", "auto")
         sums = {key: sum(worker[key] or 0 for worker in r["workers"]) for key in ("handed_over", "wrong_core")}
         return r["rate"]["achieved_cps"], "%d frames handed over, %d on the wrong core; %s" % (*sums.values(), seen(r))
     return measure
@@ -151,7 +151,7 @@ def start(a):
 def start_memory(a):
     """resident memory of a server that is ready, MiB"""
     with Bed() as bed:
-        server = bed.respond("skb")
+        server = bed.respond("auto")
         time.sleep(0.2)
         with open("/proc/%d/status" % server.pid) as f:
             status = dict(row.split(":", 1) for row in f)

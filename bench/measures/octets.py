@@ -23,8 +23,8 @@ def rr(a, bed, target, mode):
 
 def rr_engines(a):
     with Bed() as bed:
-        bed.serve("--addr", "10.66.0.1/16", "--port", "7", "--app", "echo", "--cores", "0", "--mode", "skb")
-        return rr(a, bed, "10.66.0.1:7", "skb")
+        bed.serve("--addr", "10.66.0.1/16", "--port", "7", "--app", "echo", "--cores", "0", "--mode", "auto")
+        return rr(a, bed, "10.66.0.1:7", "auto")
 
 
 def rr_engine_kernel(a):
@@ -46,10 +46,10 @@ def bulk(connections, way):
     def measure(a):
         app, port = ("discard", "9") if way == "up" else ("chargen", "19")
         with Bed() as bed:
-            bed.serve("--addr", "10.66.0.1/16", "--port", port, "--app", app, "--cores", "0", "--mode", "skb")
+            bed.serve("--addr", "10.66.0.1/16", "--port", port, "--app", app, "--cores", "0", "--mode", "auto")
             talk = [] if way == "up" else ["--response-bytes", ENDLESS]
             r = report("load", *bed.end("b"), *CLIENTS, "--target", "10.66.0.1:" + port, "--profile", "bulk", *talk,
-                       "--connections", str(connections), "--duration", str(a.seconds), "--cores", "1", "--mode", "skb")
+                       "--connections", str(connections), "--duration", str(a.seconds), "--cores", "1", "--mode", "auto")
         bits = r["rate"]["tx_bits_per_s" if way == "up" else "rx_bits_per_s"]
         return bits / 1e9, "%s segments sent again, %.3f doorbells per packet" % (
             r["packets"]["retransmitted"], r["syscalls"]["per_packet"])
@@ -58,7 +58,7 @@ def bulk(connections, way):
 
 def raw_bulk(a):
     with Bed() as bed:
-        r = report("bench", "raw", "--name", bed.name, "--mode", "skb", "--frame-bytes", "1514", "--duration", str(a.seconds))
+        r = report("bench", "raw", "--name", bed.name, "--mode", "native", "--frame-bytes", "1514", "--duration", str(a.seconds))
     return r["raw"]["bits_per_s"] / 1e9, "both directions together"
 
 

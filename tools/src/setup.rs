@@ -14,12 +14,10 @@ use syncline_engine::handover::Exchange;
 use syncline_engine::tcp::Secrets;
 use syncline_engine::wire::MacAddr;
 use syncline_engine::worker::Worker;
-use syncline_xdp::{
-    Claim, Interface, ModeChoice, OpenError, Options, TransmitChoice, XdpDevice, ZerocopyChoice, netlink,
-};
+use syncline_xdp::{Claim, Interface, OpenError, Options, XdpDevice, ZerocopyChoice, netlink};
 
 use crate::cli::DeviceArgs;
-use crate::cli::device::{Mode, Transmit, Zerocopy};
+use crate::cli::device::Zerocopy;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::net::OwnedAddrs;
@@ -117,21 +115,14 @@ pub fn open_with(
     };
     let options = Options {
         vlan_id: args.vlan,
-        mode: match args.mode {
-            Mode::Auto => ModeChoice::Auto,
-            Mode::Native => ModeChoice::Native,
-            Mode::Skb => ModeChoice::Skb,
-        },
+        mode: args.mode.into(),
         peer_is_engine,
         zerocopy: match args.zerocopy {
             Zerocopy::Auto => ZerocopyChoice::Auto,
             Zerocopy::On => ZerocopyChoice::On,
             Zerocopy::Off => ZerocopyChoice::Off,
         },
-        transmit: match args.transmit {
-            Transmit::Auto => TransmitChoice::Auto,
-            Transmit::Ring => TransmitChoice::Ring,
-        },
+        transmit: args.transmit.into(),
         queues: u32::try_from(queues).unwrap_or(u32::MAX),
         allow_default_route: args.allow_default_route,
         receive_ring: args.receive_ring,

@@ -14,6 +14,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aya::programs::{TestRunAttrs, TestRunOptions};
 use rustix::thread::sched_getcpu;
@@ -28,6 +29,8 @@ pub(crate) const LIVE_FRAMES: usize = 256;
 pub(crate) const LIVE_OCTETS: usize = 2_040;
 /// Frames that the kernel prepares before it lets the receiver have them: no more than a veth's ring takes in.
 const BATCH: u32 = 64;
+/// How often to look whether frames may go this way: while they do, and while they do not. It takes some 50 µs.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(100)];
 /// The key that tells the program's own frames from arriving ones.
 const KEY_BYTES: usize = 8;
 
@@ -101,6 +104,8 @@ pub(crate) struct LiveQueue {
     ready: bool,
     /// The kernel refused for good.
     refused: bool,
+    /// When that was last looked into.
+    looked: Option<Instant>,
     /// Keeps the maps.
     program: Arc<Program>,
 }
@@ -132,6 +137,7 @@ impl LiveQueue {
             namespace,
             ready: false,
             refused: false,
+            looked: None,
             program: Arc::clone(program),
         })
     }
@@ -142,8 +148,17 @@ impl LiveQueue {
         self.ready
     }
 
-    /// Looks whether frames may go this way: from this thread, to this peer. System calls: not for the data path.
+    /// Looks whether frames may go this way: from this thread, to this peer. Now and then only.
     pub(crate) fn check(&mut self) {
+        let wait = LOOK_EVERY[usize::from(!self.ready)];
+        if self.looked.is_some_and(|looked| looked.elapsed() < wait) {
+            return;
+        }
+        self.look();
+        self.looked = Some(Instant::now());
+    }
+
+    fn look(&mut self) {
         // veth hands XDP frames to the peer's queue of the sender's core, not to that of the sender's queue.
         let own_queue = || self.queues == 1 || sched_getcpu() % self.queues as usize == self.queue as usize;
         self.ready = !self.refused

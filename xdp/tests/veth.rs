@@ -216,7 +216,12 @@ fn a_burst_leaves_in_one_call_where_the_peer_takes_xdp_frames() {
     let generic = Options { mode: ModeChoice::Skb, ..Bed::options(1) };
     let (_b_interface, mut b) = bed.open(generic, 1).unwrap();
     bed.within(0, || {
-        a.health().unwrap();
+        // It looks once a second
+        let changed = Instant::now();
+        while a.sends_live() && changed.elapsed() < Duration::from_secs(3) {
+            a.health().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
         assert!(!a.sends_live(), "a peer in generic mode takes no XDP frames");
         send_numbered(&mut a, to, 0..200);
         receive_numbered(&mut b, 0..200);

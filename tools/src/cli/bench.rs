@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::OutputArgs;
-use super::device::Mode;
+use super::device::{Mode, Transmit};
 use crate::bed::BedName;
 use crate::net::Cores;
 use crate::units::{Octets, Rate, Span};
@@ -94,6 +94,9 @@ pub struct RawArgs {
     /// How the XDP program is attached: `auto`, `native` or `skb`
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub mode: Mode,
+    /// How frames leave: `auto` or `ring`
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub transmit: Transmit,
     /// How long
     #[arg(long, value_name = "S", default_value = "10s")]
     pub duration: Span,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use syncline_xdp::{ModeChoice, TransmitChoice};
 
 use crate::error::{Error, Result};
 use crate::net::{Cidr, Cores, IfName, OwnedAddrs, Ports};
@@ -45,6 +46,25 @@ pub enum Transmit {
     Auto,
     /// Over the socket's ring, frame by frame
     Ring,
+}
+
+impl From<Mode> for ModeChoice {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Native => Self::Native,
+            Mode::Skb => Self::Skb,
+        }
+    }
+}
+
+impl From<Transmit> for TransmitChoice {
+    fn from(transmit: Transmit) -> Self {
+        match transmit {
+            Transmit::Auto => Self::Auto,
+            Transmit::Ring => Self::Ring,
+        }
+    }
 }
 
 /// The flags shared by `serve` and `load`.

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use syncline_engine::device::{Device, DeviceCounters, Frame};
 use syncline_engine::worker::BURST;
-use syncline_xdp::{AddressRange, Claim, Interface, ModeChoice, Options, XdpDevice};
+use syncline_xdp::{AddressRange, Claim, Interface, Options, XdpDevice};
 
 use super::demo;
 use super::output::Output;
 use crate::bed::{Bed, BedInCare, BedName, BedSpec};
 use crate::cli::bench::RawArgs;
-use crate::cli::device::Mode;
 use crate::error::{Error, Exit, Result};
 use crate::report::blocks::{Traffic, ratio};
 use crate::report::model::{Packets, Raw, Report, Syscalls, Verdict};
@@ -44,8 +43,8 @@ pub(super) fn run(args: &RawArgs) -> Result<Exit> {
     let stop = StopFlag::on_signals()?;
     let output = Output::open(&args.output)?;
     let (name, _bed) = bed(&args.name)?;
-    let (a, device_a) = open(&name.netns_a(), &name.dev_a(), ENDS[0], args.mode)?;
-    let (b, device_b) = open(&name.netns_b(), &name.dev_b(), ENDS[1], args.mode)?;
+    let (a, device_a) = open(&name.netns_a(), &name.dev_a(), ENDS[0], args)?;
+    let (b, device_b) = open(&name.netns_b(), &name.dev_b(), ENDS[1], args)?;
     let frame = |from: usize| template(a.mac(), b.mac(), from, frame_bytes);
     let (to_b, to_a) = (frame(0), frame(1));
 
@@ -84,15 +83,12 @@ fn bed(name: &BedName) -> Result<(BedName, Option<BedInCare>)> {
     Ok((bed.name().clone(), Some(bed)))
 }
 
-fn open(netns: &str, dev: &str, own: Ipv4Addr, mode: Mode) -> Result<(Interface, XdpDevice)> {
+fn open(netns: &str, dev: &str, own: Ipv4Addr, args: &RawArgs) -> Result<(Interface, XdpDevice)> {
     netns::within(netns, || {
-        let mode = match mode {
-            Mode::Auto => ModeChoice::Auto,
-            Mode::Native => ModeChoice::Native,
-            Mode::Skb => ModeChoice::Skb,
-        };
         let claim = Claim::Owned(vec![AddressRange::V4(own, own)]);
-        let mut interface = Interface::open(Options { mode, peer_is_engine: true, ..Options::new(dev, claim) })?;
+        let (mode, transmit) = (args.mode.into(), args.transmit.into());
+        let options = Options { mode, transmit, peer_is_engine: true, ..Options::new(dev, claim) };
+        let mut interface = Interface::open(options)?;
         let device = interface.queue(0)?;
         Ok((interface, device))
     })

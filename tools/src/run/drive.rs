@@ -63,6 +63,9 @@ const TAKEN_AWAY: Duration = Duration::from_millis(1);
 /// A core that is taken away twice within this is one that others want, and not just one that its host stops now and then.
 const AGAIN_WITHIN: Duration = Duration::from_millis(100);
 
+/// How long a worker polls at a time before it offers its core to others. More often it would only be slower itself.
+const OFFER_EVERY: Duration = Duration::from_micros(50);
+
 /// How long a worker then does without polling. Whoever polls uses up its share of a core that it does not have for itself,
 /// and then waits for its turn; whoever wakes up is let in at once.
 const GIVE_WAY: Duration = Duration::from_secs(1);
@@ -114,7 +117,7 @@ struct Driver<D: Waitable, A: Lane, P: PageSource> {
 impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
     fn run(mut self) -> Result<Worker<D, A, P>> {
         let mut began = self.clock.now();
-        let (mut look_at, mut check_at, mut quiet_since) = (began, began, began);
+        let (mut look_at, mut check_at, mut quiet_since, mut offer_at) = (began, began, began, began);
         let mut core = Core { taken_away: None, poll_from: began };
         loop {
             let activity = self.worker.poll(&self.clock);
@@ -143,9 +146,10 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
                 let polls = now >= core.poll_from && !self.alone;
                 let for_answer = polls && quiet < SPIN_FOR_ANSWER && self.worker.app().times_an_answer();
                 let slept = !for_answer && self.sleep(now, polls);
-                if !slept {
-                    // Whoever is to answer may have been put on this core; where nobody waits for it, this takes no time.
+                if !slept && now >= offer_at {
+                    // Whoever is to answer may have been put on this core
                     thread::yield_now();
+                    offer_at = now + OFFER_EVERY;
                 }
                 began = self.clock.now();
                 if !slept {
