@@ -33,7 +33,8 @@ pub struct Settings {
     pub cookies: SynCookies,
     /// The flags as they were given: they outdo the sysctls.
     flags: String,
-    /// The rest: `ecn=off|accept|on`, `timestamps=off`, `sack=off`, `scaling=off`, `cc=cubic|newreno`, `window=OCTETS`,
+    /// The rest: `ecn=off|accept|on`, `timestamps=off`, `sack=off`, `scaling=off`, `pacing=on` (Linux has none without a
+    /// queue that paces), `cc=cubic|newreno`, `window=OCTETS`,
     /// `scale=SHIFT`, `push=burst|last`, `iw=SEGMENTS`, `ack_delay=MS`, `rto_min=MS`, `rto_max=MS`, `rto_initial=MS`,
     /// `time_wait=S`.
     pub tcp: TcpConfig,
@@ -48,6 +49,7 @@ impl Default for Settings {
             receive_buffer: window,
             send_buffer: 4 << 20,
             push_bursts: true,
+            pacing: false,
             ..TcpConfig::default()
         };
         Self {
@@ -106,6 +108,7 @@ impl Settings {
                     _ => return Err("expected off, accept or on".into()),
                 }
             }
+            "pacing" => tcp.pacing = switch(value)?,
             "timestamps" => tcp.timestamps = switch(value)?,
             "sack" => tcp.sack = switch(value)?,
             "scaling" => tcp.window_scaling = switch(value)?,

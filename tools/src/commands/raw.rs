@@ -51,20 +51,23 @@ pub(super) fn run(args: &RawArgs) -> Result<Exit> {
     let [core_a, core_b] = demo::cores();
     let duration = args.duration.0;
     // Each end on a thread in its own namespace: what leaves by the XDP program leaves from there
-    let end = |netns: String, device, frame, core| {
-        netns::within(&netns, || {
-            privilege::give_up()?;
-            End { device, frame, core, duration, stop: &stop }.run()
-        })
-    };
-    let (moved_a, moved_b) = thread::scope(|scope| {
-        let other = scope.spawn(|| end(name.netns_b(), device_b, to_a, core_b));
-        (end(name.netns_a(), device_a, to_b, core_a), other.join())
+    let moved = thread::scope(|scope| {
+        let start = |netns: String, device, frame, core| {
+            let stop = &stop;
+            scope.spawn(move || {
+                netns::enter(&netns)?;
+                privilege::give_up()?;
+                End { device, frame, core, duration, stop }.run()
+            })
+        };
+        let ends = [start(name.netns_a(), device_a, to_b, core_a), start(name.netns_b(), device_b, to_a, core_b)];
+        let powerless = privilege::give_up();
+        let moved = ends.map(|end| end.join().map_err(|_| Error::unexpected("the thread of an end", "panicked")));
+        powerless.map(|()| moved)
     });
-    privilege::give_up()?;
-    let moved_b = moved_b.map_err(|_| Error::unexpected("the thread of an end", "panicked"))?;
+    let [moved_a, moved_b] = moved?;
 
-    let mut report = report([moved_a?, moved_b?], args, a.mode().name());
+    let mut report = report([moved_a??, moved_b??], args, a.mode().name());
     report.partial = stop.get() != Stop::No;
     report.host = setup::host_facts(Some(&a), a.name(), &[core_a, core_b]);
     output.publish(&report)
