@@ -18,7 +18,7 @@
 
 #define RANGES_MAX 64
 #define QUEUES_MAX 256
-/* Frames of a queue that one call sends. */
+/* Frames that one call sends. */
 #define LIVE_FRAMES 256
 #define LIVE_OCTETS 2040
 
@@ -83,17 +83,15 @@ struct live_frame {
 	__u8 octets[LIVE_OCTETS];
 };
 
-/* A line of the cache for each queue. */
 struct live_cursor {
 	__u32 next;
 	__u32 reserved[15];
 };
 
-/* LIVE_FRAMES and one cursor for each queue: as many as the loader says. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
+	__uint(max_entries, LIVE_FRAMES);
 	__type(key, __u32);
 	__type(value, struct live_frame);
 } live_frames SEC(".maps");
@@ -460,21 +458,16 @@ static __always_inline int is_live(struct xdp_md *ctx, const struct config *cfg)
 	return FITS(key, (void *)(long)ctx->data) && cfg->live_key && *key == cfg->live_key;
 }
 
-/* An empty frame becomes the next one of the queue, and leaves. */
+/* An empty frame becomes the next one, and leaves. */
 static __always_inline int transmit(struct xdp_md *ctx)
 {
-	__u32 queue = ctx->rx_queue_index;
-	struct live_cursor *cursor = bpf_map_lookup_elem(&live_cursors, &queue);
+	__u32 zero = 0;
+	struct live_cursor *cursor = bpf_map_lookup_elem(&live_cursors, &zero);
 
 	if (!cursor)
 		return XDP_DROP;
 
 	__u32 at = cursor->next++;
-
-	if (at >= LIVE_FRAMES)
-		return XDP_DROP;
-	at += queue * LIVE_FRAMES;
-
 	struct live_frame *frame = bpf_map_lookup_elem(&live_frames, &at);
 
 	if (!frame)

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::programs::{TestRunAttrs, TestRunOptions};
-use rustix::thread::sched_getcpu;
 
 use crate::netns;
 use crate::program::Program;
@@ -51,7 +50,7 @@ struct Cursor {
 
 const _: () = assert!(size_of::<Slot>() == 2_048 && size_of::<Cursor>() == 64, "the strides of the program's arrays");
 
-/// The memory that the program takes frames from, of all queues.
+/// The memory that the program takes frames from.
 pub(crate) struct LiveMaps {
     frames: Mapping,
     cursors: Mapping,
@@ -59,10 +58,8 @@ pub(crate) struct LiveMaps {
 }
 
 impl LiveMaps {
-    /// Octets of both maps for `queues` queues.
-    pub(crate) fn bytes(queues: u32) -> [usize; 2] {
-        [queues as usize * LIVE_FRAMES * size_of::<Slot>(), queues as usize * size_of::<Cursor>()]
-    }
+    /// Octets of both maps.
+    pub(crate) const BYTES: [usize; 2] = [LIVE_FRAMES * size_of::<Slot>(), size_of::<Cursor>()];
 
     pub(crate) fn new(frames: Mapping, cursors: Mapping, key: u64) -> Self {
         Self { frames, cursors, key }
@@ -88,15 +85,13 @@ impl LiveMaps {
     }
 }
 
-/// One queue's way out by the program.
+/// A device's way out by the program, for its only queue.
 pub(crate) struct LiveQueue {
     slots: NonNull<Slot>,
     /// `next` of the queue's cursor.
     next: NonNull<u32>,
     /// The key, and what the kernel makes a frame of before the program fills it.
     input: Box<[u8]>,
-    queue: u32,
-    queues: u32,
     interface_index: u32,
     /// Where the interface's number means that interface.
     namespace: u64,
@@ -114,25 +109,17 @@ pub(crate) struct LiveQueue {
 unsafe impl Send for LiveQueue {}
 
 impl LiveQueue {
-    /// The way out of `queue` of `queues`, if the program has one.
-    pub(crate) fn new(
-        program: &Arc<Program>,
-        queue: u32,
-        queues: u32,
-        interface_index: u32,
-        namespace: u64,
-    ) -> Option<Self> {
+    /// The way out by `program`, if it has one.
+    pub(crate) fn new(program: &Arc<Program>, interface_index: u32, namespace: u64) -> Option<Self> {
         let maps = program.live()?;
-        let slots = maps.frames.part(queue as usize * LIVE_FRAMES * size_of::<Slot>(), LIVE_FRAMES * size_of::<Slot>());
-        let cursor = maps.cursors.part(queue as usize * size_of::<Cursor>(), size_of::<Cursor>());
+        let [frames, cursors] = LiveMaps::BYTES;
+        let (slots, cursor) = (maps.frames.part(0, frames), maps.cursors.part(0, cursors));
         let mut input = vec![0; KEY_BYTES + LIVE_OCTETS].into_boxed_slice();
         input[..KEY_BYTES].copy_from_slice(&maps.key.to_ne_bytes());
         Some(Self {
             slots: slots?.cast(),
             next: cursor?.cast(),
             input,
-            queue,
-            queues,
             interface_index,
             namespace,
             ready: false,
@@ -159,10 +146,7 @@ impl LiveQueue {
     }
 
     fn look(&mut self) {
-        // veth hands XDP frames to the peer's queue of the sender's core, not to that of the sender's queue.
-        let own_queue = || self.queues == 1 || sched_getcpu() % self.queues as usize == self.queue as usize;
         self.ready = !self.refused
-            && own_queue()
             && netns::current().is_ok_and(|namespace| namespace == self.namespace)
             && sys::takes_xdp_frames(self.interface_index);
     }
@@ -183,7 +167,7 @@ impl LiveQueue {
     pub(crate) fn send(&mut self, count: usize, longest: usize) -> usize {
         let end = KEY_BYTES + longest;
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [KEY_BYTES as u32, end as u32, 0, self.interface_index, self.queue, 0];
+        let context = [KEY_BYTES as u32, end as u32, 0, self.interface_index, 0, 0];
         let mut octets = [0u8; 24];
         for (place, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(context) {
             *place = word.to_ne_bytes();

@@ -14,7 +14,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 
 use crate::error::{OpenError, chain, os_error};
-use crate::live::{LIVE_FRAMES, LiveMaps};
+use crate::live::LiveMaps;
 use crate::options::{AddressRange, Claim};
 use crate::sys::Mapping;
 
@@ -170,21 +170,21 @@ pub(crate) enum AttachError {
 }
 
 impl Program {
-    /// Loads the program and attaches it to the device `index` in `mode`. With `live_queues` it also sends frames, from as
-    /// many queues, if the kernel can do that.
+    /// Loads the program and attaches it to the device `index` in `mode`. With `live` it also sends frames, if the kernel
+    /// can do that.
     pub(crate) fn attach(
         config: &ProgramConfig,
         index: u32,
         mode: XdpMode,
         name: &str,
-        live_queues: Option<u32>,
+        live: bool,
     ) -> Result<Self, AttachError> {
         let too_old = OpenError::KernelTooOld { release: release(), feature: "bpf_link for XDP programs" };
         // Without such links (Linux 5.9) aya attaches by netlink, and that would outlive a killed process.
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
             return Err(AttachError::Open(too_old));
         }
-        let mut loaded = match live_queues.and_then(|queues| Loaded::load_live(config, name, queues)) {
+        let mut loaded = match live.then(|| Loaded::load_live(config, name)).flatten() {
             Some(loaded) => loaded,
             None => Loaded::load(config, name).map_err(AttachError::Open)?,
         };
@@ -234,15 +234,15 @@ struct Loaded {
 impl Loaded {
     /// The program that only receives.
     fn load(config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {
-        Self::load_program(RECEIVE, config, name, 0)
+        Self::load_program(RECEIVE, config, name)
     }
 
     /// The program that sends as well, or nothing where the kernel cannot do that: then the rings serve alone.
-    fn load_live(config: &ProgramConfig, name: &str, queues: u32) -> Option<Self> {
+    fn load_live(config: &ProgramConfig, name: &str) -> Option<Self> {
         // Never zero: that turns it off.
         let key = RandomState::new().hash_one(name) | 1;
-        let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name, queues).ok()?;
-        let [frames, cursors] = LiveMaps::bytes(queues);
+        let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name).ok()?;
+        let [frames, cursors] = LiveMaps::BYTES;
         let mut map = |name, bytes| {
             let Some(Map::Array(map)) = loaded.ebpf.take_map(name) else { return None };
             Mapping::new(map.fd().as_fd(), bytes).ok()
@@ -251,16 +251,12 @@ impl Loaded {
         Some(loaded)
     }
 
-    fn load_program(
-        program: &'static str,
-        config: &ProgramConfig,
-        name: &str,
-        live_queues: u32,
-    ) -> Result<Self, OpenError> {
+    fn load_program(program: &'static str, config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {
         let mut loader = EbpfLoader::new();
-        let queues = live_queues.max(1);
-        loader.map_max_entries("live_frames", if live_queues > 0 { queues * LIVE_FRAMES as u32 } else { 1 });
-        loader.map_max_entries("live_cursors", queues);
+        // Memory for frames only where they are sent from it.
+        if program == RECEIVE {
+            loader.map_max_entries("live_frames", 1);
+        }
         let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(name, error))?;
         let map_error = |error: MapError| rejected(chain(&error));
         let mut take = |map| ebpf.take_map(map).ok_or_else(|| rejected(format!("the object lacks the map {map}")));

@@ -61,7 +61,7 @@ impl Verdicts {
     fn new(claim: &Claim, vlan_id: Option<u16>) -> Option<Self> {
         let config = ProgramConfig::new(claim, vlan_id).unwrap();
         match Loaded::load(&config, "none") {
-            Ok(loaded) => Some(Self(loaded, Loaded::load_live(&config, "none", 1))),
+            Ok(loaded) => Some(Self(loaded, Loaded::load_live(&config, "none"))),
             Err(OpenError::NoPrivilege { .. }) if std::env::var_os("CI").is_none() => {
                 eprintln!("SKIPPED: loading the XDP program needs root (CAP_BPF and CAP_NET_ADMIN)");
                 None
@@ -267,7 +267,7 @@ fn only_frames_with_the_key_are_sent() {
     let Some(_) = Verdicts::new(&claim, None) else { return };
     let config = ProgramConfig::new(&claim, None).unwrap();
     // Not on kernels before 5.18.
-    let Some(mut loaded) = Loaded::load_live(&config, "none", 1) else { return };
+    let Some(mut loaded) = Loaded::load_live(&config, "none") else { return };
     let live = loaded.live.take().unwrap();
     let mut verdict = |key: u64| {
         let frame = [&key.to_ne_bytes()[..], &[0; 64]].concat();
