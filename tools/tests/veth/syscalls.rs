@@ -36,10 +36,10 @@ fn doorbells_are_the_system_calls() {
         .filter_map(|name| done.report["phases"].as_array()?.iter().find(|phase| phase["name"] == *name))
         .filter_map(|phase| phase["syscalls"]["doorbells"].as_f64())
         .sum();
-    // Over the ring, or a burst by the XDP program
+    // Over the ring, or a burst by the XDP program; to load that takes some hundred calls
     let sent = calls(&table, "sendto") + calls(&table, "sendmsg") + calls(&table, "bpf");
     assert!(doorbells > 100.0, "{done}");
-    assert!((sent as f64 - doorbells).abs() <= doorbells * 0.02 + 64.0, "{doorbells} doorbells: {table}");
+    assert!((sent as f64 - doorbells).abs() <= doorbells * 0.02 + 250.0, "{doorbells} doorbells: {table}");
 
     // Beside them there is sleeping when nothing is to do, and what does not grow with the traffic.
     let packets = done.number("/packets/tx") + done.number("/packets/rx");
