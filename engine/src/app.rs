@@ -125,6 +125,13 @@ pub trait App {
         let _ = net;
     }
 
+    /// All that this pass says is built and goes to the device now, if it is not on its way already: so many `frames`, or
+    /// none. Whoever times what it asked for in this pass may look at the clock once more.
+    #[inline]
+    fn leaving(&mut self, frames: u64, now: impl FnOnce() -> Instant) {
+        let _ = (frames, now);
+    }
+
     /// When [`poll`](App::poll) next has something to do of its own accord: the worker may sleep until then.
     fn next_deadline(&self) -> Option<Instant> {
         None

@@ -160,11 +160,12 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             + self.tcp.keep_alive(&mut self.app);
         self.tcp.flush(&mut self.app, &mut tx);
         self.tcp.solicit(&mut tx);
+        let sent = self.stats.tx_frames.get() - sent_before;
+        self.app.leaving(sent, || clock.now());
         self.device.doorbell();
 
         self.burst = burst;
         self.tcp.maintain(&mut self.pages);
-        let sent = self.stats.tx_frames.get() - sent_before;
         let activity = Activity { received: received + taken, timers, sent };
         self.stats.polls.increment();
         if !activity.is_idle() {

@@ -13,7 +13,7 @@ use syncline::load::{
 use syncline::load::{Snapshot, Transfer};
 use syncline::measure::{Failure, Measures, Stage, Tally};
 use syncline_engine::device::link::{Link, LinkConfig, LinkDevice};
-use syncline_engine::device::path::PathConfig;
+use syncline_engine::device::path::{Bottleneck, PathConfig};
 use syncline_engine::page::HeapPages;
 use syncline_engine::time::Instant;
 use syncline_tests::host::{Host, config, secrets};
@@ -591,6 +591,31 @@ fn an_interrupted_run_closes_what_is_open() {
         let tally = outcome.tally();
         assert!((2..1_100).contains(&tally.attempted), "{profile:?}: {tally:?}");
         assert_eq!((tally.failed_total(), outcome.cut_short), (0, 0), "{profile:?}: {tally:?}");
+    }
+}
+
+#[test]
+fn what_does_not_end_is_given_up_once_and_for_all() {
+    // More than are looked at in one pass, so that giving up takes several.
+    let plan = |exchange| Plan {
+        load: Load::Held { connections: 100, per_second: None },
+        duration: Some(Duration::from_millis(50)),
+        drain_timeout: Duration::from_millis(500),
+        exchange,
+        ..plan(Profile::Bulk)
+    };
+    for (app, exchange, cut_short) in [
+        (ServeApp::Chargen, octets(0, Response::UntilFin), 100),
+        (ServeApp::Discard, octets(64, Response::UntilFin), 0),
+        (ServeApp::Discard, octets(64, Response::Octets(64)), 0),
+    ] {
+        let bottleneck = Bottleneck { bits_per_s: 200_000_000, queue_bytes: 1 << 23, ecn_mark_bytes: None };
+        let path = PathConfig { bottleneck: Some(bottleneck), ..PathConfig::default() };
+        let mut bed = Bed { link: LinkConfig { frames: 65_536, ..LinkConfig::symmetric(path) }, ..Bed::new() };
+        let outcome = bed.run(&[app], plan(exchange));
+        assert_eq!(outcome.cut_short, cut_short, "{:?}", outcome.tally());
+        assert_eq!(outcome.failed(Failure::DataTimeout), 100 - cut_short, "{:?}", outcome.tally());
+        assert!(bed.ended < Instant::from_millis(700), "the drain is as long as it may be, once: {:?}", bed.ended);
     }
 }
 

@@ -15,13 +15,13 @@ pub enum Stage {
     ScheduleDelay,
     /// From the time a launch was scheduled to its SYN-ACK.
     ConnectFromSchedule,
-    /// From SYN to SYN-ACK.
+    /// From the SYN's going to the device to the SYN-ACK.
     Connect,
-    /// From the request's first octet to the answer's.
+    /// From the request's going to the device to the answer's first octet.
     FirstByte,
     /// From the time a request was scheduled to the answer's last octet.
     TransactionFromSchedule,
-    /// From the request's first octet to the answer's last.
+    /// From the request's going to the device to the answer's last octet.
     Transaction,
     /// From our FIN, or the peer's if that came first, until both are acknowledged.
     Close,

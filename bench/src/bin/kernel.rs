@@ -3,6 +3,7 @@
 //! ```text
 //!  kernel serve --listen 10.66.0.1:80 respond|echo
 //!  kernel load --target 10.66.0.1:80 --from 10.66.1.1 --addresses 8 --seconds 10 --connections 512 crr|rr
+//!  kernel times --target 10.66.0.1:80 --rate 1000 --seconds 10
 //! ```
 //!
 //! `crr` with `respond` is the transaction of `syncline load --profile crr --piggyback`: the request goes on the
@@ -10,6 +11,9 @@
 //! both. A connection costs the client eight system calls and the server four, and no more than a bundle of them one
 //! `epoll_wait`. Local addresses and ports are taken in turn, so that the kernel need not look for one. `load` writes a
 //! line of JSON.
+//!
+//! `times` tells how long a connect() and the first octet of an answer to HTTP take a program that does nothing else: one
+//! connection after another, each when it is due, with a core that never sleeps. It writes a line of JSON, too.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -69,6 +73,50 @@ enum EndArguments {
         connections: usize,
         what: Load,
     },
+    /// Open one connection after another, and tell the time of each.
+    Times {
+        #[arg(long)]
+        target: SocketAddrV4,
+        /// Connections a second.
+        #[arg(long)]
+        rate: f64,
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+}
+
+/// Microseconds that each connection took.
+#[derive(Default, Serialize)]
+struct Times {
+    connect: Vec<f64>,
+    first_byte: Vec<f64>,
+}
+
+fn times(target: SocketAddrV4, rate: f64, seconds: f64) -> anyhow::Result<Times> {
+    let mut times = Times::default();
+    let request = format!("GET / HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    let mut answer = [0; 4096];
+    let begin = Instant::now();
+    for number in 0..(rate * seconds) as u32 {
+        let due = begin + Duration::from_secs_f64(f64::from(number) / rate);
+        while Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let asked = Instant::now();
+        connect(&socket, &target).with_context(|| format!("connecting to {target}"))?;
+        let connected = Instant::now();
+        send(&socket, request.as_bytes(), SendFlags::NOSIGNAL)?;
+        while let Err(error) = recv(&socket, &mut answer, RecvFlags::DONTWAIT) {
+            if error != Errno::AGAIN {
+                return Err(error).context("waiting for the answer");
+            }
+        }
+        times.first_byte.push(connected.elapsed().as_secs_f64() * 1e6);
+        times.connect.push((connected - asked).as_secs_f64() * 1e6);
+    }
+    Ok(times)
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -337,6 +385,10 @@ fn main() -> anyhow::Result<()> {
                 times: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
             };
             println!("{}", serde_json::to_string(&client.run(connections, seconds)?)?);
+            Ok(())
+        }
+        EndArguments::Times { target, rate, seconds } => {
+            println!("{}", serde_json::to_string(&times(target, rate, seconds)?)?);
             Ok(())
         }
     }

@@ -63,6 +63,14 @@ impl Conn<'_> {
         self.tcp.conns[self.id].has(flag::SYN_RESENT)
     }
 
+    /// Whether the ACK that ends our handshake waits for data that it can ride on ([`TcpConfig::piggyback`]).
+    ///
+    /// [`TcpConfig::piggyback`]: crate::config::TcpConfig::piggyback
+    #[inline]
+    pub fn handshake_ack_waits(&self) -> bool {
+        self.tcp.config.piggyback
+    }
+
     /// Whether the peer's FIN has arrived, with all before it.
     #[inline]
     pub fn peer_finished(&self) -> bool {

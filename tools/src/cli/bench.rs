@@ -25,6 +25,10 @@ pub struct DemoArgs {
 
 /// `syncline bench`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  syncline bench ring --cores 0,1 --profile crr --duration 5
+  syncline bench raw --duration 5")]
 pub struct BenchArgs {
     /// What to measure.
     #[command(subcommand)]

@@ -8,6 +8,11 @@ use super::ExportArgs;
 
 /// `syncline report`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  syncline report render run.json --html run.html
+  syncline report merge one.json two.json --json both.json
+  syncline report diff before.json after.json")]
 pub struct ReportArgs {
     /// What to do with them.
     #[command(subcommand)]

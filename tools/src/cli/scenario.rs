@@ -238,13 +238,26 @@ pub fn one_line(text: &str) -> String {
     paragraphs.collect::<Vec<_>>().join("; ").trim_start_matches("error: ").to_owned()
 }
 
+/// The paragraphs of a flag's help in one line: its headline, which has no full stop of its own, and what follows.
+fn sentences(help: &str) -> String {
+    let paragraphs = help.split("\n\n").map(|words| words.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut line = String::new();
+    for paragraph in paragraphs.filter(|paragraph| !paragraph.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(if line.ends_with(['.', ':', ';', '?']) { " " } else { ". " });
+        }
+        line.push_str(&paragraph);
+    }
+    line
+}
+
 /// The keys of a scenario as a table of Markdown, from the flags themselves.
 pub fn keys() -> String {
     let mut out = String::from("| key | takes | what it is |\n|---|---|---|\n");
     let mut row = |arg: &Arg, note: &str| {
         let id = arg.get_id().as_str();
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
-        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let help = sentences(&help);
         let names: Vec<_> = arg.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
         let choices: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
         let takes = match arg.get_action() {
@@ -295,6 +308,15 @@ mod tests {
         let said =
             "error: unexpected argument '--rat' found\n\n  tip: a similar argument exists: '--rate'\n\nUsage: x\n";
         assert_eq!(one_line(said), "unexpected argument '--rat' found; tip: a similar argument exists: '--rate'");
+    }
+
+    #[test]
+    fn a_headline_and_what_follows_are_sentences() {
+        assert_eq!(
+            sentences("One thing (repeatable)\n\nFor example\nthis. And that."),
+            "One thing (repeatable). For example this. And that."
+        );
+        assert_eq!(sentences("Alone"), "Alone");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::chart::{self, Scale, Series};
 use super::model::{Model, Pace, Point, headline};
 use super::theme::Theme;
 use crate::report::model::Verdict;
-use crate::report::text::{si, thousands};
+use crate::report::text::{bits, si, thousands};
 
 /// The room that charts and panels ask for; with less, there are lines only.
 const FULL: (u16, u16) = (72, 20);
@@ -287,8 +287,8 @@ fn now_lines(model: &Model) -> Vec<Line<'static>> {
         row("completed", thousands(totals.completed)),
         row("open", thousands(model.last.connections.open_at_end.unwrap_or(0))),
         row("requests", format!("{}/s", whole(rate.requests_per_s))),
-        row("sent", format!("{}bit/s", si(rate.tx_bits_per_s))),
-        row("received", format!("{}bit/s", si(rate.rx_bits_per_s))),
+        row("sent", bits(rate.tx_bits_per_s)),
+        row("received", bits(rate.rx_bits_per_s)),
     ];
     let lost = format!("{} sent, {} dropped", short(totals.retransmitted as f64), short(totals.dropped as f64));
     if totals.retransmitted + totals.dropped > 0 {

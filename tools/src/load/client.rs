@@ -1,39 +1,38 @@
-//! One worker's part of a run: its phases, its launches, and the walks over what is open.
+//! One worker's part of a run: its phases, its requests, and the walks over what is open.
 //!
-//! What happens on a connection is in [`exchange`](super::exchange), the end of the run in [`drain`](super::drain).
+//! Connections are opened in [`launch`](super::launch); what happens on one is in [`exchange`](super::exchange), the end of the
+//! run in [`drain`](super::drain).
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use syncline_engine::app::{Conn, ConnId, ConnectError, Net};
+use syncline_engine::app::{Conn, ConnId, Net};
 use syncline_engine::tcp::NextHop;
 use syncline_engine::time::Instant;
 
 use super::deadlines::Deadlines;
+use super::departures::Departures;
 use super::exchange::CHUNK;
 use super::plan::{Exchange, Flow, Load, Plan, PlanError, Response};
 use super::schedule::{Schedule, Shape};
-use super::session::{ALL_SENT, Session, Sessions, Stage, UNSCHEDULED};
+use super::session::{Sessions, Stage};
 use super::snapshot::{Control, EngineCounts, Mailbox, Phase, Recorder};
 use super::template::Template;
 use super::tokens::Tokens;
 use super::turns::{Turns, flow_of};
-use crate::measure::{Failure, Stage as Measured, Tally};
+use crate::measure::{Failure, Tally};
 use crate::watch::{SharedWatch, Watch};
 
 /// Launches, requests or closes in one pass of the loop at most.
 pub(super) const BURST: usize = 64;
 
+/// Connections that opened in one pass and whose first request waits for the next, at most. Among more the handshake's ACK of one
+/// holds up the request of another whatever is done.
+pub(super) const FRESH_MAX: usize = 4;
+
 /// Slots looked at in one pass of a walk at most.
 const STRIDE: u32 = 1_024;
-
-/// Handshakes under way at most while connections are opened without a rate.
-const HANDSHAKES_MAX: u32 = 1_024;
-
-/// Handshakes under way at most while connections that stay are opened at a rate.
-const HELD_HANDSHAKES_MAX: u32 = 4_096;
 
 /// Requests or closes under way at most during a walk: each brings some frames, and all of them have a place on a ring.
 const WALK_WINDOW: u32 = 512;
@@ -46,9 +45,6 @@ const CHUNK_ENDLESS: u64 = 128 << 10;
 
 /// How long a target's neighbour is asked for before it counts as unreachable: the target may be starting, too.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long launches wait after one found no free port or no memory, when no schedule says when the next is due.
-const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// How long the engine may have no room for anything new before it is taken to have no memory for it: what it lacks comes with
 /// the next passes.
@@ -78,11 +74,16 @@ pub struct Client {
     pub(super) answers: Option<Deadlines>,
     /// Times to think.
     pub(super) thoughts: Option<Deadlines>,
+    pub(super) departures: Departures,
+    /// Connections that opened in this pass or the one before, and make their first request in the next.
+    pub(super) fresh: VecDeque<u32>,
+    /// How many of them did so before this pass.
+    fresh_before: usize,
     /// The kinds of connections.
     pub(super) flows: Vec<Flow>,
     /// The kind that each target belongs to; empty if there is but one.
     pub(super) flow_of: Vec<u16>,
-    turns: Turns,
+    pub(super) turns: Turns,
     /// Connections by stage.
     pub(super) population: [u32; Stage::COUNT],
     /// Established and not over.
@@ -102,16 +103,16 @@ pub struct Client {
     pub(super) giving_up: bool,
     pub(super) launches: Option<Schedule>,
     /// Open at once at most; for open loops only if it was asked for.
-    in_flight_max: u32,
+    pub(super) in_flight_max: u32,
     /// Launches that came due by then were held back.
-    held_through: Instant,
+    pub(super) held_through: Instant,
     pub(super) launched: u64,
     pub(super) quota: u64,
-    retry_at: Instant,
+    pub(super) retry_at: Instant,
     /// Since when the engine has had no room.
     no_room_since: Option<Instant>,
-    start: Instant,
-    ramp_end: Instant,
+    pub(super) start: Instant,
+    pub(super) ramp_end: Instant,
     pub(super) sustain_end: Option<Instant>,
     /// When the present stage ends, if there are stages.
     stage_end: Option<Instant>,
@@ -178,6 +179,9 @@ impl Client {
             connects: Deadlines::new(plan.connect_timeout),
             answers: plan.timeout.map(Deadlines::new),
             thoughts: plan.think.map(Deadlines::new),
+            departures: Departures::new(),
+            fresh: VecDeque::with_capacity(FRESH_MAX),
+            fresh_before: 0,
             flow_of: flow_of(&flows),
             turns: Turns::new(&flows),
             flows,
@@ -270,6 +274,12 @@ impl Client {
     pub(super) fn pass(&mut self, net: &mut Net<'_>) {
         let now = net.now();
         (self.wake, self.due) = (None, None);
+        // What has opened in this pass asks in the next.
+        self.ask_of_fresh(net, self.fresh_before);
+        self.fresh_before = self.fresh.len();
+        if self.fresh_before > 0 {
+            self.wake_at(now);
+        }
         match self.phase {
             Phase::Init => self.init(net, now),
             Phase::Ramp | Phase::Sustain => self.work(net, now),
@@ -292,7 +302,7 @@ impl Client {
         self.wake = Some(self.wake.map_or(at, |before| before.min(at)));
     }
 
-    fn due_at(&mut self, at: Instant) {
+    pub(super) fn due_at(&mut self, at: Instant) {
         self.due = Some(self.due.map_or(at, |before| before.min(at)));
         self.wake_at(at);
     }
@@ -370,27 +380,6 @@ impl Client {
         }
     }
 
-    fn exhausted(&self) -> bool {
-        self.launched >= self.quota
-    }
-
-    pub(super) fn full(&self) -> bool {
-        // Connections that stay are in flight for as long as their handshakes last.
-        if self.plan.keeps() {
-            return self.population[Stage::Connecting as usize] >= HELD_HANDSHAKES_MAX;
-        }
-        self.in_flight() >= self.in_flight_max
-    }
-
-    /// Connections that a closed loop may have open at `now`.
-    fn limit(&self, now: Instant) -> u32 {
-        if self.in_flight_max == u32::MAX || now >= self.ramp_end {
-            return self.in_flight_max;
-        }
-        let part = now.since(self.start).as_secs_f64() / self.plan.ramp.as_secs_f64();
-        ((f64::from(self.in_flight_max) * part) as u32).max(1)
-    }
-
     /// How many connections may be opened or set to work in this pass. One at a time where there has been no room for long:
     /// then it fails, and is counted.
     pub(super) fn room(&mut self, net: &Net<'_>, now: Instant) -> usize {
@@ -401,104 +390,6 @@ impl Client {
         }
         let since = *self.no_room_since.get_or_insert(now);
         usize::from(now.since(since) >= ROOM_PATIENCE)
-    }
-
-    fn launch(&mut self, net: &mut Net<'_>, now: Instant) {
-        let room = self.room(net, now);
-        let mut made = 0;
-        while !self.exhausted() {
-            let (behind, held) = match &self.launches {
-                Some(launches) => {
-                    let due = launches.next();
-                    if due > now || self.sustain_end.is_some_and(|end| due >= end) {
-                        if due > now {
-                            self.due_at(due);
-                        }
-                        break;
-                    }
-                    if self.full() {
-                        self.held_through = now;
-                        break;
-                    }
-                    (Some(now.since(due)), due <= self.held_through)
-                }
-                None => {
-                    let handshakes = self.population[Stage::Connecting as usize];
-                    if self.in_flight() >= self.limit(now) || handshakes >= HANDSHAKES_MAX {
-                        if now < self.ramp_end {
-                            self.wake_at(now + Duration::from_millis(1));
-                        }
-                        break;
-                    }
-                    if now < self.retry_at {
-                        self.wake_at(self.retry_at);
-                        break;
-                    }
-                    (None, false)
-                }
-            };
-            if made == room {
-                self.wake_at(now);
-                break;
-            }
-            if let Some(launches) = &mut self.launches {
-                launches.take();
-            }
-            self.open(net, now, behind, held);
-            made += 1;
-        }
-        let burst_max = &mut self.recorder.current.burst_max;
-        *burst_max = (*burst_max).max(made as u32);
-    }
-
-    fn open(&mut self, net: &mut Net<'_>, now: Instant, behind: Option<Duration>, held: bool) {
-        let target = self.turns.next(&self.flows);
-        let requests = self.flows[self.flow_of.get(target as usize).map_or(0, |flow| usize::from(*flow))].requests;
-        let remote: SocketAddr = self.plan.targets[target as usize];
-        self.launched += 1;
-        let mut session = Session {
-            stage: Stage::Connecting,
-            measured: self.phase == Phase::Sustain || self.plan.keeps() || self.plan.requests.is_none(),
-            target,
-            stamp: now.micros() as u32,
-            behind: behind.map_or(UNSCHEDULED, |behind| behind.as_micros().min(u128::from(UNSCHEDULED - 1)) as u32),
-            left: requests,
-            sent: ALL_SENT,
-            ..Session::default()
-        };
-        self.tally(&session, |tally| tally.attempted += 1);
-        if held {
-            self.recorder.current.held_back += 1;
-        } else if let Some(behind) = behind {
-            self.measures(&session).record(Measured::ScheduleDelay, behind);
-        }
-        let Some(word) = self.sessions.store(&mut session) else {
-            self.watched(|watch| watch.local_failures += 1);
-            return self.count_failure(&session, Failure::LocalMemory);
-        };
-        match net.connect(remote, word) {
-            Ok(id) => {
-                self.population[Stage::Connecting as usize] += 1;
-                self.connects.begin(id, session.stamp);
-                self.slots = self.slots.max(id.0 + 1);
-                if let (Some(watch), Some(conn)) = (&self.watch, net.conn(id)) {
-                    watch.lock().opened(id.0, conn.endpoints());
-                }
-            }
-            Err(error) => {
-                self.watched(|watch| watch.local_failures += 1);
-                self.sessions.release(&mut session);
-                self.retry_at = now + RETRY_AFTER;
-                self.count_failure(
-                    &session,
-                    match error {
-                        ConnectError::NoPort => Failure::LocalPorts,
-                        ConnectError::NoMemory => Failure::LocalMemory,
-                        ConnectError::NoRoute | ConnectError::InvalidAddress => Failure::Other,
-                    },
-                );
-            }
-        }
     }
 
     /// Tells whoever watches.
@@ -552,7 +443,8 @@ impl Client {
             });
         }
         // While connections think, some are always waiting for an answer.
-        let asking = if self.thoughts.is_some() { 0 } else { self.population[Stage::Waiting as usize] };
+        let waiting = self.population[Stage::Waiting as usize] + self.fresh.len() as u32;
+        let asking = if self.thoughts.is_some() { 0 } else { waiting };
         let settled = self.population[Stage::Connecting as usize] + asking == 0;
         if self.hold_since.is_none() && self.exhausted() && settled {
             self.hold_since = Some(now);

@@ -31,6 +31,7 @@ impl Client {
             self.recorder.current.requests_due += requests.taken() + owed;
         }
         self.phase = Phase::Drain;
+        self.ask_of_fresh(net, self.fresh.len());
         (self.cursor, self.progress_at) = (0, now);
         self.send_snapshot(net, now, Phase::Drain);
         self.drain(net, now);

@@ -37,9 +37,10 @@ impl App for Client {
             tally.established += 1;
             tally.syn_retransmitted += u64::from(resent);
         });
-        self.watched(|watch| watch.took(conn.id().0, "connect", elapsed));
+        let of_target = self.since_it_left(elapsed, &session);
+        self.watched(|watch| watch.took(conn.id().0, "connect", of_target));
         let measures = self.measures(&session);
-        measures.record(Measured::Connect, micros(elapsed));
+        measures.record(Measured::Connect, micros(of_target));
         if session.behind != UNSCHEDULED {
             session.behind = session.behind.saturating_add(elapsed).min(UNSCHEDULED - 1);
             measures.record(Measured::ConnectFromSchedule, micros(session.behind));
@@ -54,7 +55,11 @@ impl App for Client {
         if self.draining() && (self.plan.keeps() || session.left == UNLIMITED) {
             self.finish(conn, &mut session);
         } else if !waits || session.left == 0 && self.plan.hold.is_none() {
-            self.next_step(conn, &mut session);
+            if self.asks_alone(conn, &session) {
+                self.fresh.push_back(conn.id().0);
+            } else {
+                self.next_step(conn, &mut session);
+            }
         } else {
             self.rest(conn);
         }
@@ -64,11 +69,13 @@ impl App for Client {
     #[inline]
     fn received(&mut self, conn: &mut Conn<'_>, data: &[u8]) -> usize {
         let mut session = self.sessions.load(conn.word());
+        self.ask_if_fresh(conn, &mut session);
         match session.stage {
             Stage::Waiting => {
                 if session.received == 0 && !session.reading {
                     let elapsed = self.elapsed(conn, &session);
-                    self.measures(&session).record(Measured::FirstByte, micros(elapsed));
+                    let of_target = self.since_it_left(elapsed, &session);
+                    self.measures(&session).record(Measured::FirstByte, micros(of_target));
                 }
                 self.read(conn, &mut session, data);
                 self.keep(conn, &mut session);
@@ -86,6 +93,7 @@ impl App for Client {
 
     fn finished(&mut self, conn: &mut Conn<'_>) {
         let mut session = self.sessions.load(conn.word());
+        self.ask_if_fresh(conn, &mut session);
         match session.stage {
             Stage::Waiting if self.ends_with_fin(&session) => {
                 // The peer has closed: there will be no further request.
@@ -170,6 +178,11 @@ impl App for Client {
         self.pass(net);
     }
 
+    #[inline]
+    fn leaving(&mut self, frames: u64, now: impl FnOnce() -> Instant) {
+        self.departures.leave(frames, now);
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         self.wake()
     }
@@ -234,6 +247,12 @@ impl Client {
     #[inline]
     fn elapsed(&self, conn: &Conn<'_>, session: &Session) -> u32 {
         (conn.now().micros() as u32).wrapping_sub(session.stamp)
+    }
+
+    /// What of `elapsed`, the time since the stage began, passed after the SYN or the request had gone to the device.
+    #[inline]
+    fn since_it_left(&self, elapsed: u32, session: &Session) -> u32 {
+        elapsed.saturating_sub(self.departures.delay(session.stamp))
     }
 
     /// Writes the session back into the connection's word.
@@ -312,6 +331,7 @@ impl Client {
         }
         let behind = session.behind;
         self.enter(conn, session, Stage::Waiting);
+        self.departures.expect(session.stamp);
         session.behind = behind;
         (session.received, session.sent, session.reading) = (0, 0, false);
         if (self.plan.digest || self.flow(session).checks.sha256.is_some())
@@ -327,7 +347,7 @@ impl Client {
         }
     }
 
-    fn template(&self, session: &Session) -> usize {
+    pub(super) fn template(&self, session: &Session) -> usize {
         if self.templates.len() == 1 {
             return 0;
         }
@@ -506,9 +526,10 @@ impl Client {
             return conn.abort();
         }
         self.tally(session, |tally| tally.requests += 1);
-        self.watched(|watch| watch.took(conn.id().0, "transaction", elapsed));
+        let of_target = self.since_it_left(elapsed, session);
+        self.watched(|watch| watch.took(conn.id().0, "transaction", of_target));
         let measures = self.measures(session);
-        measures.record(Measured::Transaction, micros(elapsed));
+        measures.record(Measured::Transaction, micros(of_target));
         if behind != UNSCHEDULED {
             measures.record(Measured::TransactionFromSchedule, micros(behind.saturating_add(elapsed)));
         }

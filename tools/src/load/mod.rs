@@ -16,8 +16,10 @@
 
 mod client;
 mod deadlines;
+mod departures;
 mod drain;
 mod exchange;
+mod launch;
 mod plan;
 mod response;
 mod schedule;

@@ -16,7 +16,7 @@ pub fn render(report: &Report) -> String {
         let size = raw.frame_bytes.unwrap_or(0);
         let mode = raw.mode.as_deref().unwrap_or("-");
         line(&mut out, "raw", &format!("{both} frames/s both ways, {one_way} each way, {size} octets, mode {mode}"));
-        line(&mut out, "", &format!("{}bit/s, {} doorbells", si(raw.bits_per_s), si(raw.doorbells.map(|n| n as f64))));
+        line(&mut out, "", &format!("{}, {} doorbells", bits(raw.bits_per_s), si(raw.doorbells.map(|n| n as f64))));
     } else if report.syn_flood.syns.is_some() {
         syn_flood(&mut out, report);
     } else {
@@ -114,7 +114,7 @@ fn syn_flood(out: &mut String, report: &Report) {
     let offered = flood.offered_per_s.map_or_else(String::new, |rate| format!(" of {} offered", si(Some(rate))));
     line(out, "rate", &format!("{} SYNs/s{offered}", si(flood.sent_per_s)));
     let rate = &report.blocks.rate;
-    line(out, "", &format!("{}bit/s sent, {}bit/s received", si(rate.tx_bits_per_s), si(rate.rx_bits_per_s)));
+    line(out, "", &format!("{} sent, {} received", bits(rate.tx_bits_per_s), bits(rate.rx_bits_per_s)));
     line(out, "SYNs", &format!("{} sent, from {} addresses", count(flood.syns), count(flood.sources)));
     line(
         out,
@@ -177,7 +177,7 @@ fn rates(out: &mut String, blocks: &Blocks) {
         "rate",
         &format!("{} connections/s{offered}, {} requests/s", si(rate.achieved_cps), si(rate.requests_per_s)),
     );
-    line(out, "", &format!("{}bit/s sent, {}bit/s received", si(rate.tx_bits_per_s), si(rate.rx_bits_per_s)));
+    line(out, "", &format!("{} sent, {} received", bits(rate.tx_bits_per_s), bits(rate.rx_bits_per_s)));
 }
 
 fn connections(out: &mut String, blocks: &Blocks) {
@@ -311,6 +311,13 @@ pub fn thousands(value: u64) -> String {
     out
 }
 
+/// A rate of bits with its unit: `1.23 Mbit/s`, `42 bit/s`.
+pub fn bits(per_s: Option<f64>) -> String {
+    let number = si(per_s);
+    let space = if number.ends_with(char::is_alphabetic) { "" } else { " " };
+    format!("{number}{space}bit/s")
+}
+
 /// With a decimal prefix and three or four digits: `1.23 M`. `-` for what was not measured.
 pub fn si(value: Option<f64>) -> String {
     let Some(value) = value else { return "-".into() };
@@ -349,6 +356,7 @@ mod tests {
             ("1.23 M".into(), "150.00 k".into(), "42".into(), "-".into())
         );
         assert_eq!(octets(Some(3 << 20)), "3.0 MiB");
+        assert_eq!([None, Some(335.2), Some(2e6)].map(bits), ["- bit/s", "335.2 bit/s", "2.00 Mbit/s"]);
     }
 
     #[test]

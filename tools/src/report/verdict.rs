@@ -186,7 +186,10 @@ fn total_failure(blocks: &Blocks) -> Option<String> {
     let total: u64 = failed.iter().map(|(_, count)| count).sum();
     let (worst, count) = failed.into_iter().max_by_key(|(_, count)| *count)?;
     let all = attempted > 0 && total >= attempted && blocks.connections.completed.unwrap_or(0) == 0;
-    all.then(|| format!("every one of {attempted} connections failed, {count} of them: {worst}"))
+    all.then(|| match count < total {
+        true => format!("every one of {attempted} connections failed, {count} of them: {worst}"),
+        false => format!("every one of {attempted} connections failed: {worst}"),
+    })
 }
 
 /// Failures by name.
