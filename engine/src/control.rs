@@ -29,7 +29,8 @@ impl Tcp {
         let sender = IpAddr::V4(packet.sender);
         if self.locals.number(sender).is_some() || !owned {
             // somebody else's, or our own request that came back
-            return self.stats.dropped.count(DropReason::NotOurAddress);
+            self.stats.dropped.count(DropReason::NotOurAddress);
+            return self.learn_arp(packet);
         }
         if packet.operation == ArpOperation::Request {
             let reply = ArpPacket {
@@ -47,10 +48,16 @@ impl Tcp {
         self.learn_arp(packet);
     }
 
-    /// Takes in who an ARP packet comes from.
+    /// Takes in who an ARP packet comes from. One that is not for us makes no entry (RFC 826): it may show that a
+    /// neighbour has moved.
     pub(crate) fn learn_arp(&mut self, packet: &ArpPacket) {
-        let on_link = packet.sender.is_unspecified() || self.locals.on_link(IpAddr::V4(packet.sender));
-        if on_link && self.neighbors.on_arp(packet, self.now).is_some() {
+        let sender = IpAddr::V4(packet.sender);
+        let on_link = packet.sender.is_unspecified() || self.locals.on_link(sender);
+        if self.locals.number(IpAddr::V4(packet.target)).is_none() {
+            if on_link && self.locals.number(sender).is_none() {
+                self.neighbors.doubt(sender, Some(packet.sender_mac), self.now);
+            }
+        } else if on_link && self.neighbors.on_arp(packet, self.now).is_some() {
             self.wake_unresolved();
         }
     }
@@ -131,6 +138,9 @@ impl Tcp {
         if self.shared || self.locals.number(request.destination).is_none() {
             return self.stats.dropped.count(DropReason::NotOurAddress);
         }
+        if !self.is_one_other_host(request.source) {
+            return self.stats.dropped.count(DropReason::InvalidSource);
+        }
         if !self.icmp.allow(self.now) {
             self.stats.icmp_limited.increment();
             return self.stats.dropped.count(DropReason::IcmpRateLimited);
@@ -194,9 +204,15 @@ impl Tcp {
         self.stats.echo_replies.increment();
     }
 
+    /// Whether an address is that of one host, and not ours: nobody else is answered (RFC 1122 §3.2.1.3, §3.2.2).
+    fn is_one_other_host(&self, address: IpAddr) -> bool {
+        !self.locals.is_broadcast(address) && self.locals.number(address).is_none()
+    }
+
     /// Sends an ICMP error, within the limit.
     pub(crate) fn object<D: Device>(&mut self, tx: &mut Tx<'_, D>, objection: &Objection<'_>) {
-        if self.shared || self.locals.number(objection.source).is_none() {
+        let told = self.locals.number(objection.source).is_some() && self.is_one_other_host(objection.destination);
+        if self.shared || !told {
             return;
         }
         if !self.icmp.allow(self.now) {

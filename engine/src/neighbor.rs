@@ -300,6 +300,8 @@ impl NeighborTable {
     pub fn on_advertisement(&mut self, message: &NeighborAdvertisement, now: Instant) -> Option<NeighborIndex> {
         if !message.solicited {
             self.counters.unsolicited += 1;
+            let claimed = message.target_link_layer.filter(|_| message.overrides);
+            self.doubt(IpAddr::V6(message.target), claimed, now);
             return None;
         }
         self.learn_from_answer(IpAddr::V6(message.target), message.target_link_layer, now)
@@ -451,9 +453,7 @@ impl NeighborTable {
         match entry.state {
             State::Permanent | State::Probe => None,
             State::Reachable | State::Stale => {
-                if entry.mac != mac {
-                    self.ask(slot, State::Probe, now);
-                }
+                self.doubt(address, Some(mac), now);
                 None
             }
             State::Free | State::Incomplete | State::Failed => {
@@ -462,6 +462,19 @@ impl NeighborTable {
                 entry.state = State::Stale;
                 self.counters.learned += 1;
                 Some(self.index_of(slot))
+            }
+        }
+    }
+
+    /// Somebody claims an address that another station is known to have: that one is asked once, and everyone if it is
+    /// silent. An address that has moved is found in a second, and a forged claim moves nothing.
+    pub fn doubt(&mut self, address: IpAddr, claimed: Option<MacAddr>, now: Instant) {
+        let (Some(slot), Some(mac)) = (self.find(address), claimed.filter(|mac| mac.is_unicast())) else { return };
+        let Some(entry) = self.entries.get(slot as usize) else { return };
+        if entry.mac != mac && matches!(entry.state, State::Reachable | State::Stale) {
+            self.ask(slot, State::Probe, now);
+            if let Some(entry) = self.entries.get_mut(slot as usize) {
+                entry.tries = self.config.tries.saturating_sub(1);
             }
         }
     }
@@ -475,6 +488,7 @@ impl NeighborTable {
         let Some((slot, entry)) = asking.filter(|(_, entry)| matches!(entry.state, State::Incomplete | State::Probe))
         else {
             self.counters.unsolicited += 1;
+            self.doubt(address, mac, now);
             return None;
         };
         let waited = entry.state == State::Incomplete;

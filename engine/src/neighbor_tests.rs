@@ -180,10 +180,18 @@ fn who_claims_an_address_of_another_is_not_believed_while_that_one_answers() {
     }
     // the station is gone: everyone is asked, and who answers has it
     table.on_arp(&claim, at(10));
-    (10..13).for_each(|second| assert_eq!(table.poll(at(second)), solicit(2, Some(MAC))));
-    assert_eq!(table.poll(at(13)), solicit(2, None));
-    assert_eq!(table.on_arp(&reply(2, OTHER), at(13)), Some(index));
-    assert_eq!(table.resolution(index, at(13)), Some(Resolution::Ready(OTHER)));
+    assert_eq!(table.poll(at(10)), solicit(2, Some(MAC)));
+    assert_eq!(table.poll(at(11)), solicit(2, None));
+    assert_eq!(table.on_arp(&reply(2, OTHER), at(11)), Some(index));
+    assert_eq!(table.resolution(index, at(11)), Some(Resolution::Ready(OTHER)));
+    // a reply that nobody asked for, and a claim that is no question for us, are doubts as well
+    assert_eq!(table.on_arp(&reply(2, MAC), at(12)), None);
+    assert_eq!(table.poll(at(12)), solicit(2, Some(OTHER)));
+    assert_eq!(table.on_arp(&reply(2, OTHER), at(12)), None);
+    table.doubt(host(2).into(), Some(OTHER), at(13));
+    assert_eq!(table.poll(at(13)), None, "it is where it was");
+    table.doubt(host(3).into(), Some(OTHER), at(13));
+    assert_eq!(table.lookup(host(3).into()), None, "no entry comes of it");
 }
 
 #[test]

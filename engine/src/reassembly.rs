@@ -11,6 +11,7 @@ use crate::time::Instant;
 use crate::wire::emit;
 use crate::wire::ethernet::Link;
 use crate::wire::fragment::{Fragment, FragmentKey};
+use crate::wire::objection::QUOTE_V6_MAX;
 use crate::wire::{Ecn, MacAddr, VlanId};
 
 /// Packets that may be in pieces at a time.
@@ -61,6 +62,8 @@ struct Packet {
     source_mac: MacAddr,
     hop_limit: u8,
     traffic_class: u8,
+    /// Octets kept of the IP packet that it came as, to be quoted; 0 if it has not come.
+    quote_len: u16,
 }
 
 const NO_KEY: FragmentKey = FragmentKey {
@@ -81,6 +84,7 @@ const FREE: Packet = Packet {
     source_mac: MacAddr::ZERO,
     hop_limit: 0,
     traffic_class: 0,
+    quote_len: 0,
 };
 
 /// What became of a fragment.
@@ -94,18 +98,70 @@ pub(crate) enum Taken {
     Refused,
 }
 
+/// A packet whose fragments did not all come in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overdue<'p> {
+    pub(crate) key: FragmentKey,
+    /// The station that sent the first fragment.
+    pub(crate) station: MacAddr,
+    /// The head of the first fragment, as it came; empty if it has not.
+    pub(crate) first: &'p [u8],
+}
+
 /// The packets of one worker that are in pieces.
 pub(crate) struct Reassembly {
     packets: Vec<Packet>,
     octets: Box<[u8]>,
+    quotes: Box<[u8]>,
     whole: usize,
+    /// When to look for what has waited too long; [`NEVER`] if nothing waits.
+    due: Instant,
 }
+
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 impl Reassembly {
     /// Nothing in pieces. Takes all the memory it will ever need.
     pub(crate) fn new() -> Self {
         let octets = vec![0; PACKETS * STRIDE].into_boxed_slice();
-        Self { packets: vec![FREE; PACKETS], octets, whole: 0 }
+        let quotes = vec![0; PACKETS * QUOTE_V6_MAX].into_boxed_slice();
+        Self { packets: vec![FREE; PACKETS], octets, quotes, whole: 0, due: NEVER }
+    }
+
+    /// When there may be something [`overdue`](Self::overdue).
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        (self.due != NEVER).then_some(self.due)
+    }
+
+    /// Whether it is time to ask what is overdue.
+    #[inline]
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.due <= now
+    }
+
+    /// The next packet whose fragments have waited long enough for the others; to be called until there is none.
+    #[cold]
+    pub(crate) fn overdue(&mut self, now: Instant) -> Option<Overdue<'_>> {
+        let waits = |packet: &Packet| matches!(packet.state, State::Partial | State::Spoilt);
+        loop {
+            let oldest = (0..self.packets.len()).filter(|&slot| waits(&self.packets[slot]));
+            let Some(slot) = oldest.min_by_key(|&slot| self.packets[slot].since) else {
+                self.due = NEVER;
+                return None;
+            };
+            let packet = &mut self.packets[slot];
+            if now.since(packet.since) < PATIENCE {
+                self.due = packet.since + PATIENCE;
+                return None;
+            }
+            let spoilt = packet.state == State::Spoilt;
+            packet.state = State::Free;
+            if !spoilt {
+                let start = slot * QUOTE_V6_MAX;
+                let first = &self.quotes[start..start + usize::from(packet.quote_len)];
+                return Some(Overdue { key: packet.key, station: packet.source_mac, first });
+            }
+        }
     }
 
     /// Takes a fragment in. `given_up` packets gave way to it.
@@ -149,6 +205,10 @@ impl Reassembly {
         if at == 0 {
             packet.source_mac = fragment.source_mac;
             (packet.hop_limit, packet.traffic_class) = (fragment.hop_limit, fragment.traffic_class);
+            let quote = &fragment.packet[..fragment.packet.len().min(QUOTE_V6_MAX)];
+            let start = slot * QUOTE_V6_MAX;
+            self.quotes[start..start + quote.len()].copy_from_slice(quote);
+            packet.quote_len = quote.len() as u16;
         }
         if packet.len != Some(packet.held) {
             return Taken::Kept;
@@ -164,12 +224,6 @@ impl Reassembly {
 
     /// The place of a fragment's packet: the one it has, a free one, or that of the packet that has waited longest.
     fn slot(&mut self, fragment: &Fragment<'_>, now: Instant, given_up: &mut u64) -> usize {
-        for packet in &mut self.packets {
-            if matches!(packet.state, State::Partial | State::Spoilt) && now.since(packet.since) >= PATIENCE {
-                *given_up += u64::from(packet.state == State::Partial);
-                packet.state = State::Free;
-            }
-        }
         //= RFC 8200 4.5-MUST-3
         let atomic = fragment.offset == 0 && !fragment.more && fragment.key.source.is_ipv6();
         let known = |packet: &Packet| {
@@ -190,6 +244,7 @@ impl Reassembly {
             State::Spoilt | State::Free => {}
         }
         self.packets[slot] = Packet { state: State::Partial, key: fragment.key, since: now, ..FREE };
+        self.due = self.due.min(now + PATIENCE);
         slot
     }
 

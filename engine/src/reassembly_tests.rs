@@ -23,6 +23,7 @@ fn fragment(key: FragmentKey, whole: &[u8], at: usize, end: usize) -> Fragment<'
         hop_limit: 63,
         traffic_class: 0,
         octets: &whole[at..end],
+        packet: whole,
     }
 }
 
@@ -168,14 +169,31 @@ fn who_waited_longest_gives_way() {
 //= RFC 1122 3.3.2-SHOULD-1
 fn nobody_waits_for_ever() {
     let sent = payload(160);
-    for (wait_ms, taken, gone) in [(59_999, Taken::Whole, 0), (60_000, Taken::Kept, 1)] {
+    let at = |ms: u64| Instant::from_millis(ms);
+    for (v6, begin, quoted) in [(false, 0, &sent[..]), (true, 0, &sent[..]), (true, 80, &[])] {
         let mut table = Reassembly::new();
-        take(&mut table, &fragment(key(false, 1), &sent, 0, 80));
-        let mut given_up = 0;
-        let late = fragment(key(false, 1), &sent, 80, 160);
-        assert_eq!(table.take(&late, Instant::from_millis(5 + wait_ms), &mut given_up), taken);
-        assert_eq!(given_up, gone);
+        assert_eq!((table.deadline(), table.is_due(at(1_000_000))), (None, false));
+        take(&mut table, &fragment(key(v6, 1), &sent, begin, begin + 80));
+        assert_eq!((table.is_due(at(60_004)), table.is_due(at(60_005))), (false, true));
+        assert_eq!(table.overdue(at(60_004)), None);
+        let overdue = table.overdue(at(60_005)).expect("a packet that waited");
+        assert_eq!((overdue.key, overdue.first), (key(v6, 1), quoted));
+        assert_eq!(table.overdue(at(60_005)), None);
+        assert_eq!(table.deadline(), None);
+        let other = fragment(key(v6, 1), &sent, 80 - begin, 160 - begin);
+        assert_eq!(table.take(&other, at(60_006), &mut 0), Taken::Kept, "the first is gone");
     }
+}
+
+/// Fragments that contradict each other are forgotten in silence (RFC 8200 §4.5).
+#[test]
+fn nobody_is_told_of_what_was_spoilt() {
+    let sent = payload(160);
+    let mut table = Reassembly::new();
+    take(&mut table, &fragment(key(true, 1), &sent, 0, 80));
+    assert_eq!(take(&mut table, &fragment(key(true, 1), &sent, 40, 120)), Taken::Refused);
+    assert_eq!(table.overdue(Instant::from_millis(60_005)), None);
+    assert_eq!(table.deadline(), None);
 }
 
 #[test]

@@ -142,6 +142,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         let received = self.device.receive(&mut burst);
         self.tcp.set_now(clock.now());
         let sent_before = self.stats.tx_frames.get();
+        if self.reassembly.is_due(self.tcp.now) {
+            self.give_up_fragments();
+        }
 
         self.parse_and_prefetch(&burst);
         let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
@@ -233,11 +236,16 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     fn take_fragment(&mut self, at: usize, burst: &[D::Frame]) {
         let fragment = burst.get(at).and_then(|frame| Fragment::read(frame.bytes()));
         let mut given_up = 0;
-        let taken = match fragment {
-            Some(fragment) if self.tcp.takes_fragments_to(fragment.key.destination) => {
-                self.reassembly.take(&fragment, self.tcp.now, &mut given_up)
-            }
-            _ => Taken::Refused,
+        let ours = fragment.filter(|fragment| self.tcp.takes_fragments_to(fragment.key.destination));
+        let taken = match ours {
+            Some(fragment) => match Objection::to_fragment(&fragment) {
+                Some(objection) => {
+                    self.tell(&objection);
+                    Taken::Refused
+                }
+                None => self.reassembly.take(&fragment, self.tcp.now, &mut given_up),
+            },
+            None => Taken::Refused,
         };
         match taken {
             Taken::Whole => self.stats.packets_reassembled.increment(),
@@ -247,22 +255,37 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         (0..given_up).for_each(|_| self.stats.dropped.count(DropReason::Fragment));
     }
 
+    /// Gives up packets whose fragments did not all come in time. Their senders are told if the first one came.
+    //= RFC 1122 3.3.2-MUST-2
+    //= RFC 8200 4.5-SHOULD-1
+    #[cold]
+    fn give_up_fragments(&mut self) {
+        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        while let Some(overdue) = self.reassembly.overdue(self.tcp.now) {
+            self.stats.dropped.count(DropReason::Fragment);
+            if !overdue.first.is_empty() {
+                self.tcp.object(&mut tx, &Objection::overdue(&overdue.key, overdue.station, overdue.first));
+            }
+        }
+    }
+
     /// Tells the sender of a packet what is wrong with it, if that is to be told.
     #[cold]
     fn object(&mut self, frame: &[u8], reason: DropReason) {
-        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
         if let Some(objection) = Objection::to(frame, reason) {
-            self.tcp.object(&mut tx, &objection);
+            self.tell(&objection);
         }
+    }
+
+    fn tell(&mut self, objection: &Objection<'_>) {
+        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        self.tcp.object(&mut tx, objection);
     }
 
     /// When there will next be something to do if no frame comes: the driver may sleep until then. `None`: never.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         let own = self.tcp.next_deadline();
-        match (own, self.app.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [own, self.app.next_deadline(), self.reassembly.deadline()].into_iter().flatten().min()
     }
 
     /// The worker's counters; may be read from any thread.

@@ -429,7 +429,8 @@ fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
         return seg.seq.in_window(c.rcv_nxt, window + 1);
     }
     if window == 0 {
-        return false;
+        // No text fits, but the ACK that comes with it is heard: a probe may be all that the peer sends
+        return seg.seq == c.rcv_nxt && !seg.flags.intersects(Flags::SYN | Flags::FIN);
     }
     seg.seq.in_window(c.rcv_nxt, window) || (seg.seq + (len - 1)).in_window(c.rcv_nxt, window)
 }

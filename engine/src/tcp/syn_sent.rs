@@ -108,6 +108,13 @@ impl Tcp {
         b.snd_wnd_max = u32::from(seg.window);
         b.ack_sent = c.rcv_nxt;
         b.flags |= busy::ACK_NOW | busy::HANDSHAKE;
+        if seg.window > 0 && c.snd_wnd == 0 {
+            // Less than a unit of the peer's scale, so that only its next window can be kept: it is asked for without
+            // waiting for an RTO, if there is something to send by then
+            b.flags |= busy::PERSIST;
+            b.timers |= 1;
+            b.rtx_at = self.now_ms.wrapping_add(1);
+        }
         self.mark_dirty(id);
         self.stats.established.increment();
         app.connected(&mut Conn { tcp: self, id });

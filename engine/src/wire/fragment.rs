@@ -44,6 +44,8 @@ pub struct Fragment<'f> {
     pub traffic_class: u8,
     /// What it carries.
     pub octets: &'f [u8],
+    /// The IP packet that it came as.
+    pub packet: &'f [u8],
 }
 
 impl<'f> Fragment<'f> {
@@ -77,6 +79,7 @@ impl<'f> Fragment<'f> {
             hop_limit: packet.ttl(),
             traffic_class: packet.traffic_class(),
             octets: packet.payload(),
+            packet: packet.octets(),
         })
     }
 
@@ -103,7 +106,28 @@ impl<'f> Fragment<'f> {
             hop_limit: packet.hop_limit(),
             traffic_class: packet.traffic_class(),
             octets,
+            packet: packet.octets(),
         })
+    }
+
+    /// What is wrong with a fragment of IPv6 by itself, so that its sender is to be told: code and pointer of a parameter
+    /// problem (RFC 8200 §4.5).
+    //= RFC 8200 4.5-SHOULD-2
+    pub fn problem(&self) -> Option<(u8, u32)> {
+        const PAYLOAD_LENGTH_AT: u32 = 4;
+        const NO_UPPER_LAYER: u8 = 3;
+        if !self.key.source.is_ipv6() {
+            return None;
+        }
+        if self.more && !self.octets.len().is_multiple_of(8) {
+            return Some((0, PAYLOAD_LENGTH_AT));
+        }
+        if usize::from(self.offset) + self.octets.len() > usize::from(u16::MAX) {
+            // the offset is the third octet of the fragment header
+            return Some((0, (self.packet.len() - self.octets.len() - HEADER_LEN + 2) as u32));
+        }
+        let first = self.more && self.offset == 0;
+        (first && !ipv6::reaches_upper_layer(self.key.protocol, self.octets)).then_some((NO_UPPER_LAYER, 0))
     }
 
     /// The ECN field.

@@ -20,14 +20,14 @@ const QUOTED_SEGMENT_LEN: usize = 8;
 pub(crate) const ECHO_REPLY: u8 = 0;
 pub(crate) const UNREACHABLE: u8 = 3;
 pub(crate) const ECHO: u8 = 8;
-const TIME_EXCEEDED: u8 = 11;
+pub(crate) const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 
 pub(crate) const V6_ECHO: u8 = 128;
 pub(crate) const V6_ECHO_REPLY: u8 = 129;
 pub(crate) const V6_UNREACHABLE: u8 = 1;
 const V6_PACKET_TOO_BIG: u8 = 2;
-const V6_TIME_EXCEEDED: u8 = 3;
+pub(crate) const V6_TIME_EXCEEDED: u8 = 3;
 pub(crate) const V6_PARAMETER_PROBLEM: u8 = 4;
 
 /// An echo request to one host, of either family.

@@ -69,6 +69,11 @@ impl<'a> Ipv4Packet<'a> {
         (self.header[0] & 0x0f) as usize * 4
     }
 
+    /// The packet's octets.
+    pub const fn octets(&self) -> &'a [u8] {
+        self.octets
+    }
+
     /// Octets of the packet.
     #[inline]
     pub const fn total_len(&self) -> usize {

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::drop_reason::DropReason;
-use super::ip::Ecn;
+use super::ip::{Ecn, protocol};
 
 /// Every node on the link (RFC 4291 §2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -21,6 +21,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 pub(crate) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
+const UDP: u8 = 17;
 
 /// A whole packet: its length agrees with the octets that are there.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,11 @@ impl<'a> Ipv6Packet<'a> {
         let total_len = HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
         let octets = octets.get(..total_len).ok_or(DropReason::BadIpTotalLength)?;
         Ok(Self { header, octets })
+    }
+
+    /// The packet's octets.
+    pub const fn octets(&self) -> &'a [u8] {
+        self.octets
     }
 
     /// Octets of the packet.
@@ -187,6 +193,22 @@ fn options_pass(mut options: &[u8]) -> bool {
             _ => return false,
         }
     }
+}
+
+/// Whether what follows a fragment header, of which `next` is the first header, has all headers and that of the upper layer
+/// (RFC 8200 §4.5, RFC 7112). Of protocols that are unknown here no header is expected.
+pub(crate) fn reaches_upper_layer(mut next: u8, mut octets: &[u8]) -> bool {
+    while let HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS = next {
+        let &[following, units, ..] = octets else { return false };
+        let Some(rest) = octets.get((usize::from(units) + 1) * 8..) else { return false };
+        (next, octets) = (following, rest);
+    }
+    let header_len = match next {
+        protocol::TCP => 20,
+        protocol::ICMPV6 | UDP => 8,
+        _ => 0,
+    };
+    octets.len() >= header_len
 }
 
 /// Where in a header of options the first is that has the packet discarded.

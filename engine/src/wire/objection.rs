@@ -8,7 +8,7 @@ use super::checksum::Sum;
 use super::drop_reason::DropReason;
 use super::emit::{self, EmitError};
 use super::ethernet::{EtherType, EthernetHeader, Link};
-use super::fragment::icmp_protocol;
+use super::fragment::{Fragment, FragmentKey, icmp_protocol};
 use super::icmp;
 use super::ip::protocol;
 use super::ipv4::{self, Ipv4Packet};
@@ -20,7 +20,7 @@ const UDP: u8 = 17;
 const QUOTE_V4_MAX: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
 
 /// Octets of an IPv6 packet that are quoted: as many as fit the smallest MTU (RFC 4443 §2.4).
-const QUOTE_V6_MAX: usize = ipv6::MTU_MIN as usize - ipv6::HEADER_LEN - icmp::HEADER_LEN;
+pub(crate) const QUOTE_V6_MAX: usize = ipv6::MTU_MIN as usize - ipv6::HEADER_LEN - icmp::HEADER_LEN;
 
 /// What is to be told about a packet, and to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,25 @@ impl<'f> Objection<'f> {
             EtherType::IPV6 => Self::to_v6(ethernet.source, octets, reason),
             _ => None,
         }
+    }
+
+    /// What is to be told about a fragment that is wrong by itself: see [`Fragment::problem`].
+    pub fn to_fragment(fragment: &Fragment<'f>) -> Option<Self> {
+        let (code, pointer) = fragment.problem()?;
+        let kind = (icmp::V6_PARAMETER_PROBLEM, code);
+        Some(Self::about(&fragment.key, fragment.source_mac, fragment.packet, kind, pointer))
+    }
+
+    /// The fragments of a packet did not all come in time (RFC 792, RFC 4443 §3.3): `quote` is of the first.
+    pub fn overdue(key: &FragmentKey, station: MacAddr, quote: &'f [u8]) -> Self {
+        let kind = if key.source.is_ipv6() { icmp::V6_TIME_EXCEEDED } else { icmp::TIME_EXCEEDED };
+        Self::about(key, station, quote, (kind, 1), 0)
+    }
+
+    fn about(key: &FragmentKey, station: MacAddr, packet: &'f [u8], kind: (u8, u8), pointer: u32) -> Self {
+        let most = if key.source.is_ipv6() { QUOTE_V6_MAX } else { QUOTE_V4_MAX };
+        let quote = &packet[..packet.len().min(most)];
+        Self { station, source: key.destination, destination: key.source, kind, pointer, quote }
     }
 
     //= RFC 1122 3.2.2.1-SHOULD-1

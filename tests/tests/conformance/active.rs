@@ -104,6 +104,14 @@ checks! {
         let base = c.rcv_nxt;
         let sent = c.collect(50).iter().map(|s| s.end() - base).max().unwrap_or(0);
         c.need(sent > 0 && sent <= 1000, &format!("{sent} octets into an unscaled window of 1000"));
+
+        // less than a unit of its scale: asked for at once what it is
+        let mut c = accepted(bed, &Offer { scale: Some(14), ..Offer::full().window(1000) });
+        let s = c.any(20, "a probe");
+        c.need(s.data.is_empty(), "a probe is an ACK");
+        c.window = 1;
+        c.ack();
+        request(&mut c);
     }
 
     /// RFC 6298 §2.1, §5: the same SYN again, later each time; then it is given up.

@@ -12,6 +12,8 @@
 //! | `timer`  | keep-alive, giving up, user timeout, tail loss probes                                    |
 //! | `active` | the active opener                                                                        |
 //! | `link`   | ARP, neighbour discovery, IP, ICMP, path MTU, malformed segments                         |
+//! | `fragment`| packets in fragments                                                                    |
+//! | `neighbor`| neighbours that move, and who claims to be one                                          |
 //! | `user`   | what an application may ask for, and what it is told (§3.9.1)                             |
 //! | `states` | every state by every kind of segment, as a table                                         |
 
@@ -41,9 +43,11 @@ macro_rules! checks {
 mod active;
 mod close;
 mod data;
+mod fragment;
 mod guard;
 mod link;
 mod loss;
+mod neighbor;
 mod open;
 mod states;
 mod timeout;

@@ -186,6 +186,25 @@ checks! {
         }
     }
 
+    /// §3.10.7.4, first step: with the window shut the ACK of a probe is heard, its text and a FIN are not.
+    fn shut_window_hears_ack(bed) {
+        let bed = Bed::with(bed.is_v6(), |config| config.tcp.receive_window = 4096);
+        let mut c = bed.open(STUCK, &Offer::plain());
+        for _ in 0..4 {
+            c.data(&[1; 1024]);
+        }
+        c.settle();
+        c.tell(|conn| Services::tell_to_send(conn, 1000));
+        let s = c.expect(100, "text", |s| !s.data.is_empty());
+        c.send(Out::new(ACK | PSH).data(b"!").seq(c.snd_nxt).ack(s.end()));
+        let s = c.any(100, "ACK of a probe");
+        c.need(s.is_pure_ack() && s.ack == c.snd_nxt && s.window == 0, "nothing is taken");
+        c.silent(5000, "what is acknowledged comes no more");
+        c.send(Out::new(FIN | ACK).seq(c.snd_nxt));
+        let s = c.any(100, "ACK");
+        c.need(s.ack == c.snd_nxt && c.state() == State::Established, "a FIN outside the window");
+    }
+
     /// A burst of segments in order draws one ACK (MUST-58).
     //= RFC 9293 MUST-58
     fn a_burst_draws_one_ack(bed) {
