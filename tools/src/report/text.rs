@@ -228,12 +228,17 @@ fn latency_table(out: &mut String, blocks: &Blocks) {
     if rows.is_empty() {
         return;
     }
-    line(out, "latency, µs", &format!("{:25} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p90", "p99", "p99.9", "max"));
+    // A terminal of 80 columns takes the table as it is.
+    let mut row = |name: &str, cells: [&str; 5]| {
+        let cells: String = cells.iter().map(|cell| format!(" {cell:>9}")).collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name:27}{cells}");
+    };
+    row("latency, µs", ["p50", "p90", "p99", "p99.9", "max"]);
     let cell = |value: Option<u64>| value.map_or_else(|| "-".into(), thousands);
     for (name, summary) in rows {
         let cells = [summary.p50, summary.p90, summary.p99, summary.p99_9, summary.max].map(cell);
-        let [p50, p90, p99, p99_9, max] = cells;
-        line(out, "", &format!("{name:25} {p50:>9} {p90:>9} {p99:>9} {p99_9:>9} {max:>9}"));
+        row(&format!("  {name}"), cells.each_ref().map(String::as_str));
     }
 }
 

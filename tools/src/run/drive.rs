@@ -130,7 +130,8 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
                 core.was_idle(began, now);
             }
             began = now;
-            if now >= look_at {
+            // After a pass that sent something its answer may be there already: it comes first.
+            if now >= look_at && (activity.is_idle() || now >= look_at + LOOK_EVERY) {
                 look_at = now + LOOK_EVERY;
                 if now >= check_at {
                     check_at = now + CHECK_EVERY;
