@@ -8,10 +8,11 @@ use crate::flow::{FlowKey, Kind};
 use crate::neighbor::NeighborEvent;
 use crate::tcp::{FlowId, Tcp, Tx};
 use crate::wire::arp::{ArpOperation, ArpPacket};
-use crate::wire::checksum::Sum;
-use crate::wire::fragment::{Piece, icmp_protocol};
-use crate::wire::icmp::{ECHO_REPLY, V6_ECHO_REPLY};
-use crate::wire::icmp::{EchoRequest, IcmpError, IcmpErrorKind};
+use crate::wire::fragment::Piece;
+use crate::wire::icmp::{
+    ECHO_REPLY, EchoRequest, IcmpError, IcmpErrorKind, V6_ECHO_REPLY, icmp_protocol, pseudo_header,
+};
+use crate::wire::ip::header_len;
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
 use crate::wire::objection::Objection;
 use crate::wire::{DropReason, MacAddr, Parsed, emit, ipv6};
@@ -148,8 +149,7 @@ impl Tcp {
         let start = usize::from(request.message_offset);
         let Some(message) = frame.get(start..start + usize::from(request.message_len)) else { return };
         let (link, hop_limit) = (tx.link(request.source_mac), self.config.hop_limit);
-        let ip_header = if request.source.is_ipv6() { 40 } else { 20 };
-        if message.len() + ip_header > usize::from(self.mtu) {
+        if message.len() + header_len(request.source) > usize::from(self.mtu) {
             return self.echo_in_fragments(tx, request, message);
         }
         let sent = tx.frame(frame.len(), |out| {
@@ -164,12 +164,8 @@ impl Tcp {
     fn echo_in_fragments<D: Device>(&mut self, tx: &mut Tx<'_, D>, request: &EchoRequest, message: &[u8]) {
         let (source, destination) = (request.destination, request.source);
         let Some((head, body)) = message.split_first_chunk::<4>() else { return };
-        let (kind, pseudo) = match (source, destination) {
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                (V6_ECHO_REPLY, Sum::pseudo_v6(from, to, icmp_protocol(source), message.len() as u32))
-            }
-            _ => (ECHO_REPLY, Sum::ZERO),
-        };
+        let kind = if source.is_ipv6() { V6_ECHO_REPLY } else { ECHO_REPLY };
+        let pseudo = pseudo_header(source, destination, message.len());
         let sum = pseudo.add_u16(u16::from_be_bytes([kind, head[1]])).add_octets(body);
         let Some(local) = self.locals.number(source) else { return };
         let offset = self.timestamp_offset(local, destination);

@@ -4,11 +4,11 @@
 //! ask about (the destination itself or the gateway) and what waits for the answer are the caller's business. The
 //! states are those of RFC 4861 §7.3.2 for both families, without DELAY: a stale entry is used, and probed, at once.
 
-use core::hash::BuildHasher;
+use core::hash::Hasher;
 use core::time::Duration;
 use std::net::{IpAddr, Ipv6Addr};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::time::Instant;
@@ -150,32 +150,25 @@ const FREE: Entry = Entry {
     used: Instant::ZERO,
 };
 
-/// Hashes addresses with a secret, so that nobody on the link can choose them to collide.
-#[derive(Clone)]
-struct Keyed(SipHasher13);
-
-impl BuildHasher for Keyed {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        self.0
-    }
-}
-
-/// An address as one word. IPv4 addresses lie where IPv6 has groups, of which none is a neighbour.
+/// Hashes an address with a secret, so that nobody on the link can choose addresses to collide.
 #[inline]
-fn name(address: IpAddr) -> u128 {
-    match address {
+fn hash(keyed: SipHasher13, address: IpAddr) -> u64 {
+    // IPv4 addresses lie where IPv6 has groups, of which none is a neighbour
+    let name = match address {
         IpAddr::V4(address) => 0xff << 120 | u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
-    }
+    };
+    let mut hasher = keyed;
+    hasher.write_u128(name);
+    hasher.finish()
 }
 
 /// The neighbours of one worker.
 pub struct NeighborTable {
     config: NeighborConfig,
-    /// By [`name`], which is one word to hash.
-    slots: HashMap<u128, u32, Keyed>,
+    /// The slot of each address: a word each, as a search looks at the entry in any case.
+    slots: HashTable<u32>,
+    keyed: SipHasher13,
     /// The slot found last: mostly that of the gateway, or of the one peer there is.
     recent: u32,
     entries: Vec<Entry>,
@@ -197,11 +190,11 @@ impl NeighborTable {
     /// An empty table. `key` is the secret of its hash. Allocates everything it will ever need.
     pub fn new(config: NeighborConfig, key: [u64; 2]) -> Self {
         let capacity = config.capacity.clamp(1, CAPACITY_MAX);
-        let keyed = Keyed(SipHasher13::new_with_keys(key[0], key[1]));
         Self {
             config: NeighborConfig { capacity, ..config },
-            // Twice the room: at half load a map full of tombstones is cleaned in place instead of growing.
-            slots: HashMap::with_capacity_and_hasher(2 * capacity, keyed),
+            // Twice the room: at half load a table full of tombstones is cleaned in place instead of growing.
+            slots: HashTable::with_capacity(2 * capacity),
+            keyed: SipHasher13::new_with_keys(key[0], key[1]),
             recent: 0,
             entries: Vec::with_capacity(capacity),
             asked: Vec::with_capacity(capacity),
@@ -236,7 +229,7 @@ impl NeighborTable {
 
     /// The entry for `address`, if there is one.
     pub fn lookup(&self, address: IpAddr) -> Option<NeighborIndex> {
-        self.slots.get(&name(address)).map(|&slot| self.index_of(slot))
+        self.slot_at(address).map(|slot| self.index_of(slot))
     }
 
     /// The entry for `address`, made and asked for if there is none, and what is known of it. `None` if there is no
@@ -511,13 +504,19 @@ impl NeighborTable {
     /// The slot of an address.
     #[inline]
     fn find(&mut self, address: IpAddr) -> Option<u32> {
-        // Every entry is in the map under its address
+        // Every entry is in the table under its address
         if self.entries.get(self.recent as usize).is_some_and(|entry| entry.address == address) {
             return Some(self.recent);
         }
-        let slot = *self.slots.get(&name(address))?;
+        let slot = self.slot_at(address)?;
         self.recent = slot;
         Some(slot)
+    }
+
+    #[inline]
+    fn slot_at(&self, address: IpAddr) -> Option<u32> {
+        let is_it = |&slot: &u32| self.entries.get(slot as usize).is_some_and(|entry| entry.address == address);
+        self.slots.find(hash(self.keyed, address), is_it).copied()
     }
 
     /// A slot for `address`, which has none, in state [`State::Free`].
@@ -544,7 +543,9 @@ impl NeighborTable {
         let entry = self.entries.get_mut(slot)?;
         let Entry { in_asked, generation, .. } = *entry;
         *entry = Entry { address, used: now, in_asked, generation, ..FREE };
-        self.slots.insert(name(address), slot as u32);
+        let (entries, keyed) = (&self.entries, self.keyed);
+        let rehash = |&slot: &u32| entries.get(slot as usize).map_or(0, |entry| hash(keyed, entry.address));
+        self.slots.insert_unique(hash(keyed, address), slot as u32, rehash);
         Some(slot as u32)
     }
 
@@ -559,7 +560,10 @@ impl NeighborTable {
         let entry = &mut self.entries[victim?];
         self.incomplete -= usize::from(entry.state == State::Incomplete);
         entry.generation = entry.generation.wrapping_add(1) & (u32::MAX >> SLOT_BITS);
-        self.slots.remove(&name(entry.address));
+        let (hash, slot) = (hash(self.keyed, entry.address), victim? as u32);
+        if let Ok(found) = self.slots.find_entry(hash, |&other| other == slot) {
+            found.remove();
+        }
         self.counters.evicted += 1;
         victim
     }

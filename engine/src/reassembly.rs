@@ -11,6 +11,7 @@ use crate::time::Instant;
 use crate::wire::emit;
 use crate::wire::ethernet::Link;
 use crate::wire::fragment::{Fragment, FragmentKey};
+use crate::wire::ip::header_len;
 use crate::wire::objection::QUOTE_V6_MAX;
 use crate::wire::{Ecn, MacAddr, VlanId};
 
@@ -259,19 +260,11 @@ impl Reassembly {
         packet.state = State::Free;
         let link = Link { source: packet.source_mac, destination: mac, vlan };
         let (key, len) = (packet.key, packet.held);
-        let ip_header = if key.source.is_ipv6() { 40 } else { 20 };
+        let ip_header = header_len(key.source);
         let start = slot * STRIDE + HEADROOM - link.header_len() - ip_header;
         let frame = self.octets.get_mut(start..start + link.header_len() + ip_header + len)?;
         let (hops, class) = (packet.hop_limit, packet.traffic_class);
-        match (key.source, key.destination) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                emit::put_ipv4(frame, &link, from, to, key.protocol, hops, class, len).ok()?;
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                emit::put_ipv6(frame, &link, from, to, key.protocol, hops, class, len).ok()?;
-            }
-            _ => return None,
-        }
+        emit::put_ip(frame, &link, (key.source, key.destination), key.protocol, hops, class, len).ok()?;
         Some(frame)
     }
 }

@@ -193,9 +193,8 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             self.parsed.push(parse(bytes, &self.rules));
             let lookup = match self.parsed.last() {
                 Some(Ok(Parsed::Tcp(segment))) => {
-                    let flow = segment.flow_key();
-                    let hash = self.tcp.hash_key(&flow);
-                    if self.tcp.hand_over(&flow, hash, bytes) {
+                    let hash = self.tcp.hash_segment(segment);
+                    if self.tcp.exchange.is_some() && self.tcp.hand_over(&segment.flow_key(), hash, bytes) {
                         None
                     } else {
                         self.tcp.table.prefetch(hash);
@@ -399,7 +398,7 @@ fn take_parcels<D: Device, A: App>(
         taken += 1;
         match parse(frame, rules) {
             Ok(Parsed::Tcp(segment)) => {
-                let hash = tcp.hash_key(&segment.flow_key());
+                let hash = tcp.hash_segment(&segment);
                 tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
             }
             Ok(Parsed::Arp(packet)) => tcp.learn_arp(&packet),

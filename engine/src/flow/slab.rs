@@ -153,18 +153,20 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
     #[inline]
     pub fn alloc(&mut self) -> Option<u32> {
         let number = if self.open != NONE { self.open } else { self.empty };
-        let meta = *self.meta.get(number as usize)?;
+        let meta = self.meta.get_mut(number as usize)?;
         let bits = self.free_bits.get_mut(number as usize * Self::WORDS..)?.get_mut(..Self::WORDS)?;
-        let word =
-            (0..Self::WORDS).map(|offset| (meta.hint as usize + offset) % Self::WORDS).find(|&word| bits[word] != 0)?;
+        let mut word = meta.hint as usize % Self::WORDS;
+        if bits[word] == 0 {
+            word = (0..Self::WORDS).map(|offset| (word + offset) % Self::WORDS).find(|&word| bits[word] != 0)?;
+        }
         let slot = word as u32 * 64 + bits[word].trailing_zeros();
         bits[word] &= bits[word] - 1;
 
-        let meta = &mut self.meta[number as usize];
         meta.hint = word as u32;
         meta.live += 1;
+        let live = meta.live;
         self.len += 1;
-        match self.meta[number as usize].live {
+        match live {
             1 => self.move_to(number, List::Empty, List::Open),
             live if live == N as u32 => self.unlink(number, List::Open),
             _ => {}

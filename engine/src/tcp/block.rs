@@ -485,6 +485,36 @@ pub(crate) struct TimeWait {
     pub(crate) since_ms: u32,
 }
 
+/// The pair of sockets that a record belongs to, as records hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sockets {
+    pub(crate) remote: u32,
+    pub(crate) remote_port: u16,
+    pub(crate) local_port: u16,
+    pub(crate) local: u16,
+    pub(crate) flags: u8,
+}
+
+/// A record of a flow, whichever it is.
+pub(crate) trait OfFlow {
+    /// Whose it is.
+    fn sockets(&self) -> Sockets;
+}
+
+macro_rules! of_flow {
+    ($($record:ty),+) => {$(
+        impl OfFlow for $record {
+            #[inline(always)]
+            fn sockets(&self) -> Sockets {
+                let &Self { remote, remote_port, local_port, local, flags, .. } = self;
+                Sockets { remote, remote_port, local_port, local, flags }
+            }
+        }
+    )+};
+}
+
+of_flow!(Connection, SynReceived, TimeWait);
+
 const _: () = {
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<SynReceived>() == 32);

@@ -5,6 +5,7 @@
 
 use crate::flow::Slab;
 use crate::page::{OutOfMemory, PageSource};
+use crate::wire::Seq;
 
 use super::block::{Busy, FLIGHT_NODE, FlightNode, NONE, Sent};
 
@@ -152,6 +153,22 @@ impl Flights {
         }
         busy.flight_nodes -= 1;
         self.nodes.free(head);
+    }
+
+    /// Takes the oldest segment, if all of it is acknowledged by `ack`.
+    #[inline]
+    pub(crate) fn pop_acked(&mut self, busy: &mut Busy, ack: Seq) -> Option<Sent> {
+        let head = busy.flight_head;
+        if head == NONE {
+            return None;
+        }
+        let node = &self.nodes[head];
+        let record = *node.slots.get(usize::from(node.first))?;
+        if !record.end().at_or_before(ack) {
+            return None;
+        }
+        self.pop(busy);
+        Some(record)
     }
 
     /// Takes back the newest segment, which could not be sent after all.

@@ -1,16 +1,15 @@
 //! Numbers that an outsider must not guess: initial sequence numbers (RFC 6528), timestamp offsets (RFC 7323 §5.4).
 
-use core::hash::Hasher;
 use std::net::IpAddr;
 
-use siphasher::sip::SipHasher24;
-
 use crate::wire::Seq;
+
+use super::siphash::SipKey;
 
 /// The secret keys.
 #[derive(Clone, Debug)]
 pub(crate) struct IsnKey {
-    isn: SipHasher24,
+    isn: SipKey,
     timestamp: [u64; 2],
 }
 
@@ -25,34 +24,28 @@ fn fold(address: IpAddr) -> u128 {
 
 impl IsnKey {
     pub(crate) fn new(isn: [u64; 2], timestamp: [u64; 2]) -> Self {
-        Self { isn: SipHasher24::new_with_keys(isn[0], isn[1]), timestamp }
+        Self { isn: SipKey::new(isn[0], isn[1]), timestamp }
     }
 
     /// ISN = M + F(4-tuple, secret) (RFC 6528 §3), M one every 4 µs (RFC 9293 §3.4.1).
     #[inline]
     pub(crate) fn iss(&self, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16, now_us: u64) -> Seq {
-        let mut octets = [0; 36];
-        let len = match (local, remote) {
+        let ports = u32::from(local_port.swap_bytes()) | u32::from(remote_port.swap_bytes()) << 16;
+        let hash = match (local, remote) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                octets[..4].copy_from_slice(&local.octets());
-                octets[4..8].copy_from_slice(&remote.octets());
-                octets[8..10].copy_from_slice(&local_port.to_be_bytes());
-                octets[10..12].copy_from_slice(&remote_port.to_be_bytes());
-                12
+                let (local, remote) =
+                    (u64::from(local.to_bits().swap_bytes()), u64::from(remote.to_bits().swap_bytes()));
+                self.isn.hash([local | remote << 32], ports)
             }
             _ => {
-                octets[..16].copy_from_slice(&fold(local).to_be_bytes());
-                octets[16..32].copy_from_slice(&fold(remote).to_be_bytes());
-                octets[32..34].copy_from_slice(&local_port.to_be_bytes());
-                octets[34..].copy_from_slice(&remote_port.to_be_bytes());
-                36
+                let (local, remote) = (fold(local).swap_bytes(), fold(remote).swap_bytes());
+                let words = [local as u64, (local >> 64) as u64, remote as u64, (remote >> 64) as u64];
+                self.isn.hash(words, ports)
             }
         };
-        let mut hasher = self.isn;
-        hasher.write(&octets[..len]);
         //= RFC 9293 MUST-8, MUST-9, SHLD-1
         //= RFC 6528 3-SHOULD-1, 3-MUST-1
-        Seq((hasher.finish() as u32).wrapping_add((now_us / 4) as u32))
+        Seq((hash as u32).wrapping_add((now_us / 4) as u32))
     }
 
     /// Offset of the timestamp clock for a pair of addresses. Keyed, so that uptime does not show; the same for every

@@ -87,6 +87,38 @@ impl Sweep {
     }
 }
 
+/// When probes are due.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Idle time before the first.
+    first_ms: u32,
+    /// Time between two.
+    interval_ms: u32,
+}
+
+impl Pace {
+    /// How many probes a connection last heard at `heard_ms` is to have been sent by `at_ms`.
+    fn due(self, heard_ms: u32, at_ms: u32) -> u32 {
+        let idle_ms = at_ms.wrapping_sub(heard_ms);
+        if (idle_ms as i32) < 0 || idle_ms < self.first_ms {
+            return 0;
+        }
+        1 + (idle_ms - self.first_ms) / self.interval_ms
+    }
+
+    /// How long after the sweep that began at `began_ms` the next probe of a connection last heard at `heard_ms` is due.
+    fn next_ms(self, heard_ms: u32, began_ms: u32) -> u32 {
+        let idle_ms = began_ms.wrapping_sub(heard_ms);
+        if (idle_ms as i32) < 0 {
+            return self.first_ms;
+        }
+        match idle_ms.checked_sub(self.first_ms) {
+            None => self.first_ms - idle_ms,
+            Some(since_first) => self.interval_ms - since_first % self.interval_ms,
+        }
+    }
+}
+
 impl Tcp {
     /// Step 7 of the loop for idle connections. Returns how many were probed or given up.
     pub(crate) fn keep_alive<A: App>(&mut self, app: &mut A) -> usize {
@@ -122,6 +154,7 @@ impl Tcp {
     /// Goes on with the sweep; the connections found are put into `due`, with whether their time is over.
     fn sweep(&mut self, due: &mut [(u32, bool); PROBES_MAX]) -> usize {
         let (mut count, mut looked_at, mut passed_by) = (0, 0, 0);
+        let pace = self.pace();
         while self.keep_alive.page < self.conns.page_count() {
             if passed_by == PASSED_BY_MAX || looked_at >= LOOKED_AT_MAX {
                 return count;
@@ -133,7 +166,7 @@ impl Tcp {
             }
             looked_at += PAGE_COSTS;
             // What begins now is due no earlier
-            let mut ahead_ms = self.keep_alive.ahead_ms.min(self.first_probe_ms());
+            let mut ahead_ms = self.keep_alive.ahead_ms.min(pace.first_ms);
             for id in self.conns.live_in_page(self.keep_alive.page) {
                 if id < self.keep_alive.next {
                     continue;
@@ -143,8 +176,8 @@ impl Tcp {
                     return count;
                 }
                 looked_at += 1;
-                ahead_ms = ahead_ms.min(self.next_probe_ms(self.conns[id].heard_ms));
-                if let Some(over) = self.probe_due(id) {
+                ahead_ms = ahead_ms.min(pace.next_ms(self.conns[id].heard_ms, self.keep_alive.began_ms));
+                if let Some(over) = self.probe_due(id, pace) {
                     due[count] = (id, over);
                     count += 1;
                 }
@@ -158,7 +191,7 @@ impl Tcp {
     }
 
     /// Whether a probe is due, and whether it is one more than there may be.
-    fn probe_due(&self, id: u32) -> Option<bool> {
+    fn probe_due(&self, id: u32, pace: Pace) -> Option<bool> {
         let c = &self.conns[id];
         //= RFC 9293 MAY-5, MUST-24, MUST-26
         let configured = self.config.keepalive.is_some();
@@ -172,46 +205,21 @@ impl Tcp {
         if !on || !idle || !matches!(c.state, State::Established | State::CloseWait) {
             return None;
         }
-        let (now, before) = (self.probes_due(c.heard_ms, self.keep_alive.began_ms), {
+        let (now, before) = (pace.due(c.heard_ms, self.keep_alive.began_ms), {
             // A connection that was heard after the last sweep had none due then
             let last = self.keep_alive.before_ms;
-            if (last.wrapping_sub(c.heard_ms) as i32) < 0 { 0 } else { self.probes_due(c.heard_ms, last) }
+            if (last.wrapping_sub(c.heard_ms) as i32) < 0 { 0 } else { pace.due(c.heard_ms, last) }
         });
         //= RFC 9293 MUST-29
         (now > before).then(|| now > u32::from(self.config.keepalive_probes) && c.has(flag::PROBED))
     }
 
-    /// How many probes a connection last heard at `heard_ms` is to have been sent by `at_ms`.
-    fn probes_due(&self, heard_ms: u32, at_ms: u32) -> u32 {
-        let idle_ms = at_ms.wrapping_sub(heard_ms);
-        if (idle_ms as i32) < 0 || idle_ms < self.first_probe_ms() {
-            return 0;
-        }
-        1 + (idle_ms - self.first_probe_ms()) / self.probe_interval_ms()
-    }
-
-    /// How long after this sweep began the next probe of a connection last heard at `heard_ms` is due.
-    fn next_probe_ms(&self, heard_ms: u32) -> u32 {
-        let idle_ms = self.keep_alive.began_ms.wrapping_sub(heard_ms);
-        if (idle_ms as i32) < 0 {
-            return self.first_probe_ms();
-        }
-        match idle_ms.checked_sub(self.first_probe_ms()) {
-            None => self.first_probe_ms() - idle_ms,
-            Some(since_first) => self.probe_interval_ms() - since_first % self.probe_interval_ms(),
-        }
-    }
-
-    /// Idle time before the first probe.
-    fn first_probe_ms(&self) -> u32 {
+    /// When probes are due by the configuration.
+    fn pace(&self) -> Pace {
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         //= RFC 9293 MUST-27
-        let first = self.config.keepalive.unwrap_or(IDLE_DEFAULT);
-        first.as_millis().min(u128::from(u32::MAX)) as u32
-    }
-
-    /// Time between two probes.
-    fn probe_interval_ms(&self) -> u32 {
-        self.config.keepalive_interval.as_millis().clamp(1, u128::from(u32::MAX)) as u32
+        let first_ms = millis(self.config.keepalive.unwrap_or(IDLE_DEFAULT));
+        Pace { first_ms, interval_ms: millis(self.config.keepalive_interval).max(1) }
     }
 
     /// When the sweep goes on, milliseconds from now.

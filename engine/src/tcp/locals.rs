@@ -14,10 +14,34 @@ struct Owned {
     prefix_len: u8,
 }
 
+/// What every segment over IPv4 asks of a range, in words of its own width.
+#[derive(Clone, Copy, Debug)]
+struct OwnedV4 {
+    first: u32,
+    count: u32,
+    base: u32,
+    /// The directed broadcast address of the prefix; beyond all addresses if it has none.
+    broadcast: u64,
+}
+
 /// Owned addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Locals {
     ranges: Vec<Owned>,
+    /// Those of IPv4 once more.
+    v4: Vec<OwnedV4>,
+}
+
+impl Owned {
+    fn v4(&self) -> OwnedV4 {
+        let first = self.first as u32;
+        let broadcast = match self.prefix_len {
+            // a link of two has none (RFC 3021 §2.1)
+            31.. => u64::MAX,
+            len => u64::from(first) | u64::from(u32::MAX) >> len,
+        };
+        OwnedV4 { first, count: self.count, base: self.base, broadcast }
+    }
 }
 
 /// The most owned addresses: their numbers have 16 bits.
@@ -50,7 +74,8 @@ impl Locals {
             });
             base += count;
         }
-        Self { ranges: owned }
+        let v4 = owned.iter().filter(|range| !range.v6).map(Owned::v4).collect();
+        Self { ranges: owned, v4 }
     }
 
     /// Whether any of them is IPv6.
@@ -61,7 +86,13 @@ impl Locals {
     /// The number of an owned address.
     #[inline]
     pub(crate) fn number(&self, address: IpAddr) -> Option<u16> {
-        let (value, v6) = (bits(address), address.is_ipv6());
+        if let IpAddr::V4(address) = address {
+            return self.v4.iter().find_map(|range| {
+                let offset = address.to_bits().wrapping_sub(range.first);
+                (offset < range.count).then_some((range.base + offset) as u16)
+            });
+        }
+        let (value, v6) = (bits(address), true);
         self.ranges.iter().find_map(|range| {
             let offset = value.wrapping_sub(range.first);
             (range.v6 == v6 && offset < u128::from(range.count)).then(|| (range.base + offset as u32) as u16)
@@ -72,10 +103,19 @@ impl Locals {
     #[inline]
     pub(crate) fn address(&self, number: u16) -> IpAddr {
         let number = u32::from(number);
+        for range in &self.v4 {
+            let offset = number.wrapping_sub(range.base);
+            if offset < range.count {
+                return IpAddr::V4(Ipv4Addr::from_bits(range.first + offset));
+            }
+        }
+        self.address_v6(number)
+    }
+
+    fn address_v6(&self, number: u32) -> IpAddr {
         let found = self.ranges.iter().find(|range| number.wrapping_sub(range.base) < range.count);
         let Some(range) = found else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let value = range.first + u128::from(number - range.base);
-        if range.v6 { IpAddr::V6(Ipv6Addr::from_bits(value)) } else { IpAddr::V4(Ipv4Addr::from_bits(value as u32)) }
+        IpAddr::V6(Ipv6Addr::from_bits(range.first + u128::from(number - range.base)))
     }
 
     /// Numbers of the addresses of a family: first and count of each range.
@@ -112,11 +152,8 @@ impl Locals {
     #[inline]
     pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
         let IpAddr::V4(address) = address else { return false };
-        let value = u128::from(address.to_bits());
-        self.ranges.iter().filter(|range| !range.v6 && range.prefix_len < 31).any(|range| {
-            let hosts = (1u128 << (32 - range.prefix_len)) - 1;
-            value == range.first | hosts
-        })
+        let value = u64::from(address.to_bits());
+        self.v4.iter().any(|range| range.broadcast == value)
     }
 }
 

@@ -49,6 +49,7 @@ use crate::page::{OutOfMemory, PageSource};
 use crate::stats::Stats;
 use crate::time::Instant;
 use crate::timer_wheel::{Link, Links, TimerWheel};
+use crate::wire::TcpSegment;
 
 pub use check::Held;
 pub use conn::Conn;
@@ -56,7 +57,7 @@ pub use connect::{Net, NextHop};
 pub(crate) use output::Tx;
 pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 
-use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
+use block::{Busy, Connection, NONE, OfFlow, Sockets, SynReceived, TimeWait, busy, flag};
 use buffer::{Buffers, Chain};
 use flight::Flights;
 use limit::{EachLimit, RateLimit, SynGuard};
@@ -357,6 +358,12 @@ impl Tcp {
 
     // ---- names of flows
 
+    /// Hash of a segment's flow in the table.
+    #[inline(always)]
+    pub(crate) fn hash_segment(&self, segment: &TcpSegment) -> u64 {
+        self.hash_key.hash(&segment.flow_key())
+    }
+
     /// Hash of addresses and ports in the table.
     #[inline]
     pub(crate) fn hash_key(&self, key: &FlowKey) -> u64 {
@@ -406,26 +413,17 @@ impl Tcp {
     /// Whether a record is that of a flow.
     #[inline]
     fn is_flow(&self, kind: Kind, handle: u32, id: &FlowId) -> bool {
-        match kind {
-            Kind::Connection => self.conns.get(handle).is_some_and(|c| {
-                c.remote_port == id.remote_port
-                    && c.local_port == id.local_port
-                    && c.local == id.local
-                    && self.same_remote(c.remote, c.flags, id.remote)
-            }),
-            Kind::SynReceived => self.syn_record(handle).is_some_and(|r| {
-                r.remote_port == id.remote_port
-                    && r.local_port == id.local_port
-                    && r.local == id.local
-                    && self.same_remote(r.remote, r.flags, id.remote)
-            }),
-            Kind::TimeWait => self.time_waits.get(handle).is_some_and(|w| {
-                w.remote_port == id.remote_port
-                    && w.local_port == id.local_port
-                    && w.local == id.local
-                    && self.same_remote(w.remote, w.flags, id.remote)
-            }),
-        }
+        let sockets = match kind {
+            Kind::Connection => self.conns.get(handle).map(OfFlow::sockets),
+            Kind::SynReceived => self.syn_record(handle).map(OfFlow::sockets),
+            Kind::TimeWait => self.time_waits.get(handle).map(OfFlow::sockets),
+        };
+        sockets.is_some_and(|ends| {
+            ends.remote_port == id.remote_port
+                && ends.local_port == id.local_port
+                && ends.local == id.local
+                && self.same_remote(ends.remote, ends.flags, id.remote)
+        })
     }
 
     #[inline]
@@ -461,16 +459,17 @@ impl Tcp {
         remote_of(&self.remotes, remote, flags)
     }
 
+    /// What names the flow of a record.
+    #[inline]
+    pub(crate) fn flow_of(&self, record: &impl OfFlow) -> FlowId {
+        let Sockets { remote, remote_port, local_port, local, flags } = record.sockets();
+        FlowId { remote: self.remote(remote, flags), local, remote_port, local_port }
+    }
+
     /// What names a connection.
     #[inline]
     pub(crate) fn flow_id(&self, id: u32) -> FlowId {
-        let c = &self.conns[id];
-        FlowId {
-            remote: self.remote(c.remote, c.flags),
-            local: c.local,
-            remote_port: c.remote_port,
-            local_port: c.local_port,
-        }
+        self.flow_of(&self.conns[id])
     }
 
     pub(crate) fn endpoints(&self, id: u32) -> Endpoints {
@@ -497,12 +496,15 @@ impl Tcp {
     // ---- busy blocks
 
     /// The connection's busy block, taken from the pool if it has none. `None` if the pool is empty.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn attach(&mut self, id: u32) -> Option<u32> {
+        let slot = self.conns[id].busy;
+        if slot != NONE { Some(slot) } else { self.take_busy(id) }
+    }
+
+    #[inline(never)]
+    fn take_busy(&mut self, id: u32) -> Option<u32> {
         let c = &mut self.conns[id];
-        if c.busy != NONE {
-            return Some(c.busy);
-        }
         let slot = self.busies.alloc()?;
         let b = &mut self.busies[slot];
         *b = self.idle;
@@ -524,13 +526,22 @@ impl Tcp {
             return;
         }
         let slot = core::mem::replace(&mut c.busy, NONE);
-        self.wheel.cancel(&mut self.busies, slot);
-        let b = &mut self.busies[slot];
+        let b = &self.busies[slot];
         rtt::store(c, b);
         c.ssthresh = block::compact::pack(congestion::kept(b, c.payload_max(), &self.config));
+        self.free_busy(slot);
+    }
+
+    /// Gives a busy block back, and what hangs on it.
+    #[inline]
+    fn free_busy(&mut self, slot: u32) {
+        self.wheel.cancel(&mut self.busies, slot);
+        let b = &mut self.busies[slot];
         self.flights.clear(b);
         for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)] {
-            self.buffers.clear(&mut Chain { head, tail });
+            if head != NONE {
+                self.buffers.clear(&mut Chain { head, tail });
+            }
         }
         self.buffers.ahead -= u32::from(b.ahead_chunks);
         self.busies.free(slot);
@@ -563,9 +574,12 @@ impl Tcp {
 
     /// Frees the block of a connection that the table no longer knows, and tells the application.
     fn discard<A: App>(&mut self, app: &mut A, id: u32, end: End) {
-        self.detach(id);
-        let word = self.conns[id].word;
-        self.conns[id].state = State::Closed;
+        let c = &mut self.conns[id];
+        let (word, slot) = (c.word, core::mem::replace(&mut c.busy, NONE));
+        c.state = State::Closed;
+        if slot != NONE {
+            self.free_busy(slot);
+        }
         self.conns.free(id);
         match end {
             End::Closed => self.stats.closed.increment(),

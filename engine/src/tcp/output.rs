@@ -7,16 +7,18 @@
 use std::net::IpAddr;
 
 use crate::app::{App, End};
+use crate::config::TcpConfig;
 use crate::device::{Device, Frame};
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
 use crate::wire::ethernet::Link;
 use crate::wire::{DropReason, Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId};
 
-use super::block::{NONE, Phase, busy, flag};
-use super::send::{Sender, Turn};
+use super::block::{Busy, Connection, NONE, busy, flag};
+use super::flight::Flights;
+use super::send::{Outcome, Sender, Turn};
 use super::state::State;
-use super::{Tcp, congestion, pacing, recovery, rtt};
+use super::{Tcp, pacing, recovery, rtt};
 
 /// The way out: the device, and what every frame begins with.
 pub(crate) struct Tx<'a, D: Device> {
@@ -170,35 +172,57 @@ impl Tcp {
             at += 1;
             let Some(c) = self.conns.get(id) else { continue };
             let slot = c.busy;
-            if slot == NONE || self.busies[slot].flags & busy::DIRTY == 0 {
+            if slot == NONE {
                 continue;
             }
-            self.busies[slot].flags &= !busy::DIRTY;
-            self.output(app, tx, id, slot);
+            let b = &mut self.busies[slot];
+            let flags = b.flags;
+            if flags & busy::DIRTY == 0 {
+                continue;
+            }
+            b.flags &= !busy::DIRTY;
+            if flags & busy::RESUME != 0 {
+                self.resume(app, id, slot);
+            }
+            if self.busies[slot].flags & busy::ABORT != 0 {
+                self.abort(app, tx, id);
+            } else {
+                self.output(app, tx, id, slot);
+            }
         }
         self.dirty.copy_within(end.., 0);
         let left = self.dirty.len() - end;
         self.dirty.truncate(left);
     }
 
+    /// Offers the application again what it had not taken, as it asked.
+    #[cold]
+    fn resume<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        self.deliver_unread(app, id, slot);
+        if self.window_opened(id, slot) {
+            self.busies[slot].flags |= busy::ACK_NOW;
+        }
+    }
+
+    #[inline]
     fn output<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, slot: u32) {
-        if self.busies[slot].flags & busy::RESUME != 0 {
-            self.deliver_unread(app, id, slot);
-            if self.window_opened(id, slot) {
-                self.busies[slot].flags |= busy::ACK_NOW;
-            }
-        }
-        if self.busies[slot].flags & busy::ABORT != 0 {
-            return self.abort(app, tx, id);
-        }
         let Some(mac) = self.hop(app, id, slot) else { return };
-        let turn = self.sender(app, tx, id, slot, mac).speak();
-        self.set_timers(id, slot);
+        let mut sender = self.sender(app, tx, id, slot, mac);
+        let turn = sender.speak();
+        let (outcome, deadline) = sender.settle(turn);
         if turn != Turn::Done {
             self.mark_dirty(id);
         }
-        if turn != Turn::Blocked {
-            self.settle(app, id, slot);
+        match outcome {
+            Outcome::Stay => {
+                if let Some(at) = deadline {
+                    self.wheel.schedule(&mut self.busies, slot, at);
+                }
+            }
+            // what rests or ends has no use for the wheel
+            Outcome::Rest => self.detach(id),
+            Outcome::TimeWait => self.enter_time_wait(app, id),
+            Outcome::Closed => self.remove(app, id, End::Closed),
         }
     }
 
@@ -338,114 +362,93 @@ impl Tcp {
         self.remove(app, id, End::Aborted);
     }
 
-    /// Starts and stops the timers by what is in flight and queued (RFC 6298 §5, RFC 9293 §3.8.6.1).
-    #[inline]
-    pub(crate) fn set_timers(&mut self, id: u32, slot: u32) {
+    /// Starts and stops the timers of a connection that says nothing now.
+    fn set_timers(&mut self, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
-        if b.flight_head != NONE || c.state == State::SynSent {
-            // what a full device had held back may have gone since: then a timer that waits for a window is the wrong one
-            if b.timers & 1 == 0 || b.flags & busy::PERSIST != 0 {
-                b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
-                let timeout = match recovery::probe_timeout_ms(&self.flights, c, b, &self.config) {
-                    Some(timeout) => {
-                        b.flags |= busy::PROBE_TIMER;
-                        timeout
-                    }
-                    None => rtt::rto_ms(b, &self.config),
-                };
-                //= RFC 6298 5-MUST-1, 5-SHOULD-1
-                b.rtx_at = self.now_ms.wrapping_add(timeout.max(1));
-                b.timers |= 1;
-            }
-        } else {
-            let fin_due = b.flags & busy::FIN_QUEUED != 0 && !c.snd_nxt.after(b.snd_end);
-            let waiting = (b.snd_end.after(c.snd_nxt) || fin_due) && c.state != State::SynReceived;
-            if !waiting {
-                b.timers &= !1;
-                b.flags &= !busy::PERSIST;
-                b.stalled_ms = 0;
-            } else if b.timers & 1 == 0 {
-                // the peer's window is shut, or too small to be worth a segment
-                //= RFC 9293 MUST-36, SHLD-29
-                b.flags |= busy::PERSIST;
-                b.rtx_at = self.now_ms.wrapping_add(rtt::rto_ms(b, &self.config).max(1));
-                b.timers |= 1;
-            }
-        }
-        //= RFC 9293 SHLD-18
-        //= RFC 5681 4.2-MUST-1
-        if b.unacked_segments > 0 && b.timers & 2 == 0 {
-            b.ack_at = self.now_ms.wrapping_add(self.config.ack_delay.as_millis().max(1) as u32);
-            b.timers |= 2;
-            self.stats.acks_delayed.increment();
-        }
-        if c.state == State::FinWait2 && b.timers & 4 == 0 {
-            b.misc_at = self.now_ms.wrapping_add(self.config.fin_wait_2.as_millis().max(1) as u32);
-            b.timers |= 4;
-        }
+        set_timers(c, b, &self.flights, &self.config, &self.stats, self.now_ms);
         self.schedule(slot);
     }
 
     /// Puts the busy block on the wheel at the earliest of its deadlines.
     #[inline]
     pub(crate) fn schedule(&mut self, slot: u32) {
-        let b = &mut self.busies[slot];
-        let mut earliest: Option<u32> = None;
-        for (bit, at) in [(1, b.rtx_at), (2, b.ack_at), (4, b.misc_at)] {
-            if b.timers & bit != 0 && earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
-                earliest = Some(at);
-            }
-        }
-        if b.timers & pacing::TIMER != 0 {
-            let at = self.now_ms.wrapping_add(pacing::wait_ms(b, self.now_us));
-            if earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
-                earliest = Some(at);
-            }
-        }
-        // A timer that is not needed any more stays where it is until it comes or is needed again
-        if let Some(at) = earliest
-            && !b.link.put_off(at)
-        {
+        if let Some(at) = deadline(&mut self.busies[slot], self.now_us, self.now_ms) {
             self.wheel.schedule(&mut self.busies, slot, at);
         }
     }
+}
 
-    /// What becomes of a connection that has said all it had to: TIME-WAIT, the end, or rest without a busy block.
-    #[inline]
-    fn settle<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
-        let (c, b) = (&self.conns[id], &self.busies[slot]);
-        match c.state {
-            State::TimeWait | State::Closed if b.read_head != NONE => return,
-            State::TimeWait => return self.enter_time_wait(app, id),
-            State::Closed => return self.remove(app, id, End::Closed),
-            State::Established | State::CloseWait => {}
-            _ => return,
+/// Starts and stops the timers by what is in flight and queued (RFC 6298 §5, RFC 9293 §3.8.6.1).
+#[inline]
+pub(super) fn set_timers(
+    c: &Connection,
+    b: &mut Busy,
+    flights: &Flights,
+    config: &TcpConfig,
+    stats: &Stats,
+    now_ms: u32,
+) {
+    if b.flight_head != NONE || c.state == State::SynSent {
+        // what a full device had held back may have gone since: then a timer that waits for a window is the wrong one
+        if b.timers & 1 == 0 || b.flags & busy::PERSIST != 0 {
+            b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
+            let timeout = match recovery::probe_timeout_ms(flights, c, b, config) {
+                Some(timeout) => {
+                    b.flags |= busy::PROBE_TIMER;
+                    timeout
+                }
+                None => rtt::rto_ms(b, config),
+            };
+            //= RFC 6298 5-MUST-1, 5-SHOULD-1
+            b.rtx_at = now_ms.wrapping_add(timeout.max(1));
+            b.timers |= 1;
         }
-        let quiet = b.flight_head == NONE
-            && !b.snd_end.after(c.snd_nxt)
-            && b.read_head == NONE
-            && b.ahead_head == NONE
-            && b.unacked_segments == 0
-            && b.phase == Phase::Open
-            // a back-off has to outlive the rest (RFC 6298 §5)
-            && b.backoff == 0
-            && b.flags & !(busy::FORGETTABLE | busy::SETTINGS) == 0;
-        if !quiet {
-            return;
-        }
-        // A window that has grown is kept for as long as RFC 5681 §4.1 lets it be used: one RTO.
-        if b.cwnd > congestion::initial_window(c.payload_max(), &self.config) {
-            if b.timers & 4 == 0 {
-                let at = self.now_ms.wrapping_add(rtt::rto_ms(b, &self.config).max(1));
-                let b = &mut self.busies[slot];
-                b.misc_at = at;
-                b.timers |= 4;
-                self.schedule(slot);
-            }
-            return;
-        }
-        if b.flags & busy::SETTINGS == 0 {
-            self.detach(id);
+    } else {
+        let fin_due = b.flags & busy::FIN_QUEUED != 0 && !c.snd_nxt.after(b.snd_end);
+        let waiting = (b.snd_end.after(c.snd_nxt) || fin_due) && c.state != State::SynReceived;
+        if !waiting {
+            b.timers &= !1;
+            b.flags &= !busy::PERSIST;
+            b.stalled_ms = 0;
+        } else if b.timers & 1 == 0 {
+            // the peer's window is shut, or too small to be worth a segment
+            //= RFC 9293 MUST-36, SHLD-29
+            b.flags |= busy::PERSIST;
+            b.rtx_at = now_ms.wrapping_add(rtt::rto_ms(b, config).max(1));
+            b.timers |= 1;
         }
     }
+    //= RFC 9293 SHLD-18
+    //= RFC 5681 4.2-MUST-1
+    if b.unacked_segments > 0 && b.timers & 2 == 0 {
+        b.ack_at = now_ms.wrapping_add(config.ack_delay.as_millis().max(1) as u32);
+        b.timers |= 2;
+        stats.acks_delayed.increment();
+    }
+    if c.state == State::FinWait2 && b.timers & 4 == 0 {
+        b.misc_at = now_ms.wrapping_add(config.fin_wait_2.as_millis().max(1) as u32);
+        b.timers |= 4;
+    }
+}
+
+/// The earliest of a connection's deadlines, unless the wheel has it already, or an earlier one.
+#[inline]
+pub(super) fn deadline(b: &mut Busy, now_us: u32, now_ms: u32) -> Option<u32> {
+    if b.timers == 0 {
+        // A timer that is not needed any more stays where it is until it comes or is needed again
+        return None;
+    }
+    let mut earliest: Option<u32> = None;
+    for (bit, at) in [(1, b.rtx_at), (2, b.ack_at), (4, b.misc_at)] {
+        if b.timers & bit != 0 && earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
+            earliest = Some(at);
+        }
+    }
+    if b.timers & pacing::TIMER != 0 {
+        let at = now_ms.wrapping_add(pacing::wait_ms(b, now_us));
+        if earliest.is_none_or(|e| (at.wrapping_sub(e) as i32) < 0) {
+            earliest = Some(at);
+        }
+    }
+    earliest.filter(|&at| !b.link.put_off(at))
 }

@@ -50,15 +50,9 @@ pub(crate) struct Acked {
 }
 
 /// Removes from the flight what `ack` covers.
+#[inline(always)]
 pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env: &Env<'_>, out: &mut Acked) {
-    while let Some(cursor) = flights.front(b) {
-        let record = *flights.get(cursor);
-        if !record.end().at_or_before(ack) {
-            if record.start.before(ack) {
-                trim_front(flights.get_mut(cursor), b, ack, out);
-            }
-            break;
-        }
+    while let Some(record) = flights.pop_acked(b, ack) {
         let len = u32::from(record.len);
         out.octets += len;
         out.syn |= record.has(sent::SYN);
@@ -75,10 +69,11 @@ pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env
                 b.flags |= busy::REORDERING;
             }
         }
-        flights.pop(b);
     }
-    if flights.front(b).is_none() {
-        (b.pipe, b.lost, b.sacked) = (0, 0, 0);
+    match flights.front(b) {
+        None => (b.pipe, b.lost, b.sacked) = (0, 0, 0),
+        Some(front) if flights.get(front).start.before(ack) => trim_front(flights.get_mut(front), b, ack, out),
+        Some(_) => {}
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::app::{App, End, Report};
 use crate::device::Device;
 use crate::flow::Kind;
-use crate::wire::{DropReason, Flags, Seq, TcpSegment};
+use crate::wire::{DropReason, Flags, Seq, TcpSegment, Timestamps};
 
 use super::block::{Busy, Connection, NONE, Phase, busy, flag};
 use super::buffer::{Buffers, Chain};
@@ -44,23 +44,38 @@ impl Tcp {
         }
         let flow = FlowId { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port };
         let hash = lookup.hash;
-        match self.find_from(lookup.candidate, hash, &flow) {
-            Some((Kind::Connection, id)) => self.connection_segment(app, tx, id, seg, payload),
-            Some((Kind::SynReceived, handle)) => {
-                if let Some(id) = self.syn_received_segment(app, tx, seg, hash, handle) {
-                    self.connection_segment(app, tx, id, seg, payload);
-                }
-            }
-            Some((Kind::TimeWait, handle)) => self.time_wait_segment(tx, seg, &flow, hash, handle),
-            None => {
-                if let Some(id) = self.no_flow(app, tx, seg, &flow, hash) {
-                    self.connection_segment(app, tx, id, seg, payload);
-                }
-            }
+        let id = match self.find_from(lookup.candidate, hash, &flow) {
+            Some((Kind::Connection, id)) => Some(id),
+            Some((Kind::SynReceived, handle)) => self.syn_received_segment(app, tx, seg, hash, handle),
+            Some((Kind::TimeWait, handle)) => return self.time_wait_segment(tx, seg, &flow, hash, handle),
+            None => self.no_flow(app, tx, seg, &flow, hash),
+        };
+        if let Some(id) = id {
+            self.connection_segment(app, tx, id, seg, payload);
         }
     }
 
+    #[inline]
     fn connection_segment<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        seg: &TcpSegment,
+        payload: &[u8],
+    ) {
+        if !passes(&self.conns[id], seg, self.now_ms) {
+            return self.each_step(app, tx, id, seg, payload);
+        }
+        if self.acknowledged(app, id, seg) {
+            self.text_and_fin(app, id, seg, payload);
+            self.ack_each(app, tx, id);
+        }
+    }
+
+    /// The steps one at a time, and what there is besides in the states before ESTABLISHED.
+    #[inline(never)]
+    fn each_step<A: App, D: Device>(
         &mut self,
         app: &mut A,
         tx: &mut Tx<'_, D>,
@@ -130,14 +145,10 @@ impl Tcp {
         //= RFC 7323 5.2-MUST-1
         if timestamps && !rst {
             match seg.options.timestamps {
-                Some(ts) => {
-                    //= RFC 7323 5.3-MUST-1, 5.5-MUST-1
-                    let old = (ts.value.wrapping_sub(c.ts_recent) as i32) < 0;
-                    if old && self.now_ms.wrapping_sub(c.heard_ms) < TS_RECENT_MS_MAX {
-                        self.stats.paws_dropped.increment();
-                        self.acknowledge_unacceptable(id, seg);
-                        return false;
-                    }
+                Some(ts) if is_old(c, ts, self.now_ms) => {
+                    self.stats.paws_dropped.increment();
+                    self.acknowledge_unacceptable(id, seg);
+                    return false;
                 }
                 // RFC 7323 §3.2 wants it dropped. The handshake's ACK may lack it: some peers leave it out there.
                 // A SYN may lack it as well: RFC 5961 §4.2 has it answered.
@@ -146,7 +157,7 @@ impl Tcp {
                     self.stats.dropped.count(DropReason::NoTimestamp);
                     return false;
                 }
-                None => {}
+                _ => {}
             }
         }
         if !acceptable(c, seg) {
@@ -157,25 +168,6 @@ impl Tcp {
             return false;
         }
         true
-    }
-
-    /// The segment is the peer's beyond doubt: TS.Recent (RFC 7323 §4.3), and the time it was heard. Not before its ACK
-    /// field has been found good: a forged TSval would make PAWS discard what the peer sends.
-    #[inline]
-    fn heard(&mut self, id: u32, seg: &TcpSegment) {
-        let c = &mut self.conns[id];
-        if c.has(flag::TIMESTAMPS)
-            && let Some(ts) = seg.options.timestamps
-        {
-            let ack_sent = if c.busy == NONE { c.rcv_nxt } else { self.busies[c.busy].ack_sent };
-            c.flags &= !flag::FRESH;
-            //= RFC 7323 4.3-MUST-1
-            if seg.seq.at_or_before(ack_sent) && (ts.value.wrapping_sub(c.ts_recent) as i32) >= 0 {
-                c.ts_recent = ts.value;
-            }
-        }
-        c.heard_ms = self.now_ms;
-        c.flags &= !flag::PROBED;
     }
 
     /// A segment outside the window is answered by an ACK, and a duplicate is reported in it (RFC 2883 §4).
@@ -270,29 +262,27 @@ impl Tcp {
                 self.reset(tx, seg);
                 return false;
             }
-        } else {
-            // RFC 5961 §5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT
-            //= RFC 9293 MAY-12
-            //= RFC 5961 5.2-MUST-1
-            let oldest = una - (0xffff << c.snd_scale());
-            if seg.ack.after(nxt) || seg.ack.before(oldest) {
-                self.challenge(id);
-                return false;
-            }
+        } else if !ack_is_near(c, seg) {
+            self.challenge(id);
+            return false;
         }
-        let slot = c.busy;
-        self.heard(id, seg);
-        if slot == NONE {
-            update_window(&mut self.conns[id], seg, false);
-            return true;
-        }
-        self.take_ack(app, id, slot, seg)
+        self.acknowledged(app, id, seg)
     }
 
-    /// What an acceptable ACK does to a connection with something in flight.
-    fn take_ack<A: App>(&mut self, app: &mut A, id: u32, slot: u32, seg: &TcpSegment) -> bool {
+    /// What a segment with an acceptable ACK does to the connection, its text and FIN apart. False if the connection is
+    /// gone.
+    #[inline]
+    fn acknowledged<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment) -> bool {
+        let c = &mut self.conns[id];
+        let slot = c.busy;
+        if slot == NONE {
+            heard(c, c.rcv_nxt, seg, self.now_ms);
+            update_window(c, seg, false);
+            return true;
+        }
         let env = Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
-        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        let b = &mut self.busies[slot];
+        heard(c, b.ack_sent, seg, env.now_ms);
         let window_changed = seg.window != c.snd_wnd;
         let pipe_before = recovery::pipe(c, b);
         let congestion = c.has(flag::ECN) && seg.flags.contains(Flags::ECE);
@@ -389,6 +379,56 @@ impl Tcp {
             self.ack_now(id);
         }
     }
+}
+
+/// Whether a segment passes the first five steps (§3.10.7.4) without drawing an answer, as nearly every segment does: none
+/// but ACK, PSH, FIN and ECN's bits are set, and [`check_sequence`](Tcp::check_sequence) and
+/// [`check_ack`](Tcp::check_ack) would find nothing wrong.
+#[inline]
+fn passes(c: &Connection, seg: &TcpSegment, now_ms: u32) -> bool {
+    let fresh = match seg.options.timestamps {
+        Some(ts) => !c.has(flag::TIMESTAMPS) || !is_old(c, ts, now_ms),
+        None => !c.has(flag::TIMESTAMPS),
+    };
+    c.state.synchronized()
+        && seg.flags.ack()
+        && !seg.flags.intersects(Flags::SYN | Flags::RST | Flags::URG)
+        && fresh
+        && acceptable(c, seg)
+        && ack_is_near(c, seg)
+}
+
+/// Whether a segment is from before (PAWS, RFC 7323 §5.3).
+#[inline]
+//= RFC 7323 5.3-MUST-1, 5.5-MUST-1
+fn is_old(c: &Connection, ts: Timestamps, now_ms: u32) -> bool {
+    (ts.value.wrapping_sub(c.ts_recent) as i32) < 0 && now_ms.wrapping_sub(c.heard_ms) < TS_RECENT_MS_MAX
+}
+
+/// RFC 5961 §5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT
+#[inline]
+//= RFC 9293 MAY-12
+//= RFC 5961 5.2-MUST-1
+fn ack_is_near(c: &Connection, seg: &TcpSegment) -> bool {
+    let oldest = c.snd_una - (0xffff << c.snd_scale());
+    !seg.ack.after(c.snd_nxt) && !seg.ack.before(oldest)
+}
+
+/// The segment is the peer's beyond doubt: TS.Recent (RFC 7323 §4.3), and the time it was heard. Not before its ACK
+/// field has been found good: a forged TSval would make PAWS discard what the peer sends.
+#[inline]
+fn heard(c: &mut Connection, ack_sent: Seq, seg: &TcpSegment, now_ms: u32) {
+    if c.has(flag::TIMESTAMPS)
+        && let Some(ts) = seg.options.timestamps
+    {
+        c.flags &= !flag::FRESH;
+        //= RFC 7323 4.3-MUST-1
+        if seg.seq.at_or_before(ack_sent) && (ts.value.wrapping_sub(c.ts_recent) as i32) >= 0 {
+            c.ts_recent = ts.value;
+        }
+    }
+    c.heard_ms = now_ms;
+    c.flags &= !flag::PROBED;
 }
 
 /// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).

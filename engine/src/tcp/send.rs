@@ -1,11 +1,14 @@
 //! One connection's turn to speak: retransmissions, probes, new data, FIN, acknowledgements (RFC 9293 §3.8, §3.10.2).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::app::App;
 use crate::config::TcpConfig;
 use crate::device::Device;
 use crate::stats::Stats;
+use crate::wire::emit::{TcpFields, UsualSegment};
+use crate::wire::ethernet::Link;
+use crate::wire::ip::tos;
 use crate::wire::{Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, Timestamps};
 
 use super::block::{Busy, Connection, NONE, Phase, Sent, busy, flag, sent};
@@ -13,10 +16,10 @@ use super::buffer::{Buffers, Chain};
 use super::flight::{Cursor, Flights};
 use super::isn::IsnKey;
 use super::locals::Locals;
-use super::output::Tx;
+use super::output::{Tx, deadline, set_timers};
 use super::receive::{advertise, sack_blocks};
 use super::state::State;
-use super::{Remotes, listen, pacing, recovery, remote_of};
+use super::{Remotes, congestion, listen, pacing, recovery, remote_of, rtt};
 
 /// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
 const SEGMENTS_MAX: usize = 64;
@@ -30,6 +33,19 @@ pub(super) enum Turn {
     More,
     /// The device had no room, or there was no memory: the rest has to wait.
     Blocked,
+}
+
+/// What becomes of a connection after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It goes on.
+    Stay,
+    /// It has nothing to do: it rests without a busy block.
+    Rest,
+    /// TIME-WAIT.
+    TimeWait,
+    /// The end.
+    Closed,
 }
 
 /// A segment that is about to be built.
@@ -87,6 +103,49 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             return Turn::Blocked;
         }
         turn
+    }
+
+    /// After its turn: the timers, what becomes of the connection, and when the wheel has to wake it, if it does not know
+    /// yet.
+    #[inline]
+    pub(super) fn settle(&mut self, turn: Turn) -> (Outcome, Option<u32>) {
+        set_timers(self.c, self.b, self.flights, self.config, self.stats, self.now_ms);
+        let outcome = if turn == Turn::Done { self.outcome() } else { Outcome::Stay };
+        (outcome, if outcome == Outcome::Stay { deadline(self.b, self.now_us, self.now_ms) } else { None })
+    }
+
+    /// What becomes of a connection that has said all it had to: TIME-WAIT, the end, or rest without a busy block.
+    #[inline]
+    fn outcome(&mut self) -> Outcome {
+        let (c, b) = (&*self.c, &mut *self.b);
+        match c.state {
+            State::TimeWait | State::Closed if b.read_head != NONE => return Outcome::Stay,
+            State::TimeWait => return Outcome::TimeWait,
+            State::Closed => return Outcome::Closed,
+            State::Established | State::CloseWait => {}
+            _ => return Outcome::Stay,
+        }
+        // a back-off has to outlive the rest (RFC 6298 §5)
+        let quiet = b.flight_head == NONE
+            && !b.snd_end.after(c.snd_nxt)
+            && b.read_head == NONE
+            && b.ahead_head == NONE
+            && b.unacked_segments == 0
+            && b.phase == Phase::Open
+            && b.backoff == 0
+            && b.flags & !(busy::FORGETTABLE | busy::SETTINGS) == 0;
+        if !quiet {
+            return Outcome::Stay;
+        }
+        // A window that has grown is kept for as long as RFC 5681 §4.1 lets it be used: one RTO.
+        if b.cwnd > congestion::initial_window(c.payload_max(), self.config) {
+            if b.timers & 4 == 0 {
+                b.misc_at = self.now_ms.wrapping_add(rtt::rto_ms(b, self.config).max(1));
+                b.timers |= 4;
+            }
+            return Outcome::Stay;
+        }
+        if b.flags & busy::SETTINGS == 0 { Outcome::Rest } else { Outcome::Stay }
     }
 
     /// Sends again what is marked lost, as far as the window allows. False if the device has no room.
@@ -357,12 +416,74 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// Builds a segment and hands it to the device. Every segment acknowledges.
     fn build(&mut self, next: Next) -> bool {
+        const OF_INTEREST: u8 = flag::IPV6 | flag::TIMESTAMPS | flag::ECN;
+        let usual = self.c.flags & OF_INTEREST == flag::TIMESTAMPS && !next.flags.syn() && self.tx.vlan.is_none();
+        let built = if usual && !self.has_blocks() { self.build_usual(next) } else { self.build_other(next) };
+        if built {
+            self.stats.segments_sent.increment();
+        }
+        built
+    }
+
+    /// A segment over IPv4 with timestamps and nothing else: what [`build_other`](Self::build_other) comes to for it.
+    #[inline]
+    fn build_usual(&mut self, next: Next) -> bool {
+        //= RFC 9293 MUST-45
+        //= RFC 1122 3.2.1.3-MUST-3
+        let IpAddr::V4(source) = self.locals.address(self.c.local) else { return false };
+        let destination = Ipv4Addr::from_bits(self.c.remote);
+        //= RFC 7323 3.2-MUST-2, 3.2-MUST-4
+        let timestamps = self.timestamps(IpAddr::V4(source), IpAddr::V4(destination));
+        let segment = UsualSegment {
+            link: Link { vlan: None, ..self.tx.link(self.mac) },
+            source,
+            destination,
+            //= RFC 9293 MUST-48, MUST-49
+            hop_limit: self.config.hop_limit,
+            tos: tos(self.config.dscp, Ecn::NotCapable),
+            tcp: TcpFields {
+                source_port: self.c.local_port,
+                destination_port: self.c.remote_port,
+                seq: next.seq,
+                ack: self.c.rcv_nxt,
+                flags: next.flags,
+                window: advertise(self.c, self.b, self.config),
+                urgent_pointer: 0,
+            },
+        };
+        let (b, app, buffers) = (&*self.b, self.app, self.buffers);
+        let built = self.tx.frame(UsualSegment::STAMPED_LEN + next.payload as usize, |out| {
+            let write = |payload: &mut [u8]| fill(b, app, buffers, next.seq, payload);
+            segment.emit_stamped(out, timestamps, next.payload as usize, write).ok()
+        });
+        if built {
+            self.acknowledged();
+        }
+        built
+    }
+
+    /// What was to be acknowledged has been.
+    #[inline]
+    fn acknowledged(&mut self) {
+        self.b.flags &= !busy::ACK_NOW;
+        self.b.unacked_segments = 0;
+        self.b.timers &= !2;
+    }
+
+    /// Whether there is something for SACK blocks to report.
+    #[inline]
+    fn has_blocks(&self) -> bool {
+        self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate)
+    }
+
+    /// A segment of any kind.
+    #[inline(never)]
+    fn build_other(&mut self, next: Next) -> bool {
         let syn = next.flags.syn();
         //= RFC 9293 MUST-45
         //= RFC 1122 3.2.1.3-MUST-3
         let source = self.locals.address(self.c.local);
         let destination = remote_of(self.remotes, self.c.remote, self.c.flags);
-        let ack_due = self.b.flags & busy::ACK_NOW != 0 || self.b.unacked_segments > 0;
         let mut flags = next.flags;
         let (window, options) = if syn {
             flags |= self.ecn_setup(flags);
@@ -402,13 +523,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let built = self.tx.frame(segment.header_len() + next.payload as usize, |out| {
             segment.emit_with(out, next.payload as usize, |payload| fill(b, app, buffers, next.seq, payload)).ok()
         });
-        if built {
-            self.stats.segments_sent.increment();
-            if ack_due && flags.ack() {
-                self.b.flags &= !busy::ACK_NOW;
-                self.b.unacked_segments = 0;
-                self.b.timers &= !2;
-            }
+        if built && flags.ack() {
+            self.acknowledged();
         }
         built
     }
@@ -443,7 +559,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             options.timestamps = Some(self.timestamps(source, destination));
         }
         //= RFC 2018 4-MUST-1, 4-SHOULD-1
-        if self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate) {
+        if self.has_blocks() {
             // data keeps its room: a full-sized segment reports nothing
             let left = self.c.payload_max().saturating_sub(next.payload).saturating_sub(4) / 8;
             let room = (left as usize).min(if options.timestamps.is_some() { 3 } else { 4 });

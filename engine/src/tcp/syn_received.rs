@@ -13,7 +13,7 @@ use super::block::{Connection, NONE, SynReceived, flag};
 use super::listen::remote_port_name;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
-use super::{FlowId, Tcp, rtt, syn_cache};
+use super::{Tcp, rtt, syn_cache};
 
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
@@ -216,12 +216,7 @@ impl Tcp {
                 }
                 let record = *record;
                 done += 1;
-                let flow = FlowId {
-                    remote: self.remote(record.remote, record.flags),
-                    local: record.local,
-                    remote_port: record.remote_port,
-                    local_port: record.local_port,
-                };
+                let flow = self.flow_of(&record);
                 let hash = self.hash(&flow);
                 let again = SynReceived { resent: record.resent + 1, sent_us: self.now_us, ..record };
                 let more = class + 1 < syn_cache::CLASSES && record.resent < self.config.syn_ack_retries;

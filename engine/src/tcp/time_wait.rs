@@ -148,13 +148,7 @@ impl Tcp {
                 _ => break,
             }
             let Some((handle, record)) = self.time_waits.pop_front() else { break };
-            let flow = FlowId {
-                remote: self.remote(record.remote, record.flags),
-                local: record.local,
-                remote_port: record.remote_port,
-                local_port: record.local_port,
-            };
-            let hash = self.hash(&flow);
+            let hash = self.hash(&self.flow_of(&record));
             self.table.prefetch(hash);
             batch[count] = (hash, handle, record);
             count += 1;

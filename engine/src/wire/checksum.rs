@@ -86,10 +86,9 @@ impl Sum {
 
     #[inline]
     const fn fold_native(self) -> u16 {
-        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        // A word plus itself with its halves swapped has in its high half the sum of both, the carry added in
+        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
     }
 }
 
@@ -112,11 +111,17 @@ fn halves(word: u64) -> u64 {
 
 #[inline]
 fn sum_short(octets: &[u8]) -> u64 {
-    let (words, rest) = octets.as_chunks::<8>();
-    let mut sum = words.iter().fold(0, |sum, &word| sum + halves(u64::from_ne_bytes(word)));
-    let (words, rest) = rest.as_chunks::<2>();
-    for &word in words {
+    let (words, mut rest) = octets.as_chunks::<8>();
+    // 128 bits collect the carries: an addition and one with carry for each word
+    let sum = words.iter().fold(0, |sum: u128, &word| sum + u128::from(u64::from_ne_bytes(word)));
+    let mut sum = halves(sum as u64) + (sum >> 64) as u64;
+    if let Some((&word, after)) = rest.split_first_chunk() {
+        sum += u64::from(u32::from_ne_bytes(word));
+        rest = after;
+    }
+    if let Some((&word, after)) = rest.split_first_chunk() {
         sum += u64::from(u16::from_ne_bytes(word));
+        rest = after;
     }
     if let [last] = *rest {
         sum += u64::from(u16::from_ne_bytes([last, 0]));

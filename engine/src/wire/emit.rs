@@ -9,13 +9,13 @@ use super::arp::{self, ArpPacket};
 use super::checksum::Sum;
 use super::ethernet::{self, EtherType, Link};
 use super::icmp;
-use super::ip::{Ecn, protocol};
+use super::ip::{Ecn, header_len, protocol, tos};
 use super::ipv4::{self, Ipv4Header};
 use super::ipv6::{self, Ipv6Header};
 use super::ndp::{self, NeighborAdvertisement, NeighborSolicitation};
 use super::seq::Seq;
 use super::tcp::{self, Flags, TcpSegment};
-use super::tcp_options::{OFFER_LEN, TIMESTAMPS_LEN, TcpOptions};
+use super::tcp_options::{OFFER_LEN, TIMESTAMPS_LEN, TcpOptions, Timestamps};
 
 /// Octets of the headers of a segment with timestamps, and of a SYN that offers everything: IPv4, no VLAN.
 const USUAL_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
@@ -74,20 +74,106 @@ pub struct OutSegment {
     pub options: TcpOptions,
 }
 
-impl OutSegment {
-    /// Type of service, or traffic class: code point and ECN.
+/// The fields of a TCP header, but for its length and checksum.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpFields {
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) seq: Seq,
+    pub(crate) ack: Seq,
+    pub(crate) flags: Flags,
+    pub(crate) window: u16,
+    pub(crate) urgent_pointer: u16,
+}
+
+impl TcpFields {
+    /// Writes the fixed part of the header. Its sum is taken over the fields: reading back octets just written would
+    /// stall.
     #[inline(always)]
-    //= RFC 9293 MUST-48, SHLD-22
-    //= RFC 1122 3.2.1.6-MUST-1
-    fn tos(&self) -> u8 {
-        self.dscp << 2 | self.ecn.bits()
+    fn emit(&self, header: &mut [u8; tcp::HEADER_LEN], options_len: usize, sum: Sum) {
+        let data_offset = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
+        let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
+        let flags_and_window =
+            u32::from(data_offset) << 24 | u32::from(self.flags.bits()) << 16 | u32::from(self.window);
+        //= RFC 9293 MUST-2
+        let checksum = sum
+            .add_u32(ports)
+            .add_u32(self.seq.0)
+            .add_u32(self.ack.0)
+            .add_u32(flags_and_window)
+            .add_u16(self.urgent_pointer)
+            .checksum();
+        header[..4].copy_from_slice(&ports.to_be_bytes());
+        header[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        header[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
+        header[12..16].copy_from_slice(&flags_and_window.to_be_bytes());
+        header[16..18].copy_from_slice(&checksum.to_be_bytes());
+        header[18..].copy_from_slice(&self.urgent_pointer.to_be_bytes());
+    }
+}
+
+/// A segment over IPv4, its options apart: with timestamps alone, or a SYN that offers everything, what nearly all
+/// traffic consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UsualSegment {
+    pub(crate) link: Link,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) hop_limit: u8,
+    pub(crate) tos: u8,
+    pub(crate) tcp: TcpFields,
+}
+
+impl UsualSegment {
+    /// Octets of the headers with timestamps on a link without VLAN.
+    pub(crate) const STAMPED_LEN: usize = USUAL_LEN;
+
+    /// Writes the segment with timestamps as its only option and a payload that `write` is to write, on a link without
+    /// VLAN. Returns the length of the frame.
+    #[inline(always)]
+    pub(crate) fn emit_stamped(
+        &self,
+        frame: &mut [u8],
+        timestamps: Timestamps,
+        payload_len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<usize, EmitError> {
+        let options = |octets: &mut [u8; TIMESTAMPS_LEN]| timestamps.emit_summed(octets);
+        self.emit::<USUAL_LEN, TIMESTAMPS_LEN>(frame, payload_len, write, options)
     }
 
+    /// `LEN` being the length of all headers, no check is left on the way.
+    #[inline(always)]
+    fn emit<const LEN: usize, const OPTIONS: usize>(
+        &self,
+        frame: &mut [u8],
+        payload_len: usize,
+        write: impl FnOnce(&mut [u8]),
+        write_options: impl FnOnce(&mut [u8; OPTIONS]) -> Sum,
+    ) -> Result<usize, EmitError> {
+        let (headers, rest) = frame.split_first_chunk_mut::<LEN>().ok_or(EmitError::NoRoom)?;
+        let payload = rest.get_mut(..payload_len).ok_or(EmitError::NoRoom)?;
+        let mut payload_sum = Sum::ZERO;
+        if payload_len > 0 {
+            write(payload);
+            payload_sum = Sum::of(payload);
+        }
+        let segment_len = tcp::HEADER_LEN + OPTIONS + payload_len;
+        let &Self { link, source, destination, hop_limit, tos, .. } = self;
+        let rest = put_ipv4(headers, &link, source, destination, protocol::TCP, hop_limit, tos, segment_len)?;
+        let (header, options) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
+        let options_sum = write_options(options.first_chunk_mut().ok_or(EmitError::NoRoom)?);
+        let pseudo = Sum::pseudo_v4(source, destination, protocol::TCP, segment_len as u32);
+        self.tcp.emit(header, OPTIONS, pseudo.plus(options_sum).plus(payload_sum));
+        Ok(LEN + payload_len)
+    }
+}
+
+impl OutSegment {
     /// Octets of the frame before the payload.
     #[inline]
     pub fn header_len(&self) -> usize {
-        let ip = if self.destination.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-        self.link.header_len() + ip + tcp::HEADER_LEN + self.options.emitted_len()
+        self.link.header_len() + header_len(self.destination) + tcp::HEADER_LEN + self.options.emitted_len()
     }
 
     /// Writes the headers before the `payload_len` octets that are already at [`header_len`](Self::header_len), and
@@ -114,47 +200,19 @@ impl OutSegment {
         write: impl FnOnce(&mut [u8]),
     ) -> Result<usize, EmitError> {
         if let (IpAddr::V4(source), IpAddr::V4(destination), None) = (self.source, self.destination, self.link.vlan) {
-            let addresses = (source, destination);
+            let (hop_limit, tos) = (self.hop_limit, tos(self.dscp, self.ecn));
+            let usual = UsualSegment { link: self.link, source, destination, hop_limit, tos, tcp: self.tcp_fields() };
             if let Some(timestamps) = self.options.only_timestamps() {
-                let options = |octets: &mut [u8; TIMESTAMPS_LEN]| timestamps.emit_summed(octets);
-                return self.emit_usual::<USUAL_LEN, TIMESTAMPS_LEN>(frame, addresses, payload_len, write, options);
+                return usual.emit_stamped(frame, timestamps, payload_len, write);
             }
             if let Some(offer) = self.options.full_offer() {
                 let options = |octets: &mut [u8; OFFER_LEN]| offer.emit_summed(octets);
-                return self.emit_usual::<USUAL_SYN_LEN, OFFER_LEN>(frame, addresses, payload_len, write, options);
+                return usual.emit::<USUAL_SYN_LEN, OFFER_LEN>(frame, payload_len, write, options);
             }
         }
         let start = self.header_len();
         write(frame.get_mut(start..start + payload_len).ok_or(EmitError::NoRoom)?);
         self.emit(frame, payload_len)
-    }
-
-    /// [`emit_with`](Self::emit_with) for what nearly all traffic consists of: IPv4 without VLAN, with one of two sets of
-    /// options. `LEN` being the length of all headers, no check is left on the way.
-    #[inline(always)]
-    fn emit_usual<const LEN: usize, const OPTIONS: usize>(
-        &self,
-        frame: &mut [u8],
-        (source, destination): (Ipv4Addr, Ipv4Addr),
-        payload_len: usize,
-        write: impl FnOnce(&mut [u8]),
-        write_options: impl FnOnce(&mut [u8; OPTIONS]) -> Sum,
-    ) -> Result<usize, EmitError> {
-        let (headers, rest) = frame.split_first_chunk_mut::<LEN>().ok_or(EmitError::NoRoom)?;
-        let payload = rest.get_mut(..payload_len).ok_or(EmitError::NoRoom)?;
-        let mut payload_sum = Sum::ZERO;
-        if payload_len > 0 {
-            write(payload);
-            payload_sum = Sum::of(payload);
-        }
-        let segment_len = tcp::HEADER_LEN + OPTIONS + payload_len;
-        let (hop_limit, tos) = (self.hop_limit, self.tos());
-        let rest = put_ipv4(headers, &self.link, source, destination, protocol::TCP, hop_limit, tos, segment_len)?;
-        let (header, options) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
-        let options_sum = write_options(options.first_chunk_mut().ok_or(EmitError::NoRoom)?);
-        let pseudo = Sum::pseudo_v4(source, destination, protocol::TCP, segment_len as u32);
-        self.emit_tcp(header, OPTIONS, pseudo.plus(options_sum).plus(payload_sum));
-        Ok(LEN + payload_len)
     }
 
     /// [`emit`](Self::emit) for a payload whose sum is known, which is then not read.
@@ -176,7 +234,7 @@ impl OutSegment {
             return Err(EmitError::NoRoom);
         }
         let (_, options_sum) = self.options.emit_summed(rest).ok_or(EmitError::NoRoom)?;
-        self.emit_tcp(header, options_len, pseudo.plus(options_sum).plus(payload_sum));
+        self.tcp_fields().emit(header, options_len, pseudo.plus(options_sum).plus(payload_sum));
         Ok(self.link.header_len() + ip_len + segment_len)
     }
 
@@ -184,45 +242,32 @@ impl OutSegment {
     /// of the IP header.
     #[inline]
     fn emit_ip<'f>(&self, frame: &'f mut [u8], len: usize) -> Result<(Sum, &'f mut [u8], usize), EmitError> {
-        match (self.source, self.destination) {
+        let addresses = (self.source, self.destination);
+        let tos = tos(self.dscp, self.ecn);
+        let rest = put_ip(frame, &self.link, addresses, protocol::TCP, self.hop_limit, tos, len)?;
+        let pseudo = match addresses {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let rest =
-                    put_ipv4(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.tos(), len)?;
-                Ok((Sum::pseudo_v4(source, destination, protocol::TCP, len as u32), rest, ipv4::HEADER_LEN))
+                Sum::pseudo_v4(source, destination, protocol::TCP, len as u32)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let rest =
-                    put_ipv6(frame, &self.link, source, destination, protocol::TCP, self.hop_limit, self.tos(), len)?;
-                Ok((Sum::pseudo_v6(source, destination, protocol::TCP, len as u32), rest, ipv6::HEADER_LEN))
+                Sum::pseudo_v6(source, destination, protocol::TCP, len as u32)
             }
-            _ => Err(EmitError::MixedFamilies),
-        }
+            _ => return Err(EmitError::MixedFamilies),
+        };
+        Ok((pseudo, rest, header_len(self.source)))
     }
 
-    /// Writes the fixed part of the TCP header. Its sum is taken over the fields: reading back octets just written
-    /// would stall.
     #[inline(always)]
-    fn emit_tcp(&self, header: &mut [u8; tcp::HEADER_LEN], options_len: usize, sum: Sum) {
-        let data_offset = ((tcp::HEADER_LEN + options_len) as u8 / 4) << 4;
-        let offset_and_flags = u16::from_be_bytes([data_offset, self.flags.bits()]);
-        //= RFC 9293 MUST-2
-        let checksum = sum
-            .add_u16(self.source_port)
-            .add_u16(self.destination_port)
-            .add_u32(self.seq.0)
-            .add_u32(self.ack.0)
-            .add_u16(offset_and_flags)
-            .add_u16(self.window)
-            .add_u16(self.urgent_pointer)
-            .checksum();
-        header[..2].copy_from_slice(&self.source_port.to_be_bytes());
-        header[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
-        header[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
-        header[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
-        header[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
-        header[14..16].copy_from_slice(&self.window.to_be_bytes());
-        header[16..18].copy_from_slice(&checksum.to_be_bytes());
-        header[18..].copy_from_slice(&self.urgent_pointer.to_be_bytes());
+    fn tcp_fields(&self) -> TcpFields {
+        TcpFields {
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            seq: self.seq,
+            ack: self.ack,
+            flags: self.flags,
+            window: self.window,
+            urgent_pointer: self.urgent_pointer,
+        }
     }
 
     /// The reset that answers `segment` where there is no connection (RFC 9293 §3.10.7.1), or `None` if it is a reset
@@ -275,18 +320,11 @@ pub fn echo_reply(
     hop_limit: u8,
     message: &[u8],
 ) -> Result<usize, EmitError> {
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let len = message.len();
-            let rest = put_ipv4(frame, link, source, destination, protocol::ICMP, hop_limit, 0, len)?;
-            put_icmp(rest, message, Some(icmp::ECHO_REPLY), Sum::ZERO)?;
-            Ok(link.header_len() + ipv4::HEADER_LEN + len)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            icmpv6(frame, link, source, destination, hop_limit, message, Some(icmp::V6_ECHO_REPLY))
-        }
-        _ => Err(EmitError::MixedFamilies),
-    }
+    let (len, upper) = (message.len(), icmp::icmp_protocol(source));
+    let kind = if source.is_ipv6() { icmp::V6_ECHO_REPLY } else { icmp::ECHO_REPLY };
+    let rest = put_ip(frame, link, (source, destination), upper, hop_limit, 0, len)?;
+    put_icmp(rest, message, Some(kind), icmp::pseudo_header(source, destination, len))?;
+    Ok(link.header_len() + header_len(source) + len)
 }
 
 /// Builds a neighbour solicitation from `solicitation.source` to `destination`: the neighbour itself, or its
@@ -302,7 +340,7 @@ pub fn neighbor_solicitation(
 ) -> Result<usize, EmitError> {
     let mut message = [0; ndp::MESSAGE_LEN];
     let message = solicitation.emit(&mut message);
-    icmpv6(frame, link, solicitation.source, destination, ndp::HOP_LIMIT, message, None)
+    icmpv6(frame, link, solicitation.source, destination, message)
 }
 
 /// Builds a neighbour advertisement from `advertisement.source` to `destination`: who asked, or all nodes. Returns the
@@ -318,21 +356,20 @@ pub fn neighbor_advertisement(
 ) -> Result<usize, EmitError> {
     let mut message = [0; ndp::MESSAGE_LEN];
     let message = advertisement.emit(&mut message);
-    icmpv6(frame, link, advertisement.source, destination, ndp::HOP_LIMIT, message, None)
+    icmpv6(frame, link, advertisement.source, destination, message)
 }
 
+/// A message of neighbour discovery.
 fn icmpv6(
     frame: &mut [u8],
     link: &Link,
     source: Ipv6Addr,
     destination: Ipv6Addr,
-    hop_limit: u8,
     message: &[u8],
-    kind: Option<u8>,
 ) -> Result<usize, EmitError> {
     let len = message.len();
-    let rest = put_ipv6(frame, link, source, destination, protocol::ICMPV6, hop_limit, 0, len)?;
-    put_icmp(rest, message, kind, Sum::pseudo_v6(source, destination, protocol::ICMPV6, len as u32))?;
+    let rest = put_ipv6(frame, link, source, destination, protocol::ICMPV6, ndp::HOP_LIMIT, 0, len)?;
+    put_icmp(rest, message, None, Sum::pseudo_v6(source, destination, protocol::ICMPV6, len as u32))?;
     Ok(link.header_len() + ipv6::HEADER_LEN + len)
 }
 
@@ -348,6 +385,29 @@ fn put_icmp(octets: &mut [u8], message: &[u8], kind: Option<u8>, pseudo: Sum) ->
         header[2..].copy_from_slice(&checksum.to_be_bytes());
     }
     Ok(())
+}
+
+/// Writes the Ethernet header and the IP header of the addresses' family before `len` octets and returns what follows
+/// them.
+#[inline]
+pub(crate) fn put_ip<'f>(
+    frame: &'f mut [u8],
+    link: &Link,
+    addresses: (IpAddr, IpAddr),
+    protocol: u8,
+    hop_limit: u8,
+    tos: u8,
+    len: usize,
+) -> Result<&'f mut [u8], EmitError> {
+    match addresses {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            put_ipv4(frame, link, source, destination, protocol, hop_limit, tos, len)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            put_ipv6(frame, link, source, destination, protocol, hop_limit, tos, len)
+        }
+        _ => Err(EmitError::MixedFamilies),
+    }
 }
 
 /// Writes the Ethernet and IPv4 headers before `len` octets and returns what follows them.

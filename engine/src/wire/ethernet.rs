@@ -89,7 +89,7 @@ impl Link {
     }
 
     /// Writes the header and hands back what follows it, or `None` if it does not fit.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn emit<'f>(&self, frame: &'f mut [u8], ethertype: EtherType) -> Option<&'f mut [u8]> {
         let (header, rest) = frame.split_first_chunk_mut::<HEADER_LEN>()?;
         header[..6].copy_from_slice(&self.destination.0);

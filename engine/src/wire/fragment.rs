@@ -6,7 +6,7 @@ use super::addr::MacAddr;
 use super::checksum::Sum;
 use super::emit::{self, EmitError};
 use super::ethernet::{EtherType, EthernetHeader, Link};
-use super::ip::{Ecn, protocol};
+use super::ip::{Ecn, header_len};
 use super::ipv4::{self, Ipv4Packet};
 use super::ipv6::{self, Ipv6Packet};
 
@@ -165,7 +165,7 @@ impl Piece<'_> {
     pub fn emit(&self, frame: &mut [u8], link: &Link) -> Result<usize, EmitError> {
         let len = self.octets.len();
         let position = u16::try_from(self.offset).map_err(|_| EmitError::NoRoom)?;
-        let headers = match (self.source, self.destination) {
+        match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 emit::put_ipv4(frame, link, source, destination, self.protocol, self.hop_limit, 0, len)?;
                 let header = frame.get_mut(link.header_len()..).and_then(|rest| rest.first_chunk_mut());
@@ -176,7 +176,6 @@ impl Piece<'_> {
                 header[10..12].fill(0);
                 let checksum = Sum::of(header).checksum();
                 header[10..12].copy_from_slice(&checksum.to_be_bytes());
-                ipv4::HEADER_LEN
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let all = HEADER_LEN + len;
@@ -185,24 +184,18 @@ impl Piece<'_> {
                 header[..2].copy_from_slice(&[self.protocol, 0]);
                 header[2..4].copy_from_slice(&(position | u16::from(self.more)).to_be_bytes());
                 header[4..].copy_from_slice(&self.identification.to_be_bytes());
-                ipv6::HEADER_LEN + HEADER_LEN
             }
             _ => return Err(EmitError::MixedFamilies),
-        };
-        let start = link.header_len() + headers;
+        }
+        let start = link.header_len() + self.headers_len();
         frame.get_mut(start..start + len).ok_or(EmitError::NoRoom)?.copy_from_slice(self.octets);
         Ok(start + len)
     }
 
     /// Octets of IP headers before the piece.
     pub const fn headers_len(&self) -> usize {
-        if self.source.is_ipv6() { ipv6::HEADER_LEN + HEADER_LEN } else { ipv4::HEADER_LEN }
+        header_len(self.source) + if self.source.is_ipv6() { HEADER_LEN } else { 0 }
     }
-}
-
-/// The protocol number of ICMP in the family of `address`.
-pub const fn icmp_protocol(address: IpAddr) -> u8 {
-    if address.is_ipv6() { protocol::ICMPV6 } else { protocol::ICMP }
 }
 
 #[cfg(test)]

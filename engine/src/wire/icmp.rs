@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use super::addr::MacAddr;
+use super::checksum::Sum;
 use super::drop_reason::DropReason;
 use super::ip::protocol;
 use super::ipv4;
@@ -29,6 +30,21 @@ pub(crate) const V6_UNREACHABLE: u8 = 1;
 const V6_PACKET_TOO_BIG: u8 = 2;
 pub(crate) const V6_TIME_EXCEEDED: u8 = 3;
 pub(crate) const V6_PARAMETER_PROBLEM: u8 = 4;
+
+/// The protocol number of ICMP in the family of `address`.
+pub const fn icmp_protocol(address: IpAddr) -> u8 {
+    if address.is_ipv6() { protocol::ICMPV6 } else { protocol::ICMP }
+}
+
+/// What goes into the checksum of a message of `len` octets besides the message: ICMPv6 has a pseudo-header (RFC 4443 §2.3).
+pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, len: usize) -> Sum {
+    match (source, destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Sum::pseudo_v6(source, destination, protocol::ICMPV6, len as u32)
+        }
+        _ => Sum::ZERO,
+    }
+}
 
 /// An echo request to one host, of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,9 @@
 //! What IPv4 and IPv6 have in common.
 
+use std::net::IpAddr;
+
+use super::{ipv4, ipv6};
+
 /// The upper-layer protocol numbers that the engine knows.
 pub mod protocol {
     /// ICMP for IPv4 (RFC 792).
@@ -42,4 +46,18 @@ impl Ecn {
     pub const fn bits(self) -> u8 {
         self as u8
     }
+}
+
+/// Type of service, or traffic class: code point and ECN.
+#[inline(always)]
+//= RFC 9293 MUST-48, SHLD-22
+//= RFC 1122 3.2.1.6-MUST-1
+pub(crate) const fn tos(dscp: u8, ecn: Ecn) -> u8 {
+    dscp << 2 | ecn.bits()
+}
+
+/// Octets of the header of a packet to or from `address`, without options or extensions.
+#[inline]
+pub const fn header_len(address: IpAddr) -> usize {
+    if address.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN }
 }

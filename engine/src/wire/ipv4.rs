@@ -15,7 +15,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 /// More fragments, in the same word.
 pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 /// More fragments, and the offset of this one.
-const FRAGMENT: u16 = 0x3fff;
+pub(super) const FRAGMENT: u16 = 0x3fff;
 
 /// A whole packet: its lengths agree with each other and with the octets that are there.
 #[derive(Clone, Copy, Debug)]
@@ -162,11 +162,8 @@ pub const fn is_valid_destination(destination: Ipv4Addr) -> bool {
 /// Neither 0/8 (RFC 1122 §3.2.1.3), 127/8, 224/4 nor the limited broadcast.
 #[inline]
 const fn is_one_host(address: Ipv4Addr) -> bool {
-    match address.octets()[0] {
-        0 | 127 | 224..=239 => false,
-        255 => !address.is_broadcast(),
-        _ => true,
-    }
+    let first = address.octets()[0];
+    first != 0 && first != 127 && first & 0xf0 != 0xe0 && !address.is_broadcast()
 }
 
 /// A header to send: without options, not to be fragmented, and therefore with identification 0 (RFC 6864 §4.1).
@@ -184,22 +181,20 @@ pub(crate) struct Ipv4Header {
 
 impl Ipv4Header {
     /// The header's octets. The checksum is taken over the fields: reading back octets just written would stall.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn emit(&self, header: &mut [u8; HEADER_LEN]) {
-        let version_and_tos = u16::from_be_bytes([0x45, self.tos]);
+        let version_and_len = 0x45 << 24 | u32::from(self.tos) << 16 | u32::from(self.total_len);
         let ttl_and_protocol = u16::from_be_bytes([self.ttl, self.protocol]);
         let checksum = Sum::ZERO
-            .add_u16(version_and_tos)
-            .add_u16(self.total_len)
+            .add_u32(version_and_len)
             .add_u16(DONT_FRAGMENT)
             .add_u16(ttl_and_protocol)
             .add_u32(u32::from(self.source))
             .add_u32(u32::from(self.destination))
             .checksum();
-        header[..2].copy_from_slice(&version_and_tos.to_be_bytes());
-        header[2..4].copy_from_slice(&self.total_len.to_be_bytes());
-        header[4..6].copy_from_slice(&[0, 0]);
-        header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+        header[..4].copy_from_slice(&version_and_len.to_be_bytes());
+        // identification 0
+        header[4..8].copy_from_slice(&u32::from(DONT_FRAGMENT).to_be_bytes());
         header[8..10].copy_from_slice(&ttl_and_protocol.to_be_bytes());
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
         header[12..16].copy_from_slice(&self.source.octets());

@@ -4,13 +4,12 @@
 use std::net::IpAddr;
 
 use super::addr::MacAddr;
-use super::checksum::Sum;
 use super::drop_reason::DropReason;
 use super::emit::{self, EmitError};
 use super::ethernet::{EtherType, EthernetHeader, Link};
-use super::fragment::{Fragment, FragmentKey, icmp_protocol};
+use super::fragment::{Fragment, FragmentKey};
 use super::icmp;
-use super::ip::protocol;
+use super::ip::header_len;
 use super::ipv4::{self, Ipv4Packet};
 use super::ipv6::{self, Ipv6Packet};
 
@@ -125,31 +124,22 @@ impl<'f> Objection<'f> {
     /// [`EmitError`].
     pub fn emit(&self, frame: &mut [u8], link: &Link, hop_limit: u8) -> Result<usize, EmitError> {
         let len = icmp::HEADER_LEN + self.quote.len();
-        let (rest, pseudo, ip_header) = match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let rest = emit::put_ipv4(frame, link, source, destination, protocol::ICMP, hop_limit, 0, len)?;
-                (rest, Sum::ZERO, ipv4::HEADER_LEN)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let upper = icmp_protocol(self.source);
-                let rest = emit::put_ipv6(frame, link, source, destination, upper, hop_limit, 0, len)?;
-                (rest, Sum::pseudo_v6(source, destination, upper, len as u32), ipv6::HEADER_LEN)
-            }
-            _ => return Err(EmitError::MixedFamilies),
-        };
+        let addresses = (self.source, self.destination);
+        let rest = emit::put_ip(frame, link, addresses, icmp::icmp_protocol(self.source), hop_limit, 0, len)?;
         let message = rest.get_mut(..len).ok_or(EmitError::NoRoom)?;
         message[..4].copy_from_slice(&[self.kind.0, self.kind.1, 0, 0]);
         message[4..8].copy_from_slice(&self.pointer.to_be_bytes());
         message[8..].copy_from_slice(self.quote);
-        let checksum = pseudo.add_octets(message).checksum();
+        let checksum = icmp::pseudo_header(self.source, self.destination, len).add_octets(message).checksum();
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
-        Ok(link.header_len() + ip_header + len)
+        Ok(link.header_len() + header_len(self.source) + len)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::checksum::Sum;
     use crate::wire::samples::{self, LINK};
     use crate::wire::{ParseRules, parse};
 
