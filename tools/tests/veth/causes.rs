@@ -187,12 +187,18 @@ fn a_search_for_connections_ends_at_what_holds() {
     let Some(stage) = stage(&BedSpec::default(), &[]) else { return };
     let mut server = stage.engine(End::B, "serve", "--addr 10.9.0.2/24 --port 9 --app echo");
     server.wait_ready();
-    // The threshold breaks above 1500 at a time, whatever the machine does.
+    // The threshold breaks above 1500 at a time.
     let words = "--addr 10.9.0.1/24 --target 10.9.0.2:9 --profile hold --search connections --search-from 500 --ramp 500ms \
                  --search-percent 50 --hold 200ms --threshold connections.held_max<=1500 --threshold search.best>=500";
     let done = stage.engine(End::A, "load", words).finish(Duration::from_secs(60));
     let steps = done.report["search"]["steps"].as_array().cloned().unwrap_or_default();
     let values: Vec<_> = steps.iter().filter_map(|step| step["value"].as_u64()).collect();
+    assert_eq!(values[0], 500, "{done}");
+    if steps.iter().take(2).any(|step| step["verdict"] == "generator_limited") {
+        // Others have this machine's cores: the search goes down from there, and says whose limit it was.
+        assert_eq!(done.report["search"]["ended_by"], "generator", "{done}");
+        return;
+    }
     assert_eq!(values[..3], [500, 1_000, 2_000], "{done}");
     assert_eq!((&steps[2]["pass"], &steps[2]["held_max"]), (&false.into(), &2_000.into()), "{done}");
     if done.code() == Some(0) {
