@@ -103,9 +103,8 @@ class Bed:
     def serve(self, *args):
         return self.start(SYNCLINE, "serve", *self.end("a"), *args)
 
-    def respond(self, mode, *args):
-        return self.serve("--addr", "10.66.0.1/16", "--port", "80", "--app", "respond", *MESSAGE, "--cores", "0", "--mode",
-                          mode, *args)
+    def respond(self, *args):
+        return self.serve("--addr", "10.66.0.1/16", "--port", "80", "--app", "respond", *MESSAGE, "--cores", "0", *args)
 
     def segments(self, end):
         """TCP segments that a namespace's kernel has received and sent"""

@@ -30,24 +30,24 @@ def ring(a):
     return r["rate"]["achieved_cps"], seen(r)
 
 
-def veth(*piggyback):
-    """three packets each way with the request on the handshake's ACK, otherwise four and three"""
+def veth(*ways, at_once=512, piggyback=True):
+    """three packets each way with the request on the handshake's ACK, otherwise four and three; `ways`: flags for both ends"""
     def measure(a):
         with Bed() as bed:
-            bed.respond("auto")
-            r = report("load", *bed.end("b"), "--addr", "10.66.1.0-10.66.16.255/16", "--target", "10.66.0.1:80",
-                       "--profile", "crr", *piggyback, *MESSAGE, "--concurrency", "512", "--duration", str(a.seconds),
-                       "--cores", "1", "--mode", "auto")
+            bed.respond(*ways)
+            r = report("load", *bed.end("b"), "--addr", "10.66.1.0-10.66.16.255/16", "--target", "10.66.0.1:80", "--profile",
+                       "crr", *["--piggyback"][:piggyback], *MESSAGE, "--concurrency", str(at_once), "--duration",
+                       str(a.seconds), "--cores", "1", *ways)
         return r["rate"]["achieved_cps"], seen(r)
     return measure
 
 
-def raw(mode, octets):
+def raw(octets, *ways):
+    """frames both ways at once, by nothing but the device"""
     def measure(a):
         with Bed() as bed:
-            r = report("bench", "raw", "--name", bed.name, "--mode", mode, "--frame-bytes", str(octets), "--duration",
-                       str(a.seconds))
-        return r["raw"]["frames_per_s"], None
+            r = report("bench", "raw", "--name", bed.name, "--frame-bytes", str(octets), "--duration", str(a.seconds), *ways)
+        return r["raw"]["frames_per_s"], "%.0f frames a call" % (r["packets"]["tx"] / max(1, r["raw"]["doorbells"]))
     return measure
 
 

@@ -151,7 +151,7 @@ def start(a):
 def start_memory(a):
     """resident memory of a server that is ready, MiB"""
     with Bed() as bed:
-        server = bed.respond("auto")
+        server = bed.respond()
         time.sleep(0.2)
         with open("/proc/%d/status" % server.pid) as f:
             status = dict(row.split(":", 1) for row in f)

@@ -239,7 +239,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// TCP.
     pub tcp: TcpConfig,
-    /// The most connections held at once, TIME-WAIT and SYN-RECEIVED not included. Default 1,000,000; at most 2²⁸.
+    /// The most connections held at once, TIME-WAIT and SYN-RECEIVED not included. Default 1,000,000; at most
+    /// [`ENTRIES_MAX`](Self::ENTRIES_MAX).
     pub max_connections: u32,
     /// The most SYN-RECEIVED records. From three quarters of it on none is made, until half of it is reached again: with
     /// cookies they complete all the same, without, SYNs are refused. Default 65,536; Linux's `tcp_max_syn_backlog` is
@@ -251,7 +252,7 @@ pub struct Config {
     /// SYNs a second beyond the handshakes that completed in the same time, from which on `auto` makes no records, until
     /// they are half as many. Default 100,000.
     pub syn_flood_per_second: u32,
-    /// The most TIME-WAIT records. Default 100 million; a connection that finds no room skips the state, counted.
+    /// The most TIME-WAIT records. Default 100 million, at most [`ENTRIES_MAX`](Self::ENTRIES_MAX); a connection that finds no room skips the state, counted.
     pub max_time_wait: u32,
     /// Connections to make room for at the start; the table grows by itself beyond that. Default 0.
     pub expected_connections: u32,
@@ -310,6 +311,9 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
+    /// The most entries of a worker's table of one kind: 2²⁸.
+    pub const ENTRIES_MAX: u32 = 1 << 28;
+
     /// Checks every limit named in this module.
     ///
     /// # Errors
@@ -374,8 +378,8 @@ impl Config {
         if !(2..=1 << 20).contains(&self.max_neighbors) {
             return fail(format!("{} neighbours are not within 2 to 1048576", self.max_neighbors));
         }
-        if self.max_connections > 1 << 28 || self.max_time_wait > 1 << 28 {
-            return fail("a table is limited to 268435456 entries".into());
+        if self.max_connections > Self::ENTRIES_MAX || self.max_time_wait > Self::ENTRIES_MAX {
+            return fail(format!("a worker's table is limited to {} entries", Self::ENTRIES_MAX));
         }
         Ok(())
     }

@@ -212,9 +212,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
                 Some(Err(reason)) => {
                     let reason = *reason;
                     self.stats.dropped.count(reason);
-                    if matches!(reason, DropReason::UnknownProtocol | DropReason::BadIpExtension) {
-                        self.object(bytes, reason);
-                    }
+                    self.object(bytes, reason);
                     None
                 }
                 None => None,

@@ -14,10 +14,9 @@ use syncline_engine::handover::Exchange;
 use syncline_engine::tcp::Secrets;
 use syncline_engine::wire::MacAddr;
 use syncline_engine::worker::Worker;
-use syncline_xdp::{Claim, Interface, OpenError, Options, XdpDevice, ZerocopyChoice, netlink};
+use syncline_xdp::{Claim, Interface, OpenError, Options, XdpDevice, netlink};
 
 use crate::cli::DeviceArgs;
-use crate::cli::device::Zerocopy;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::net::OwnedAddrs;
@@ -25,7 +24,7 @@ use crate::report::model::Host;
 use crate::run::{Idling, MonotonicClock};
 use crate::watch::{SharedWatch, Watched};
 
-/// Connections that a worker's table may grow to. Growth is by need.
+/// Connections that a worker's table may grow to where nobody says how many. Growth is by need.
 const CONNECTIONS_MAX: u32 = 1 << 24;
 
 /// The cores of the workers, `None` for one that is bound to none.
@@ -65,12 +64,17 @@ const WORKER_BYTES: u64 = 192 << 20;
 /// Memory of a connection, octets: a block and its share of an index that has just grown.
 const CONNECTION_BYTES: u64 = 84;
 
+/// Octets that `workers` with `connections` in all need at most.
+pub fn memory_bytes(workers: usize, connections: u64) -> u64 {
+    (workers as u64 * WORKER_BYTES).saturating_add(connections.saturating_mul(CONNECTION_BYTES))
+}
+
 /// Checks that there is memory for `workers` with `connections` in all.
 ///
 /// # Errors
 /// Exit 3: later, a lack of memory could only be met by an abort.
 pub fn check_memory(workers: usize, connections: u64) -> Result<()> {
-    let needed = (workers as u64 * WORKER_BYTES).saturating_add(connections.saturating_mul(CONNECTION_BYTES));
+    let needed = memory_bytes(workers, connections);
     match host::memory_left_bytes() {
         Some(left) if left < needed => Err(Error::environment(
             format!("no memory for {workers} workers and {connections} connections"),
@@ -117,11 +121,7 @@ pub fn open_with(
         vlan_id: args.vlan,
         mode: args.mode.into(),
         peer_is_engine,
-        zerocopy: match args.zerocopy {
-            Zerocopy::Auto => ZerocopyChoice::Auto,
-            Zerocopy::On => ZerocopyChoice::On,
-            Zerocopy::Off => ZerocopyChoice::Off,
-        },
+        zerocopy: args.zerocopy.into(),
         transmit: args.transmit.into(),
         queues: u32::try_from(queues).unwrap_or(u32::MAX),
         allow_default_route: args.allow_default_route,
@@ -131,6 +131,18 @@ pub fn open_with(
     let mut interface = Interface::open(options)?;
     let devices = (0..queues).map(|queue| interface.queue(queue as u32)).collect::<std::result::Result<_, _>>()?;
     Ok((interface, devices))
+}
+
+/// Opens one queue of an interface in the namespace `netns`.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_within(netns: &str, options: Options) -> Result<(Interface, XdpDevice)> {
+    crate::netns::within(netns, || {
+        let mut interface = Interface::open(options)?;
+        let device = interface.queue(0)?;
+        Ok((interface, device))
+    })
 }
 
 impl From<OpenError> for Error {

@@ -83,11 +83,6 @@ struct live_frame {
 	__u8 octets[LIVE_OCTETS];
 };
 
-struct live_cursor {
-	__u32 next;
-	__u32 reserved[15];
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -101,8 +96,8 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct live_cursor);
-} live_cursors SEC(".maps");
+	__type(value, __u32);
+} live_next SEC(".maps");
 
 struct vlan_tag {
 	__be16 tci;
@@ -462,12 +457,12 @@ static __always_inline int is_live(struct xdp_md *ctx, const struct config *cfg)
 static __always_inline int transmit(struct xdp_md *ctx)
 {
 	__u32 zero = 0;
-	struct live_cursor *cursor = bpf_map_lookup_elem(&live_cursors, &zero);
+	__u32 *next = bpf_map_lookup_elem(&live_next, &zero);
 
-	if (!cursor)
+	if (!next)
 		return XDP_DROP;
 
-	__u32 at = cursor->next++;
+	__u32 at = (*next)++;
 	struct live_frame *frame = bpf_map_lookup_elem(&live_frames, &at);
 
 	if (!frame)

@@ -390,13 +390,13 @@ fn attach(options: &Options, config: &ProgramConfig, link: &Link, driver: &str) 
         && driver == "veth"
         && options.queues == 1
         && longest as usize <= LIVE_OCTETS;
-    let to_engine = driver == "veth" && options.peer_is_engine;
+    let to_engine = options.mode == ModeChoice::Auto && driver == "veth" && options.peer_is_engine;
     let modes: &[Mode] = match options.mode {
+        // Native is the faster there if the program sends, too; or else generic.
+        _ if to_engine && live => &[Mode::Native, Mode::Skb],
+        _ if to_engine => &[Mode::Skb],
         ModeChoice::Native => &[Mode::Native],
         ModeChoice::Skb => &[Mode::Skb],
-        // Native is the faster there if the program sends, too; or else generic.
-        ModeChoice::Auto if to_engine && live => &[Mode::Native, Mode::Skb],
-        ModeChoice::Auto if to_engine => &[Mode::Skb],
         ModeChoice::Auto if options.zerocopy == ZerocopyChoice::On => &[Mode::Native],
         ModeChoice::Auto => &[Mode::Native, Mode::Skb],
     };
@@ -407,7 +407,7 @@ fn attach(options: &Options, config: &ProgramConfig, link: &Link, driver: &str) 
             Mode::Skb => XdpMode::Skb,
         };
         match Program::attach(config, link.index, flag, &link.name, live) {
-            Ok(program) if program.live().is_none() && to_engine && modes == [Mode::Native, Mode::Skb] => drop(program),
+            Ok(program) if to_engine && mode == Mode::Native && program.live().is_none() => drop(program),
             Ok(program) => return Ok((program, mode)),
             Err(AttachError::Open(error)) => return Err(error),
             Err(AttachError::Refused(source)) => match source.raw_os_error() {

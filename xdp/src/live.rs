@@ -12,6 +12,7 @@
 //! ```
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,28 +42,20 @@ struct Slot {
     octets: [u8; LIVE_OCTETS],
 }
 
-/// `struct live_cursor` of the program.
-#[repr(C)]
-struct Cursor {
-    next: u32,
-    reserved: [u32; 15],
-}
-
-const _: () = assert!(size_of::<Slot>() == 2_048 && size_of::<Cursor>() == 64, "the strides of the program's arrays");
+const _: () = assert!(size_of::<Slot>() == 2_048, "the stride of the program's array");
 
 /// The memory that the program takes frames from.
 pub(crate) struct LiveMaps {
-    frames: Mapping,
-    cursors: Mapping,
+    slots: Mapping<Slot>,
+    /// Which of them is next to be sent.
+    next: Mapping<u32>,
     key: u64,
 }
 
 impl LiveMaps {
-    /// Octets of both maps.
-    pub(crate) const BYTES: [usize; 2] = [LIVE_FRAMES * size_of::<Slot>(), size_of::<Cursor>()];
-
-    pub(crate) fn new(frames: Mapping, cursors: Mapping, key: u64) -> Self {
-        Self { frames, cursors, key }
+    /// The program's maps `live_frames` and `live_next`.
+    pub(crate) fn new(frames: BorrowedFd<'_>, next: BorrowedFd<'_>, key: u64) -> io::Result<Self> {
+        Ok(Self { slots: Mapping::new(frames, LIVE_FRAMES)?, next: Mapping::new(next, 1)?, key })
     }
 
     /// What precedes the frames that the program is to send.
@@ -71,24 +64,21 @@ impl LiveMaps {
         self.key
     }
 
-    /// Makes `octets` the first queue's first frame, and the next to be sent.
+    /// Makes `octets` the first frame, and the next to be sent.
     #[cfg(test)]
     pub(crate) fn put_first(&self, octets: &[u8]) {
-        let slot: NonNull<Slot> = self.frames.part(0, size_of::<Slot>()).unwrap().cast();
-        let cursor: NonNull<Cursor> = self.cursors.part(0, size_of::<Cursor>()).unwrap().cast();
         let mut filled = Slot { len: octets.len() as u32, reserved: 0, octets: [0; LIVE_OCTETS] };
         filled.octets[..octets.len()].copy_from_slice(octets);
         // SAFETY: within the mapping, aligned to its pages, and nothing else uses it in a test.
-        unsafe { slot.write(filled) };
+        unsafe { self.slots.start().write(filled) };
         // SAFETY: as above.
-        unsafe { cursor.write(Cursor { next: 0, reserved: [0; 15] }) };
+        unsafe { self.next.start().write(0) };
     }
 }
 
 /// A device's way out by the program, for its only queue.
 pub(crate) struct LiveQueue {
     slots: NonNull<Slot>,
-    /// `next` of the queue's cursor.
     next: NonNull<u32>,
     /// The key, and what the kernel makes a frame of before the program fills it.
     input: Box<[u8]>,
@@ -105,20 +95,18 @@ pub(crate) struct LiveQueue {
     program: Arc<Program>,
 }
 
-// SAFETY: the pointers are into mappings that `program` keeps, to parts that belong to this queue alone.
+// SAFETY: the pointers are into mappings that `program` keeps, which belong to this queue alone.
 unsafe impl Send for LiveQueue {}
 
 impl LiveQueue {
     /// The way out by `program`, if it has one.
     pub(crate) fn new(program: &Arc<Program>, interface_index: u32, namespace: u64) -> Option<Self> {
         let maps = program.live()?;
-        let [frames, cursors] = LiveMaps::BYTES;
-        let (slots, cursor) = (maps.frames.part(0, frames), maps.cursors.part(0, cursors));
         let mut input = vec![0; KEY_BYTES + LIVE_OCTETS].into_boxed_slice();
         input[..KEY_BYTES].copy_from_slice(&maps.key.to_ne_bytes());
         Some(Self {
-            slots: slots?.cast(),
-            next: cursor?.cast(),
+            slots: maps.slots.start(),
+            next: maps.next.start(),
             input,
             interface_index,
             namespace,
@@ -172,7 +160,7 @@ impl LiveQueue {
         for (place, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(context) {
             *place = word.to_ne_bytes();
         }
-        // SAFETY: this queue's cursor, in a mapping that `program` keeps; the program writes it only during the call.
+        // SAFETY: in a mapping that `program` keeps; the program writes it only during the call.
         unsafe { self.next.write_volatile(0) };
         let options = TestRunOptions {
             data_in: Some(&self.input[..end]),

@@ -16,7 +16,6 @@ use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use crate::error::{OpenError, chain, os_error};
 use crate::live::LiveMaps;
 use crate::options::{AddressRange, Claim};
-use crate::sys::Mapping;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syncline.bpf.o"));
 
@@ -242,13 +241,13 @@ impl Loaded {
         // Never zero: that turns it off.
         let key = RandomState::new().hash_one(name) | 1;
         let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name).ok()?;
-        let [frames, cursors] = LiveMaps::BYTES;
-        let mut map = |name, bytes| {
-            let Some(Map::Array(map)) = loaded.ebpf.take_map(name) else { return None };
-            Mapping::new(map.fd().as_fd(), bytes).ok()
+        let mut take = |name| match loaded.ebpf.take_map(name) {
+            Some(Map::Array(map)) => Some(map),
+            _ => None,
         };
-        loaded.live = Some(LiveMaps::new(map("live_frames", frames)?, map("live_cursors", cursors)?, key));
-        Some(loaded)
+        let (frames, next) = (take("live_frames")?, take("live_next")?);
+        loaded.live = LiveMaps::new(frames.fd().as_fd(), next.fd().as_fd(), key).ok();
+        loaded.live.is_some().then_some(loaded)
     }
 
     fn load_program(program: &'static str, config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {

@@ -263,19 +263,20 @@ pub(crate) fn takes_xdp_frames(index: u32) -> bool {
 }
 
 /// The memory of a BPF array that user space shares.
-pub(crate) struct Mapping {
-    start: NonNull<u8>,
+pub(crate) struct Mapping<T> {
+    start: NonNull<T>,
     bytes: usize,
 }
 
-// SAFETY: the mapping belongs to no thread; what is done with its parts is their users' concern.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; a shared reference only gives out addresses.
-unsafe impl Sync for Mapping {}
+// SAFETY: the mapping belongs to no thread; what is done with its values is their users' concern.
+unsafe impl<T> Send for Mapping<T> {}
+// SAFETY: as above; a shared reference only gives out the address.
+unsafe impl<T> Sync for Mapping<T> {}
 
-impl Mapping {
-    /// Maps the first `bytes` octets of `map`'s values.
-    pub(crate) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+impl<T> Mapping<T> {
+    /// Maps the first `count` of `map`'s values, which are as far apart as `T` is long.
+    pub(crate) fn new(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
+        let bytes = count * size_of::<T>();
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, map.as_raw_fd(), 0) };
@@ -286,19 +287,15 @@ impl Mapping {
         Ok(Self { start, bytes })
     }
 
-    /// The address of `len` octets from `offset` on; `None` if they are not all within.
-    pub(crate) fn part(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
-        if offset.checked_add(len)? > self.bytes {
-            return None;
-        }
-        // SAFETY: within the mapping, as just checked.
-        Some(unsafe { self.start.add(offset) })
+    /// The address of the first value.
+    pub(crate) fn start(&self) -> NonNull<T> {
+        self.start
     }
 }
 
-impl Drop for Mapping {
+impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`; whoever has an address in it keeps this from being dropped.
+        // SAFETY: the mapping made in `new`; whoever has its address keeps this from being dropped.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

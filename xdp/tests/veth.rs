@@ -172,7 +172,9 @@ fn send_numbered(from: &mut XdpDevice, to: [u8; 6], numbers: std::ops::Range<usi
 }
 
 fn receive_numbered(to: &mut XdpDevice, numbers: std::ops::Range<usize>) {
-    for (number, frame) in numbers.clone().zip(receive(to, numbers.len())) {
+    let frames = receive(to, numbers.len());
+    assert_eq!(frames.len(), numbers.len(), "{numbers:?}");
+    for (number, frame) in numbers.clone().zip(frames) {
         assert_eq!(frame.bytes().len(), LENGTHS[number % 4], "frame {number} of {numbers:?}");
         assert!(frame.bytes()[34..].iter().all(|&octet| octet == number as u8), "content of frame {number}");
         to.release(frame);

@@ -198,8 +198,10 @@ impl Tcp {
             }
         }
         let connections = config.max_connections;
-        let records =
-            connections.saturating_add(config.max_syn_received).saturating_add(config.max_time_wait).min(1 << 28);
+        let records = connections
+            .saturating_add(config.max_syn_received)
+            .saturating_add(config.max_time_wait)
+            .min(Config::ENTRIES_MAX);
         let time_waits = if config.tcp.time_wait.is_zero() { 0 } else { config.max_time_wait };
         // Blocks are busy for a round trip or so; only a worker that is all at work has as many busy ones as others.
         let busies = connections.max(RESERVE * 2);

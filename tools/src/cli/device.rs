@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use syncline_xdp::{ModeChoice, TransmitChoice};
+use syncline_xdp::{ModeChoice, TransmitChoice, ZerocopyChoice};
 
 use crate::error::{Error, Result};
 use crate::net::{Cidr, Cores, IfName, OwnedAddrs, Ports};
@@ -54,6 +54,16 @@ impl From<Mode> for ModeChoice {
             Mode::Auto => Self::Auto,
             Mode::Native => Self::Native,
             Mode::Skb => Self::Skb,
+        }
+    }
+}
+
+impl From<Zerocopy> for ZerocopyChoice {
+    fn from(zerocopy: Zerocopy) -> Self {
+        match zerocopy {
+            Zerocopy::Auto => Self::Auto,
+            Zerocopy::On => Self::On,
+            Zerocopy::Off => Self::Off,
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct ServeArgs {
     /// When SYNs are answered with cookies
     #[arg(long, value_enum, default_value_t)]
     pub syn_cookies: SynCookieMode,
-    /// Most connections at once, over all workers
+    /// Most connections at once, over all workers; there must be memory for them at the start, 84 octets each
     #[arg(long, value_name = "N")]
     pub max_connections: Option<Count>,
     /// End connections whose peer keeps its window shut, or nearly so, for this long; 0s is never

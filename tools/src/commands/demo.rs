@@ -12,7 +12,6 @@ use super::watch::Watch;
 use crate::bed::{Bed, BedSpec};
 use crate::cli::DemoArgs;
 use crate::error::{Exit, Result};
-use crate::netns;
 use crate::signals::StopFlag;
 use crate::{host, setup};
 
@@ -77,16 +76,12 @@ pub(super) fn cores() -> [Option<usize>; 2] {
 }
 
 fn open(netns: &str, dev: &str, first: IpAddr, last: IpAddr) -> Result<(Interface, XdpDevice)> {
-    netns::within(netns, || {
-        let range = match (first, last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => syncline_xdp::AddressRange::V4(first, last),
-            (first, _) => syncline_xdp::AddressRange::from(first),
-        };
-        let options = Options { peer_is_engine: true, ..Options::new(dev, Claim::Owned(vec![range])) };
-        let mut interface = Interface::open(options)?;
-        let device = interface.queue(0)?;
-        Ok((interface, device))
-    })
+    let range = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => syncline_xdp::AddressRange::V4(first, last),
+        (first, _) => syncline_xdp::AddressRange::from(first),
+    };
+    let claim = Claim::Owned(vec![range]);
+    setup::open_within(netns, Options { peer_is_engine: true, ..Options::new(dev, claim) })
 }
 
 fn config(first: IpAddr, last: IpAddr) -> Config {

@@ -87,14 +87,9 @@ fn bed(name: &BedName) -> Result<(BedName, Option<BedInCare>)> {
 }
 
 fn open(netns: &str, dev: &str, own: Ipv4Addr, args: &RawArgs) -> Result<(Interface, XdpDevice)> {
-    netns::within(netns, || {
-        let claim = Claim::Owned(vec![AddressRange::V4(own, own)]);
-        let (mode, transmit) = (args.mode.into(), args.transmit.into());
-        let options = Options { mode, transmit, peer_is_engine: true, ..Options::new(dev, claim) };
-        let mut interface = Interface::open(options)?;
-        let device = interface.queue(0)?;
-        Ok((interface, device))
-    })
+    let claim = Claim::Owned(vec![AddressRange::V4(own, own)]);
+    let (mode, transmit) = (args.mode.into(), args.transmit.into());
+    setup::open_within(netns, Options { mode, transmit, peer_is_engine: true, ..Options::new(dev, claim) })
 }
 
 /// A frame from one end to the other: IPv4 with a protocol for experiments (RFC 3692), so that no stack answers.

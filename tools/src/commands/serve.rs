@@ -53,7 +53,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     let clock = MonotonicClock::start();
     let cores = setup::cores(&args.device);
     let plan = plan(args, cores.len())?;
-    setup::check_memory(cores.len(), 0)?;
+    let connections = args.max_connections.map_or(0, |limit| limit.0);
+    setup::check_memory(cores.len(), connections)?;
+    if connections > 0 {
+        let mib = setup::memory_bytes(cores.len(), connections) >> 20;
+        say(format_args!("up to {connections} connections, in at most {mib} MiB"));
+    }
     let output = Output::open(&args.output)?;
     let mut watch = Watch::new(&args.output, &cores, "serve")?.lines_if_asked(&args.output);
     let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
@@ -97,7 +102,7 @@ fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
     config.tcp.stall_timeout = Some(args.stall_timeout.0).filter(|limit| !limit.is_zero());
     if let Some(limit) = args.max_connections {
         let each = limit.0.div_ceil(workers as u64);
-        config.max_connections = u32::try_from(each).unwrap_or(u32::MAX).min(1 << 28);
+        config.max_connections = u32::try_from(each).unwrap_or(u32::MAX);
     }
     let app = |app: ServerApp| match app {
         ServerApp::Echo => ServeApp::Echo,

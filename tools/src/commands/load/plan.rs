@@ -119,7 +119,8 @@ pub(super) fn plan(args: &LoadArgs, resolved: &[Vec<Resolved>], workers: u64) ->
     let mut config = setup::engine_config(&args.device);
     config.tcp.piggyback = args.piggyback;
     let expected = args.connections.map_or(0, |held| held.0.div_ceil(workers));
-    config.expected_connections = u32::try_from(expected).unwrap_or(u32::MAX).min(config.max_connections);
+    config.expected_connections = u32::try_from(expected).unwrap_or(u32::MAX);
+    config.max_connections = config.max_connections.max(config.expected_connections);
     Ok(LoadPlan {
         config,
         plan,
