@@ -65,9 +65,9 @@ impl Tcp {
 
     /// Hands a frame to the worker that owns its flow. False if that is this one.
     #[inline]
-    pub(crate) fn hand_over(&mut self, flow: &FlowKey, hash: u64, frame: &[u8]) -> bool {
+    pub(crate) fn hand_over(&mut self, flow: &FlowKey, frame: &[u8]) -> bool {
         let Some(exchange) = &self.exchange else { return false };
-        let owner = exchange.owner(flow, hash);
+        let owner = exchange.owner(flow);
         if owner == exchange.index() {
             return false;
         }
@@ -92,8 +92,8 @@ impl Tcp {
 
     /// Whether this worker owns a flow.
     #[inline]
-    pub(crate) fn owns(&self, flow: &FlowKey, hash: u64) -> bool {
-        self.exchange.as_ref().is_none_or(|exchange| exchange.owner(flow, hash) == exchange.index())
+    pub(crate) fn owns(&self, flow: &FlowKey) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.owner(flow) == exchange.index())
     }
 
     /// A neighbour solicitation for one of our addresses, duplicate address detection included (RFC 4862 §5.4.3).

@@ -2,14 +2,15 @@
 //!
 //! With several workers each flow has one owner. Where the device's hash is known ([`Rss`]) that is the worker on whose
 //! queue the flow arrives, and active opens choose their ports so that the answers arrive at home. Where it is not (veth
-//! delivers to the queue of the sender's core) the owner is named by the flow table's own hash, and a segment may reach
-//! the wrong worker. That one copies the frame into a parcel and puts it on the owner's bounded queue; what finds no room
+//! delivers by the sender's queue or core) the owner follows from what both ends of the flow have in common:
+//! two engines with as many workers agree, and each worker hears from its like. From others a segment may reach the wrong
+//! worker. That one copies the frame into a parcel and puts it on the owner's bounded queue; what finds no room
 //! there is dropped and counted, as on a full ring. Answers to ARP and neighbour discovery go to everyone: each worker
 //! has its own table.
 //!
 //! Parcels are made at the start and go round between the workers; nothing is allocated on the way.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::device::toeplitz::Rss;
 use crate::flow::FlowKey;
@@ -64,9 +65,9 @@ impl Exchange {
             .collect()
     }
 
-    /// The worker that owns a flow: all workers say the same. `hash` is the flow's in the table.
+    /// The worker that owns a flow: all workers say the same.
     #[inline]
-    pub(crate) fn owner(&self, flow: &FlowKey, hash: u64) -> u32 {
+    pub(crate) fn owner(&self, flow: &FlowKey) -> u32 {
         let workers = self.inboxes.len() as u32;
         match &self.rss {
             // Of a queue that no worker is on nothing arrives; someone has to own its flows all the same.
@@ -74,8 +75,8 @@ impl Exchange {
                 let local = SocketAddr::new(flow.local, flow.local_port);
                 u32::from(rss.queue_of_flow(local, SocketAddr::new(flow.remote, flow.remote_port))) % workers
             }
-            // A multiplication spreads the high half over the workers; the table uses other bits of the same hash
-            None => ((u64::from(hash as u32) * u64::from(workers)) >> 32) as u32,
+            // A multiplication spreads the high half over the workers
+            None => (((in_common(flow) >> 32) * u64::from(workers)) >> 32) as u32,
         }
     }
 
@@ -127,6 +128,23 @@ impl Exchange {
     }
 }
 
+/// A hash that both ends of a flow compute alike. It has no key, as the devices' hashes have a known one: whoever aims at one
+/// worker can do so anyway.
+#[inline]
+fn in_common(flow: &FlowKey) -> u64 {
+    let bits = |address: IpAddr| -> u128 {
+        match address {
+            IpAddr::V4(address) => address.to_bits().into(),
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    };
+    let addresses = bits(flow.local) ^ bits(flow.remote);
+    let addresses = (addresses >> 64) as u64 ^ addresses as u64;
+    let ports = u64::from(flow.local_port ^ flow.remote_port);
+    // Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, §6.4.
+    (addresses.rotate_left(16) ^ ports).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,18 +178,36 @@ mod tests {
             let places = Exchange::among(3, 1, 64, rss.as_ref());
             let mut share = [0; 3];
             for n in 0..3000u64 {
-                let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n << 7;
                 let flow = FlowKey {
                     local: [10, 0, 0, 1].into(),
                     remote: [10, 9, (n >> 8) as u8, n as u8].into(),
                     local_port: 80,
                     remote_port: 1024 + n as u16,
                 };
-                let owner = places[0].owner(&flow, hash);
-                assert!(places.iter().all(|place| place.owner(&flow, hash) == owner));
+                let owner = places[0].owner(&flow);
+                assert!(places.iter().all(|place| place.owner(&flow) == owner));
                 share[owner as usize] += 1;
             }
             assert!(share.iter().all(|&n| (800..1200).contains(&n)), "{share:?}");
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_flow_name_the_same_worker() {
+        let places = Exchange::among(4, 1, 64, None);
+        let ends = [("10.66.0.1", "10.66.1.7"), ("fd66::1", "fd66::1:7")];
+        for (local, remote) in
+            ends.map(|(one, other)| (one.parse::<IpAddr>().unwrap(), other.parse::<IpAddr>().unwrap()))
+        {
+            let mut share = [0; 4];
+            // Linux opens towards one peer from ports of one parity.
+            for remote_port in (32_768..60_000).step_by(2) {
+                let here = FlowKey { local, remote, local_port: 80, remote_port };
+                let there = FlowKey { local: remote, remote: local, local_port: remote_port, remote_port: 80 };
+                assert_eq!(places[0].owner(&here), places[0].owner(&there));
+                share[places[0].owner(&here) as usize] += 1;
+            }
+            assert!(share.iter().all(|&n| (3_000..3_800).contains(&n)), "{share:?}");
         }
     }
 }

@@ -194,7 +194,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             let lookup = match self.parsed.last() {
                 Some(Ok(Parsed::Tcp(segment))) => {
                     let hash = self.tcp.hash_segment(segment);
-                    if self.tcp.exchange.is_some() && self.tcp.hand_over(&segment.flow_key(), hash, bytes) {
+                    if self.tcp.exchange.is_some() && self.tcp.hand_over(&segment.flow_key(), bytes) {
                         None
                     } else {
                         self.tcp.table.prefetch(hash);
@@ -423,7 +423,7 @@ fn take_whole<D: Device, A: App>(
             Ok(Parsed::Tcp(segment)) => {
                 let flow = segment.flow_key();
                 let hash = tcp.hash_key(&flow);
-                if !tcp.hand_over(&flow, hash, frame) {
+                if !tcp.hand_over(&flow, frame) {
                     tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
                 }
             }

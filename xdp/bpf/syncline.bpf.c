@@ -18,7 +18,7 @@
 
 #define RANGES_MAX 64
 #define QUEUES_MAX 256
-/* Frames that one call sends. */
+/* Frames of a queue that one call sends. */
 #define LIVE_FRAMES 256
 #define LIVE_OCTETS 2040
 
@@ -83,10 +83,23 @@ struct live_frame {
 	__u8 octets[LIVE_OCTETS];
 };
 
+/* Which frame is next; a line of the cache for each queue. */
+struct live_cursor {
+	__u32 next;
+	__u32 reserved[15];
+};
+
+/* The metadata of an empty frame: whose it is, and which queue's next frame it is to become. */
+struct live_ticket {
+	__u64 key;
+	__u64 queue;
+};
+
+/* LIVE_FRAMES and a cursor for each queue: as many as the loader says. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, LIVE_FRAMES);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct live_frame);
 } live_frames SEC(".maps");
@@ -96,8 +109,8 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
-} live_next SEC(".maps");
+	__type(value, struct live_cursor);
+} live_cursors SEC(".maps");
 
 struct vlan_tag {
 	__be16 tci;
@@ -445,24 +458,30 @@ int syncline(struct xdp_md *ctx)
 	return receive(ctx, configuration());
 }
 
-/* Whether the frame comes from the engine, to be sent: the key is the metadata before it. */
-static __always_inline int is_live(struct xdp_md *ctx, const struct config *cfg)
+/* The ticket of a frame that comes from the engine, to be sent; none of one that arrived. */
+static __always_inline struct live_ticket *ticket(struct xdp_md *ctx, const struct config *cfg)
 {
-	__u64 *key = (void *)(long)ctx->data_meta;
+	struct live_ticket *ticket = (void *)(long)ctx->data_meta;
 
-	return FITS(key, (void *)(long)ctx->data) && cfg->live_key && *key == cfg->live_key;
+	if (!FITS(ticket, (void *)(long)ctx->data) || !cfg->live_key || ticket->key != cfg->live_key)
+		return 0;
+	return ticket;
 }
 
-/* An empty frame becomes the next one, and leaves. */
-static __always_inline int transmit(struct xdp_md *ctx)
+/* An empty frame becomes the next one of the queue, and leaves. */
+static __always_inline int transmit(struct xdp_md *ctx, __u32 queue)
 {
-	__u32 zero = 0;
-	__u32 *next = bpf_map_lookup_elem(&live_next, &zero);
+	struct live_cursor *cursor = bpf_map_lookup_elem(&live_cursors, &queue);
 
-	if (!next)
+	if (!cursor)
 		return XDP_DROP;
 
-	__u32 at = (*next)++;
+	__u32 at = cursor->next++;
+
+	if (at >= LIVE_FRAMES)
+		return XDP_DROP;
+	at += queue * LIVE_FRAMES;
+
 	struct live_frame *frame = bpf_map_lookup_elem(&live_frames, &at);
 
 	if (!frame)
@@ -472,7 +491,7 @@ static __always_inline int transmit(struct xdp_md *ctx)
 
 	if (len < ETH_HLEN || len > LIVE_OCTETS)
 		return XDP_DROP;
-	if (bpf_xdp_adjust_meta(ctx, sizeof(__u64)))
+	if (bpf_xdp_adjust_meta(ctx, sizeof(struct live_ticket)))
 		return XDP_DROP;
 	if (bpf_xdp_adjust_tail(ctx, (int)len - (int)bpf_xdp_get_buff_len(ctx)))
 		return XDP_DROP;
@@ -487,8 +506,10 @@ int syncline_live(struct xdp_md *ctx)
 {
 	const struct config *cfg = configuration();
 
-	if (cfg && is_live(ctx, cfg))
-		return transmit(ctx);
+	struct live_ticket *own = cfg ? ticket(ctx, cfg) : 0;
+
+	if (own)
+		return transmit(ctx, own->queue);
 	return receive(ctx, cfg);
 }
 

@@ -160,7 +160,7 @@ impl Interface {
             interface: interface.clone(),
             interface_index: self.link.index,
             query: InterfaceQuery::open().map_err(system("opening a socket"))?,
-            live: LiveQueue::new(&self.program, self.link.index, self.namespace).filter(|_| !zerocopy),
+            live: LiveQueue::new(&self.program, queue, self.link.index, self.namespace).filter(|_| !zerocopy),
             program: Arc::clone(&self.program),
             lock,
         }))
@@ -385,11 +385,7 @@ fn lock(namespace: u64, link: &Link, queue: u32) -> Result<QueueLock, OpenError>
 /// Attaches the program in the first mode that the choice allows and the driver has.
 fn attach(options: &Options, config: &ProgramConfig, link: &Link, driver: &str) -> Result<(Program, Mode), OpenError> {
     let longest = link.mtu + LINK_HEADER_BYTES_MAX;
-    // With one queue only: veth hands XDP frames to the peer's queue of the sender's core, wherever the flow belongs.
-    let live = options.transmit == TransmitChoice::Auto
-        && driver == "veth"
-        && options.queues == 1
-        && longest as usize <= LIVE_OCTETS;
+    let live = options.transmit == TransmitChoice::Auto && driver == "veth" && longest as usize <= LIVE_OCTETS;
     let to_engine = options.mode == ModeChoice::Auto && driver == "veth" && options.peer_is_engine;
     let modes: &[Mode] = match options.mode {
         // Native is the faster there if the program sends, too; or else generic.
@@ -406,7 +402,7 @@ fn attach(options: &Options, config: &ProgramConfig, link: &Link, driver: &str) 
             Mode::Native => XdpMode::Driver,
             Mode::Skb => XdpMode::Skb,
         };
-        match Program::attach(config, link.index, flag, &link.name, live) {
+        match Program::attach(config, link.index, flag, &link.name, live.then_some(options.queues)) {
             Ok(program) if to_engine && mode == Mode::Native && program.live().is_none() => drop(program),
             Ok(program) => return Ok((program, mode)),
             Err(AttachError::Open(error)) => return Err(error),

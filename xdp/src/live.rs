@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::programs::{TestRunAttrs, TestRunOptions};
+use rustix::thread::sched_getcpu;
 
 use crate::netns;
 use crate::program::Program;
 use crate::sys::{self, Mapping};
 
-/// Frames of one call; the C source has the same number.
+/// Frames of a queue that one call sends; the C source has the same number.
 pub(crate) const LIVE_FRAMES: usize = 256;
 /// The longest frame, octets; the C source has the same number.
 pub(crate) const LIVE_OCTETS: usize = 2_040;
@@ -31,8 +32,9 @@ pub(crate) const LIVE_OCTETS: usize = 2_040;
 const BATCH: u32 = 64;
 /// How often to look whether frames may go this way: while they do, and while they do not. It takes some 50 µs.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(100)];
-/// The key that tells the program's own frames from arriving ones.
-const KEY_BYTES: usize = 8;
+/// What precedes an empty frame, `struct live_ticket` of the program: the key that tells it from arriving ones, and the
+/// queue whose next frame it is to become. The kernel does not let `rx_queue_index` say that to frames that are sent.
+const TICKET_BYTES: usize = 16;
 
 /// `struct live_frame` of the program.
 #[repr(C)]
@@ -42,46 +44,61 @@ struct Slot {
     octets: [u8; LIVE_OCTETS],
 }
 
-const _: () = assert!(size_of::<Slot>() == 2_048, "the stride of the program's array");
+/// `struct live_cursor` of the program: which of a queue's frames is next to be sent.
+#[repr(C)]
+struct Cursor {
+    next: u32,
+    reserved: [u32; 15],
+}
 
-/// The memory that the program takes frames from.
+const _: () = assert!(size_of::<Slot>() == 2_048 && size_of::<Cursor>() == 64, "the strides of the program's arrays");
+
+/// The memory that the program takes frames from: `LIVE_FRAMES` slots and a cursor for each queue.
 pub(crate) struct LiveMaps {
     slots: Mapping<Slot>,
-    /// Which of them is next to be sent.
-    next: Mapping<u32>,
+    cursors: Mapping<Cursor>,
+    queues: u32,
     key: u64,
 }
 
 impl LiveMaps {
-    /// The program's maps `live_frames` and `live_next`.
-    pub(crate) fn new(frames: BorrowedFd<'_>, next: BorrowedFd<'_>, key: u64) -> io::Result<Self> {
-        Ok(Self { slots: Mapping::new(frames, LIVE_FRAMES)?, next: Mapping::new(next, 1)?, key })
+    /// The program's maps `live_frames` and `live_cursors`.
+    pub(crate) fn new(frames: BorrowedFd<'_>, cursors: BorrowedFd<'_>, queues: u32, key: u64) -> io::Result<Self> {
+        let count = queues as usize;
+        let (slots, cursors) = (Mapping::new(frames, count * LIVE_FRAMES)?, Mapping::new(cursors, count)?);
+        Ok(Self { slots, cursors, queues, key })
     }
 
-    /// What precedes the frames that the program is to send.
-    #[cfg(test)]
-    pub(crate) fn key(&self) -> u64 {
-        self.key
+    /// What precedes an empty frame of `queue`.
+    pub(crate) fn ticket(&self, queue: u32) -> [u8; TICKET_BYTES] {
+        let (mut ticket, words) = ([0; TICKET_BYTES], [self.key, queue.into()]);
+        for (place, word) in ticket.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *place = word.to_ne_bytes();
+        }
+        ticket
     }
 
-    /// Makes `octets` the first frame, and the next to be sent.
+    /// Makes `octets` the first frame of `queue`, and the next to be sent.
     #[cfg(test)]
-    pub(crate) fn put_first(&self, octets: &[u8]) {
+    pub(crate) fn put_first(&self, queue: u32, octets: &[u8]) {
         let mut filled = Slot { len: octets.len() as u32, reserved: 0, octets: [0; LIVE_OCTETS] };
         filled.octets[..octets.len()].copy_from_slice(octets);
         // SAFETY: within the mapping, aligned to its pages, and nothing else uses it in a test.
-        unsafe { self.slots.start().write(filled) };
+        unsafe { self.slots.at(queue as usize * LIVE_FRAMES).write(filled) };
         // SAFETY: as above.
-        unsafe { self.next.start().write(0) };
+        unsafe { self.cursors.at(queue as usize).write(Cursor { next: 0, reserved: [0; 15] }) };
     }
 }
 
-/// A device's way out by the program, for its only queue.
+/// One queue's way out by the program.
 pub(crate) struct LiveQueue {
     slots: NonNull<Slot>,
+    /// `next` of the queue's cursor.
     next: NonNull<u32>,
-    /// The key, and what the kernel makes a frame of before the program fills it.
+    /// The ticket, and what the kernel makes a frame of before the program fills it.
     input: Box<[u8]>,
+    queue: u32,
+    queues: u32,
     interface_index: u32,
     /// Where the interface's number means that interface.
     namespace: u64,
@@ -95,19 +112,21 @@ pub(crate) struct LiveQueue {
     program: Arc<Program>,
 }
 
-// SAFETY: the pointers are into mappings that `program` keeps, which belong to this queue alone.
+// SAFETY: the pointers are into mappings that `program` keeps, to parts that belong to this queue alone.
 unsafe impl Send for LiveQueue {}
 
 impl LiveQueue {
-    /// The way out by `program`, if it has one.
-    pub(crate) fn new(program: &Arc<Program>, interface_index: u32, namespace: u64) -> Option<Self> {
+    /// The way out of `queue` by `program`, if it has one.
+    pub(crate) fn new(program: &Arc<Program>, queue: u32, interface_index: u32, namespace: u64) -> Option<Self> {
         let maps = program.live()?;
-        let mut input = vec![0; KEY_BYTES + LIVE_OCTETS].into_boxed_slice();
-        input[..KEY_BYTES].copy_from_slice(&maps.key.to_ne_bytes());
+        let mut input = vec![0; TICKET_BYTES + LIVE_OCTETS].into_boxed_slice();
+        input[..TICKET_BYTES].copy_from_slice(&maps.ticket(queue));
         Some(Self {
-            slots: maps.slots.start(),
-            next: maps.next.start(),
+            slots: maps.slots.at(queue as usize * LIVE_FRAMES),
+            next: maps.cursors.at(queue as usize).cast(),
             input,
+            queue,
+            queues: maps.queues,
             interface_index,
             namespace,
             ready: false,
@@ -134,7 +153,10 @@ impl LiveQueue {
     }
 
     fn look(&mut self) {
+        // veth hands XDP frames to the peer's queue of the sender's core, wherever their flow belongs.
+        let own_queue = self.queues == 1 || sched_getcpu() % self.queues as usize == self.queue as usize;
         self.ready = !self.refused
+            && own_queue
             && netns::current().is_ok_and(|namespace| namespace == self.namespace)
             && sys::takes_xdp_frames(self.interface_index);
     }
@@ -153,9 +175,9 @@ impl LiveQueue {
     /// Sends the first `count` frames, the longest of `longest` octets. Returns how many have left: fewer only if the
     /// kernel refused, or a signal came.
     pub(crate) fn send(&mut self, count: usize, longest: usize) -> usize {
-        let end = KEY_BYTES + longest;
+        let end = TICKET_BYTES + longest;
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [KEY_BYTES as u32, end as u32, 0, self.interface_index, 0, 0];
+        let context = [TICKET_BYTES as u32, end as u32, 0, self.interface_index, 0, 0];
         let mut octets = [0u8; 24];
         for (place, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(context) {
             *place = word.to_ne_bytes();

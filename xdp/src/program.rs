@@ -14,7 +14,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 
 use crate::error::{OpenError, chain, os_error};
-use crate::live::LiveMaps;
+use crate::live::{LIVE_FRAMES, LiveMaps};
 use crate::options::{AddressRange, Claim};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syncline.bpf.o"));
@@ -169,21 +169,21 @@ pub(crate) enum AttachError {
 }
 
 impl Program {
-    /// Loads the program and attaches it to the device `index` in `mode`. With `live` it also sends frames, if the kernel
-    /// can do that.
+    /// Loads the program and attaches it to the device `index` in `mode`. With `live_queues` it also sends frames, from as
+    /// many queues, if the kernel can do that.
     pub(crate) fn attach(
         config: &ProgramConfig,
         index: u32,
         mode: XdpMode,
         name: &str,
-        live: bool,
+        live_queues: Option<u32>,
     ) -> Result<Self, AttachError> {
         let too_old = OpenError::KernelTooOld { release: release(), feature: "bpf_link for XDP programs" };
         // Without such links (Linux 5.9) aya attaches by netlink, and that would outlive a killed process.
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
             return Err(AttachError::Open(too_old));
         }
-        let mut loaded = match live.then(|| Loaded::load_live(config, name)).flatten() {
+        let mut loaded = match live_queues.and_then(|queues| Loaded::load_live(config, name, queues)) {
             Some(loaded) => loaded,
             None => Loaded::load(config, name).map_err(AttachError::Open)?,
         };
@@ -233,29 +233,33 @@ struct Loaded {
 impl Loaded {
     /// The program that only receives.
     fn load(config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {
-        Self::load_program(RECEIVE, config, name)
+        Self::load_program(RECEIVE, config, name, 0)
     }
 
     /// The program that sends as well, or nothing where the kernel cannot do that: then the rings serve alone.
-    fn load_live(config: &ProgramConfig, name: &str) -> Option<Self> {
+    fn load_live(config: &ProgramConfig, name: &str, queues: u32) -> Option<Self> {
         // Never zero: that turns it off.
         let key = RandomState::new().hash_one(name) | 1;
-        let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name).ok()?;
+        let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name, queues).ok()?;
         let mut take = |name| match loaded.ebpf.take_map(name) {
             Some(Map::Array(map)) => Some(map),
             _ => None,
         };
-        let (frames, next) = (take("live_frames")?, take("live_next")?);
-        loaded.live = LiveMaps::new(frames.fd().as_fd(), next.fd().as_fd(), key).ok();
+        let (frames, cursors) = (take("live_frames")?, take("live_cursors")?);
+        loaded.live = LiveMaps::new(frames.fd().as_fd(), cursors.fd().as_fd(), queues, key).ok();
         loaded.live.is_some().then_some(loaded)
     }
 
-    fn load_program(program: &'static str, config: &ProgramConfig, name: &str) -> Result<Self, OpenError> {
+    fn load_program(
+        program: &'static str,
+        config: &ProgramConfig,
+        name: &str,
+        live_queues: u32,
+    ) -> Result<Self, OpenError> {
         let mut loader = EbpfLoader::new();
-        // Memory for frames only where they are sent from it.
-        if program == RECEIVE {
-            loader.map_max_entries("live_frames", 1);
-        }
+        // Memory for frames only where they are sent from it; a map has an entry at least.
+        loader.map_max_entries("live_frames", (live_queues * LIVE_FRAMES as u32).max(1));
+        loader.map_max_entries("live_cursors", live_queues.max(1));
         let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(name, error))?;
         let map_error = |error: MapError| rejected(chain(&error));
         let mut take = |map| ebpf.take_map(map).ok_or_else(|| rejected(format!("the object lacks the map {map}")));

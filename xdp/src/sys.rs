@@ -287,9 +287,11 @@ impl<T> Mapping<T> {
         Ok(Self { start, bytes })
     }
 
-    /// The address of the first value.
-    pub(crate) fn start(&self) -> NonNull<T> {
-        self.start
+    /// The address of value `index`, which must be one of those mapped.
+    pub(crate) fn at(&self, index: usize) -> NonNull<T> {
+        assert!((index + 1) * size_of::<T>() <= self.bytes, "value {index} is not mapped");
+        // SAFETY: within the mapping, as just checked.
+        unsafe { self.start.add(index) }
     }
 }
 

@@ -19,7 +19,7 @@ enum Claim {
 }
 
 fn claim(bed: &Bed, host: IpAddr, mac: raw::Mac, how: Claim) {
-    if let IpAddr::V6(_) = host {
+    if host.is_ipv6() {
         let all: IpAddr = "ff02::1".parse().unwrap();
         let (to, station, flags) = match how {
             Claim::ToAll => (all, [0x33, 0x33, 0, 0, 0, 1], 0x20),

@@ -143,8 +143,10 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
                 }
             }
             let quiet = now.since(quiet_since);
-            if quiet >= SPIN && self.idling == Idling::Sleep {
-                let polls = now >= core.poll_from && !self.alone;
+            let own_core = now >= core.poll_from;
+            let spin = if own_core { SPIN } else { Duration::ZERO };
+            if quiet > spin && self.idling == Idling::Sleep {
+                let polls = own_core && !self.alone;
                 let for_answer = polls && quiet < SPIN_FOR_ANSWER && self.worker.app().times_an_answer();
                 let slept = !for_answer && self.sleep(now, polls);
                 if !slept && now >= offer_at {

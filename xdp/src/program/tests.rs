@@ -61,7 +61,7 @@ impl Verdicts {
     fn new(claim: &Claim, vlan_id: Option<u16>) -> Option<Self> {
         let config = ProgramConfig::new(claim, vlan_id).unwrap();
         match Loaded::load(&config, "none") {
-            Ok(loaded) => Some(Self(loaded, Loaded::load_live(&config, "none"))),
+            Ok(loaded) => Some(Self(loaded, Loaded::load_live(&config, "none", 1))),
             Err(OpenError::NoPrivilege { .. }) if std::env::var_os("CI").is_none() => {
                 eprintln!("SKIPPED: loading the XDP program needs root (CAP_BPF and CAP_NET_ADMIN)");
                 None
@@ -267,18 +267,22 @@ fn only_frames_with_the_key_are_sent() {
     let Some(_) = Verdicts::new(&claim, None) else { return };
     let config = ProgramConfig::new(&claim, None).unwrap();
     // Not on kernels before 5.18.
-    let Some(mut loaded) = Loaded::load_live(&config, "none") else { return };
+    let Some(mut loaded) = Loaded::load_live(&config, "none", 2) else { return };
     let live = loaded.live.take().unwrap();
-    let mut verdict = |key: u64| {
-        let frame = [&key.to_ne_bytes()[..], &[0; 64]].concat();
-        let context: Vec<u8> = [8u32, 72, 0, 0, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut verdict = |ticket: [u8; 16]| {
+        let frame = [&ticket[..], &[0; 64]].concat();
+        let context: Vec<u8> = [16u32, 80, 0, 0, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let options = TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), ..TestRunOptions::default() };
         loaded.xdp("none").unwrap().test_run(options).unwrap().return_value
     };
-    assert_eq!(verdict(live.key() ^ 1), XDP_PASS, "it arrived, and is nobody's");
-    assert_eq!(verdict(0), XDP_PASS);
-    assert_eq!(verdict(live.key()), XDP_DROP, "a place without a frame");
-    live.put_first(&[7; 100]);
-    assert_eq!(verdict(live.key()), XDP_TX);
-    assert_eq!(verdict(live.key()), XDP_DROP, "the next place has none");
+    let mut forged = live.ticket(0);
+    forged[0] ^= 1;
+    assert_eq!(verdict(forged), XDP_PASS, "it arrived, and is nobody's");
+    assert_eq!(verdict([0; 16]), XDP_PASS);
+    assert_eq!(verdict(live.ticket(1)), XDP_DROP, "a place without a frame");
+    live.put_first(1, &[7; 100]);
+    assert_eq!(verdict(live.ticket(0)), XDP_DROP, "the other queue has none");
+    assert_eq!(verdict(live.ticket(1)), XDP_TX);
+    assert_eq!(verdict(live.ticket(1)), XDP_DROP, "the next place has none");
+    assert_eq!(verdict(live.ticket(2)), XDP_DROP, "there is no such queue");
 }
