@@ -271,6 +271,16 @@ impl NeighborTable {
         }
     }
 
+    /// Nothing that was sent to the neighbour has been answered for some time: it is asked, and everyone if it is silent.
+    pub fn suspect(&mut self, index: NeighborIndex, now: Instant) {
+        let known = |entry: &Entry| matches!(entry.state, State::Reachable | State::Stale);
+        if let Some(slot) = self.slot_of(index)
+            && self.entries.get(slot as usize).is_some_and(known)
+        {
+            self.ask(slot, State::Probe, now);
+        }
+    }
+
     /// Takes in an ARP packet from a sender on the link; a request must be for an address of ours. Returns the entry
     /// that became usable by it: what waits for it can go.
     pub fn on_arp(&mut self, packet: &ArpPacket, now: Instant) -> Option<NeighborIndex> {

@@ -10,7 +10,7 @@ use crate::app::{App, End, Report};
 /// Timeouts in a row after which full-sized segments are taken to vanish for their size (RFC 4821 §7.7).
 const BLACK_HOLE_TIMEOUTS: u8 = 3;
 
-/// Timeouts in a row after which the application is told (RFC 9293 §3.8.3, R1).
+/// Timeouts in a row after which the application and the next hop's resolution are told (RFC 9293 §3.8.3, R1).
 //= RFC 9293 MUST-20, SHLD-10
 const R1: u8 = 3;
 
@@ -164,8 +164,11 @@ impl Tcp {
         let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
-        //= RFC 9293 SHLD-9, MUST-47
+        //= RFC 9293 SHLD-9, MUST-20, MUST-47
         if self.busies[slot].timeouts == R1 {
+            if let Some(hop) = self.busies[slot].neighbor {
+                self.neighbors.suspect(hop, self.now);
+            }
             self.report(app, id, Report::Retransmitting);
         }
         false

@@ -62,6 +62,21 @@ checks! {
         }
     }
 
+    /// What is not answered in three transmissions may have moved without a word: the known station is asked, then everyone.
+    //= RFC 9293 MUST-20
+    fn silent(bed) {
+        let bed = Bed::new(bed.is_v6());
+        let mut c = bed.open(SINK, &Offer::plain());
+        c.settle();
+        bed.silence(c.host);
+        c.tell(|conn| Services::tell_to_send(conn, 100));
+        bed.other(10_000, |frame| asks(frame) == Some(PEER_MAC)).expect("the known station is asked");
+        bed.other(10_000, |frame| asks(frame).is_some_and(|station| station[0] & 1 == 1)).expect("everyone is asked");
+        claim(&bed, c.host, ELSEWHERE, Claim::Answer);
+        let s = c.expect(60_000, "text again", |s| !s.data.is_empty() && s.frame[..6] == ELSEWHERE);
+        c.need(s.data.len() == 100, "whole");
+    }
+
     /// A neighbour that says it has moved, and is silent where it was, is found within seconds.
     //= RFC 4861 7.2.5-MUST-1
     fn moved(bed) {
