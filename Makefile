@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all set-up by themselves on a Debian or Ubuntu machine with Rust.
 
 CARGO ?= cargo
-SYNCLINE = target/release/syncline
+SYNCLINE = $(or $(CARGO_TARGET_DIR),target)/release/syncline
 PREFIX ?= /usr/local
 COMPLETIONS = bash-completion/completions zsh/site-functions fish/vendor_completions.d
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
