@@ -58,6 +58,6 @@ http.server.ThreadingHTTPServer(('{address}', 80), Hello).serve_forever()
     assert_eq!(report.failed(), 0.0, "{report}");
     assert_eq!(kernel(), "hello\n");
     for kernel in kernels {
-        kernel.interrupt();
+        kernel.terminate();
     }
 }

@@ -229,6 +229,12 @@ impl Running {
         self.finish(PATIENCE)
     }
 
+    /// Ends it, also where whoever started the tests has SIGINT ignored.
+    pub(crate) fn terminate(self) -> Finished {
+        self.signal(Signal::SIGTERM);
+        self.finish(PATIENCE)
+    }
+
     /// Waits for its end, which must come within `patience`.
     pub(crate) fn finish(mut self, patience: Duration) -> Finished {
         let begun = Instant::now();
