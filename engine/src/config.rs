@@ -252,7 +252,8 @@ pub struct Config {
     /// SYNs a second beyond the handshakes that completed in the same time, from which on `auto` makes no records, until
     /// they are half as many. Default 100,000.
     pub syn_flood_per_second: u32,
-    /// The most TIME-WAIT records. Default 100 million, at most [`ENTRIES_MAX`](Self::ENTRIES_MAX); a connection that finds no room skips the state, counted.
+    /// The most TIME-WAIT records. Default 100 million, at most [`ENTRIES_MAX`](Self::ENTRIES_MAX); a connection that finds no
+    /// room skips the state, counted.
     pub max_time_wait: u32,
     /// Connections to make room for at the start; the table grows by itself beyond that. Default 0.
     pub expected_connections: u32,

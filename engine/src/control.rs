@@ -15,7 +15,7 @@ use crate::wire::icmp::{
 use crate::wire::ip::header_len;
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
 use crate::wire::objection::Objection;
-use crate::wire::{DropReason, MacAddr, Parsed, emit, ipv6};
+use crate::wire::{DropReason, MacAddr, Parsed, TcpSegment, emit, ipv6};
 
 /// Largest ARP or neighbour discovery frame, octets, tag included.
 const FRAME_MAX: usize = 128;
@@ -63,11 +63,11 @@ impl Tcp {
         }
     }
 
-    /// Hands a frame to the worker that owns its flow. False if that is this one.
+    /// Hands a segment's frame to the worker that owns its flow. False if that is this one.
     #[inline]
-    pub(crate) fn hand_over(&mut self, flow: &FlowKey, frame: &[u8]) -> bool {
+    pub(crate) fn hand_over(&mut self, segment: &TcpSegment, frame: &[u8]) -> bool {
         let Some(exchange) = &self.exchange else { return false };
-        let owner = exchange.owner(flow);
+        let owner = exchange.owner(&segment.flow_key());
         if owner == exchange.index() {
             return false;
         }

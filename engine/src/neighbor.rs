@@ -273,11 +273,8 @@ impl NeighborTable {
 
     /// Nothing that was sent to the neighbour has been answered for some time: it is asked, and everyone if it is silent.
     pub fn suspect(&mut self, index: NeighborIndex, now: Instant) {
-        let known = |entry: &Entry| matches!(entry.state, State::Reachable | State::Stale);
-        if let Some(slot) = self.slot_of(index)
-            && self.entries.get(slot as usize).is_some_and(known)
-        {
-            self.ask(slot, State::Probe, now);
+        if let Some(slot) = self.slot_of(index) {
+            self.probe(slot, now);
         }
     }
 
@@ -473,13 +470,22 @@ impl NeighborTable {
     /// silent. An address that has moved is found in a second, and a forged claim moves nothing.
     pub fn doubt(&mut self, address: IpAddr, claimed: Option<MacAddr>, now: Instant) {
         let (Some(slot), Some(mac)) = (self.find(address), claimed.filter(|mac| mac.is_unicast())) else { return };
-        let Some(entry) = self.entries.get(slot as usize) else { return };
-        if entry.mac != mac && matches!(entry.state, State::Reachable | State::Stale) {
-            self.ask(slot, State::Probe, now);
-            if let Some(entry) = self.entries.get_mut(slot as usize) {
-                entry.tries = self.config.tries.saturating_sub(1);
-            }
+        let tries = self.config.tries.saturating_sub(1);
+        if self.entries.get(slot as usize).is_some_and(|entry| entry.mac != mac)
+            && let Some(entry) = self.probe(slot, now)
+        {
+            entry.tries = tries;
         }
+    }
+
+    /// Asks the station that is known, if there is one that is not being asked already.
+    fn probe(&mut self, slot: u32, now: Instant) -> Option<&mut Entry> {
+        let known = |entry: &Entry| matches!(entry.state, State::Reachable | State::Stale);
+        if !self.entries.get(slot as usize).is_some_and(known) {
+            return None;
+        }
+        self.ask(slot, State::Probe, now);
+        self.entries.get_mut(slot as usize)
     }
 
     /// An answer counts if somebody asked. As long as a station is known to have the address and is being asked, only it

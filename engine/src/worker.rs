@@ -194,7 +194,8 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             let lookup = match self.parsed.last() {
                 Some(Ok(Parsed::Tcp(segment))) => {
                     let hash = self.tcp.hash_segment(segment);
-                    if self.tcp.exchange.is_some() && self.tcp.hand_over(&segment.flow_key(), bytes) {
+                    // asked here as well: with one worker nothing of the rest is to cost anything
+                    if self.tcp.exchange.is_some() && self.tcp.hand_over(segment, bytes) {
                         None
                     } else {
                         self.tcp.table.prefetch(hash);
@@ -421,9 +422,8 @@ fn take_whole<D: Device, A: App>(
         taken += 1;
         match parse(frame, rules) {
             Ok(Parsed::Tcp(segment)) => {
-                let flow = segment.flow_key();
-                let hash = tcp.hash_key(&flow);
-                if !tcp.hand_over(&flow, frame) {
+                let hash = tcp.hash_segment(&segment);
+                if !tcp.hand_over(&segment, frame) {
                     tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
                 }
             }

@@ -92,10 +92,10 @@ impl Locals {
                 (offset < range.count).then_some((range.base + offset) as u16)
             });
         }
-        let (value, v6) = (bits(address), true);
+        let value = bits(address);
         self.ranges.iter().find_map(|range| {
             let offset = value.wrapping_sub(range.first);
-            (range.v6 == v6 && offset < u128::from(range.count)).then(|| (range.base + offset as u32) as u16)
+            (range.v6 && offset < u128::from(range.count)).then(|| (range.base + offset as u32) as u16)
         })
     }
 

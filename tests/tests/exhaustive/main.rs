@@ -165,7 +165,7 @@ fn the_same_name_again() {
 }
 
 #[test]
-#[ignore = "670,000 states: minutes"]
+#[ignore = "670,000 states take some ten minutes: run with --ignored"]
 fn further() {
     for (name, scenario) in [
         ("open, close, abort, two waits", listening(Budget { aborts: 1, waits: 2, ..OPENER })),

@@ -245,7 +245,7 @@ impl Client {
     }
 
     #[inline]
-    fn elapsed(&self, conn: &Conn<'_>, session: &Session) -> u32 {
+    pub(super) fn elapsed(&self, conn: &Conn<'_>, session: &Session) -> u32 {
         (conn.now().micros() as u32).wrapping_sub(session.stamp)
     }
 

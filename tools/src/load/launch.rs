@@ -175,7 +175,7 @@ impl Client {
 
     fn ask_first(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
         if session.behind != UNSCHEDULED {
-            let waited = (conn.now().micros() as u32).wrapping_sub(session.stamp);
+            let waited = self.elapsed(conn, session);
             session.behind = session.behind.saturating_add(waited).min(UNSCHEDULED - 1);
         }
         self.next_step(conn, session);
