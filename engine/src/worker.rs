@@ -270,7 +270,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     /// Tells the sender of a packet what is wrong with it, if that is to be told.
     #[cold]
     fn object(&mut self, frame: &[u8], reason: DropReason) {
-        if let Some(objection) = Objection::to(frame, reason) {
+        if let Some(objection) = Objection::to(frame, reason, &self.rules) {
             self.tell(&objection);
         }
     }

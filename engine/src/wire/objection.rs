@@ -4,16 +4,19 @@
 use std::net::IpAddr;
 
 use super::addr::MacAddr;
+use super::checksum::Sum;
 use super::drop_reason::DropReason;
 use super::emit::{self, EmitError};
 use super::ethernet::{EtherType, EthernetHeader, Link};
 use super::fragment::{Fragment, FragmentKey};
+use super::frame::ParseRules;
 use super::icmp;
 use super::ip::header_len;
 use super::ipv4::{self, Ipv4Packet};
 use super::ipv6::{self, Ipv6Packet};
 
 const UDP: u8 = 17;
+const UDP_HEADER_LEN: usize = 8;
 
 /// Octets of an IPv4 packet that are quoted: RFC 1812 §4.3.2.3 lets the error have 576.
 const QUOTE_V4_MAX: usize = 576 - ipv4::HEADER_LEN - icmp::HEADER_LEN;
@@ -39,9 +42,10 @@ pub struct Objection<'f> {
 }
 
 impl<'f> Objection<'f> {
-    /// What is to be told about a frame that [`parse`](super::frame::parse) dropped for `reason`. `None`: nothing, because
-    /// nobody is to be told of it, or it came from or went to more or less than one host (RFC 1122 §3.2.2).
-    pub fn to(frame: &'f [u8], reason: DropReason) -> Option<Self> {
+    /// What is to be told about a frame that [`parse`](super::frame::parse) dropped for `reason` by these `rules`. `None`:
+    /// nothing, because nobody is to be told of it, or it came from or went to more or less than one host (RFC 1122
+    /// §3.2.2), or it is a UDP datagram that is not as it was sent.
+    pub fn to(frame: &'f [u8], reason: DropReason, rules: &ParseRules) -> Option<Self> {
         if !matches!(reason, DropReason::UnknownProtocol | DropReason::BadIpExtension) {
             return None;
         }
@@ -51,8 +55,8 @@ impl<'f> Objection<'f> {
             return None;
         }
         match ethernet.ethertype {
-            EtherType::IPV4 => Self::to_v4(ethernet.source, octets),
-            EtherType::IPV6 => Self::to_v6(ethernet.source, octets, reason),
+            EtherType::IPV4 => Self::to_v4(ethernet.source, octets, rules),
+            EtherType::IPV6 => Self::to_v6(ethernet.source, octets, reason, rules),
             _ => None,
         }
     }
@@ -77,27 +81,36 @@ impl<'f> Objection<'f> {
     }
 
     //= RFC 1122 3.2.2.1-SHOULD-1
-    fn to_v4(station: MacAddr, octets: &'f [u8]) -> Option<Self> {
+    fn to_v4(station: MacAddr, octets: &'f [u8], rules: &ParseRules) -> Option<Self> {
         let packet = Ipv4Packet::parse(octets).ok()?;
+        let port = packet.protocol() == UDP;
+        let pseudo = |len| Sum::pseudo_v4(packet.source(), packet.destination(), UDP, len);
+        if port && !is_as_sent(packet.payload(), pseudo, true, rules) {
+            return None;
+        }
         Some(Self {
             station,
             source: IpAddr::V4(packet.destination()),
             destination: IpAddr::V4(packet.source()),
-            kind: (icmp::UNREACHABLE, if packet.protocol() == UDP { 3 } else { 2 }),
+            kind: (icmp::UNREACHABLE, if port { 3 } else { 2 }),
             pointer: 0,
             quote: octets.get(..packet.total_len().min(QUOTE_V4_MAX))?,
         })
     }
 
     //= RFC 8200 4-SHOULD-1, 4.2-MUST-2, 4.4-MUST-2
-    fn to_v6(station: MacAddr, octets: &'f [u8], reason: DropReason) -> Option<Self> {
+    fn to_v6(station: MacAddr, octets: &'f [u8], reason: DropReason, rules: &ParseRules) -> Option<Self> {
         let packet = Ipv6Packet::parse(octets).ok()?;
         let (source, destination) = (packet.source(), packet.destination());
         if !ipv6::is_valid_source(source) || !ipv6::is_valid_destination(destination) {
             return None;
         }
-        let port = reason == DropReason::UnknownProtocol && packet.upper_layer().is_ok_and(|(upper, _)| upper == UDP);
-        let (kind, pointer) = if port {
+        let upper = packet.upper_layer().ok().filter(|_| reason == DropReason::UnknownProtocol);
+        let (kind, pointer) = if let Some((UDP, offset)) = upper {
+            let pseudo = |len| Sum::pseudo_v6(source, destination, UDP, len);
+            if !is_as_sent(packet.from_offset(offset), pseudo, false, rules) {
+                return None;
+            }
             ((icmp::V6_UNREACHABLE, 4), 0)
         } else {
             let (code, pointer) = packet.problem()?;
@@ -136,6 +149,22 @@ impl<'f> Objection<'f> {
     }
 }
 
+/// Whether a UDP datagram is as it was sent, as far as its checksum tells; `bare`: it may have none, as over IPv4.
+/// `pseudo` gives the sum of the pseudo-header for so many octets.
+//= RFC 1122 4.1.3.4-MUST-1
+fn is_as_sent(octets: &[u8], pseudo: impl FnOnce(u32) -> Sum, bare: bool, rules: &ParseRules) -> bool {
+    let Some(&[_, _, _, _, len0, len1, sum0, sum1]) = octets.first_chunk() else { return false };
+    let (len, checksum) = (u16::from_be_bytes([len0, len1]), u16::from_be_bytes([sum0, sum1]));
+    let Some(datagram) = octets.get(..usize::from(len)).filter(|datagram| datagram.len() >= UDP_HEADER_LEN) else {
+        return false;
+    };
+    if checksum == 0 {
+        return bare;
+    }
+    let pseudo = pseudo(u32::from(len));
+    rules.accept_partial_checksum && checksum == pseudo.folded() || pseudo.add_octets(datagram).is_valid()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +173,18 @@ mod tests {
     use crate::wire::{ParseRules, parse};
 
     fn objection(frame: &[u8]) -> Option<Objection<'_>> {
-        Objection::to(frame, parse(frame, &ParseRules::default()).err()?)
+        objection_by(frame, &ParseRules::default())
+    }
+
+    fn objection_by<'f>(frame: &'f [u8], rules: &ParseRules) -> Option<Objection<'f>> {
+        Objection::to(frame, parse(frame, rules).err()?, rules)
+    }
+
+    /// Makes the sample segment, which begins at `at`, a UDP datagram with this checksum.
+    fn make_udp(frame: &mut [u8], at: usize, checksum: u16) {
+        let len = (frame.len() - at) as u16;
+        frame[at + 4..at + 6].copy_from_slice(&len.to_be_bytes());
+        frame[at + 6..at + 8].copy_from_slice(&checksum.to_be_bytes());
     }
 
     /// The sample segment behind other headers.
@@ -194,6 +234,7 @@ mod tests {
             frame[24..26].fill(0);
             let checksum = Sum::of(&frame[14..34]).checksum();
             frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            make_udp(&mut frame, 34, 0);
             let told = objection(&frame).unwrap();
             assert_eq!((told.kind, told.station), ((3, code), LINK.source));
             let mut out = [0; 1500];
@@ -201,10 +242,45 @@ mod tests {
             assert!(Sum::of(&out[34..len]).is_valid());
             assert_eq!(out[42..len], frame[14..]);
             frame[0] = 1;
-            assert_eq!(Objection::to(&frame, DropReason::UnknownProtocol), None, "to a group");
+            assert_eq!(Objection::to(&frame, DropReason::UnknownProtocol, &ParseRules::default()), None, "to a group");
         }
-        let udp = behind(17, &[]);
-        assert_eq!(objection(&udp).map(|told| told.kind), Some((1, 4)));
         assert_eq!(objection(&samples::tcp_v4()), None);
+    }
+
+    #[test]
+    //= RFC 1122 4.1.3.4-MUST-1
+    fn a_datagram_with_a_wrong_checksum_is_not_answered() {
+        let partial = ParseRules { accept_partial_checksum: true, ..ParseRules::default() };
+        for (mut frame, at) in [(samples::tcp_v4(), 34), (behind(UDP, &[]), 54)] {
+            let v4 = at == 34;
+            if v4 {
+                frame[23] = UDP;
+                frame[24..26].fill(0);
+                let checksum = Sum::of(&frame[14..34]).checksum();
+                frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            }
+            make_udp(&mut frame, at, 0);
+            let kind = if v4 { (3, 3) } else { (1, 4) };
+            let told = |frame: &[u8], rules: &ParseRules| objection_by(frame, rules).map(|told| told.kind);
+            assert_eq!(told(&frame, &partial), v4.then_some(kind), "no checksum");
+
+            let addresses = &frame[if v4 { 26..34 } else { 22..54 }];
+            let pseudo = Sum::of(addresses).add_u16(UDP.into()).add_u16((frame.len() - at) as u16);
+            make_udp(&mut frame, at, pseudo.folded());
+            assert_eq!(told(&frame, &partial), Some(kind), "left for hardware to finish");
+            assert_eq!(told(&frame, &ParseRules::default()), None, "not finished");
+
+            make_udp(&mut frame, at, 0);
+            let whole = pseudo.add_octets(&frame[at..]).checksum();
+            make_udp(&mut frame, at, whole);
+            assert_eq!(told(&frame, &ParseRules::default()), Some(kind));
+            make_udp(&mut frame, at, whole ^ 0x0100);
+            assert_eq!(told(&frame, &partial), None, "wrong");
+            make_udp(&mut frame, at, whole);
+            for len in [7, (frame.len() - at + 1) as u16] {
+                frame[at + 4..at + 6].copy_from_slice(&len.to_be_bytes());
+                assert_eq!(told(&frame, &partial), None, "{len} octets");
+            }
+        }
     }
 }
