@@ -57,14 +57,18 @@ const NEAR: Duration = Duration::from_millis(20);
 /// So long before a schedule wants something a worker is awake: long enough for a late wake-up, too.
 const WARM_UP: Duration = Duration::from_micros(300);
 
-/// A pass that had nothing to do and took longer than this: somebody else was on the core.
-const TAKEN_AWAY: Duration = Duration::from_millis(1);
+/// A pass that had nothing to do and took longer than this: somebody else was on the core, and used up its turn. An engine at
+/// the other end of a link gives the core back earlier.
+const TAKEN_AWAY: Duration = Duration::from_millis(2);
 
 /// A core that is taken away twice within this is one that others want, and not just one that its host stops now and then.
 const AGAIN_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long a worker polls at a time before it offers its core to others. More often it would only be slower itself.
 const OFFER_EVERY: Duration = Duration::from_micros(50);
+
+/// An offer that took longer was accepted; otherwise it is a system call of less than a microsecond.
+const ACCEPTED: Duration = Duration::from_micros(5);
 
 /// How long a worker then does without polling. Whoever polls uses up its share of a core that it does not have for itself,
 /// and then waits for its turn; whoever wakes up is let in at once.
@@ -89,6 +93,8 @@ struct Core {
     taken_away: Option<Instant>,
     /// Before this the worker does not poll.
     poll_from: Instant,
+    /// When it is next offered to others: at once while they take it, as whoever is to answer may be among them.
+    offer_at: Instant,
 }
 
 impl Core {
@@ -99,6 +105,17 @@ impl Core {
         {
             self.poll_from = now + GIVE_WAY;
         }
+    }
+
+    /// Lets others run, if it is time to. The time afterwards.
+    fn offer(&mut self, now: Instant, clock: &MonotonicClock) -> Instant {
+        if now < self.offer_at {
+            return now;
+        }
+        thread::yield_now();
+        let after = clock.now();
+        self.offer_at = if after.since(now) > ACCEPTED { after } else { after + OFFER_EVERY };
+        after
     }
 }
 
@@ -117,8 +134,8 @@ struct Driver<D: Waitable, A: Lane, P: PageSource> {
 impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
     fn run(mut self) -> Result<Worker<D, A, P>> {
         let mut began = self.clock.now();
-        let (mut look_at, mut check_at, mut quiet_since, mut offer_at) = (began, began, began, began);
-        let mut core = Core { taken_away: None, poll_from: began };
+        let (mut look_at, mut check_at, mut quiet_since) = (began, began, began);
+        let mut core = Core { taken_away: None, poll_from: began, offer_at: began };
         loop {
             let activity = self.worker.poll(&self.clock);
             self.tell_states();
@@ -145,17 +162,13 @@ impl<D: Waitable, A: Lane, P: PageSource> Driver<D, A, P> {
             let quiet = now.since(quiet_since);
             let own_core = now >= core.poll_from;
             let spin = if own_core { SPIN } else { Duration::ZERO };
-            if quiet > spin && self.idling == Idling::Sleep {
+            if activity.is_idle() && self.idling == Idling::Sleep {
                 let polls = own_core && !self.alone;
                 let for_answer = polls && quiet < SPIN_FOR_ANSWER && self.worker.app().times_an_answer();
-                let slept = !for_answer && self.sleep(now, polls);
-                if !slept && now >= offer_at {
-                    // Whoever is to answer may have been put on this core
-                    thread::yield_now();
-                    offer_at = now + OFFER_EVERY;
-                }
-                began = self.clock.now();
-                if !slept {
+                if quiet > spin && !for_answer && self.sleep(now, polls) {
+                    began = self.clock.now();
+                } else {
+                    began = core.offer(now, &self.clock);
                     core.was_idle(now, began);
                 }
             }
