@@ -132,7 +132,7 @@ pub struct TcpConfig {
     pub stall_timeout: Option<Duration>,
     /// The same while seven eighths of the connections or three quarters of the buffers are in use. Default 30 s.
     pub stall_timeout_under_pressure: Duration,
-    /// Challenge ACKs that one connection sends in five seconds (RFC 5961 §10). Default 10.
+    /// Challenge ACKs that one connection sends in five seconds (RFC 5961 §7). Default 10.
     //= RFC 5961 7-SHOULD-2
     pub challenge_acks_per_connection: u32,
     /// RSTs that one pair of sockets without a connection is answered by in five seconds. Default 10.

@@ -298,6 +298,7 @@ impl NeighborTable {
 
     /// Takes in a neighbour advertisement. Returns the entry that became usable by it.
     pub fn on_advertisement(&mut self, message: &NeighborAdvertisement, now: Instant) -> Option<NeighborIndex> {
+        //= RFC 4861 7.3.1-MUST-1
         if !message.solicited {
             self.counters.unsolicited += 1;
             let claimed = message.target_link_layer.filter(|_| message.overrides);
@@ -490,7 +491,7 @@ impl NeighborTable {
 
     /// An answer counts if somebody asked. As long as a station is known to have the address and is being asked, only it
     /// confirms that: the override flag (RFC 4861 §7.2.5) can be set by anybody. Everyone is asked when it is silent.
-    //= RFC 4861 7.2.5-MUST-1, 7.2.5-SHOULD-1
+    //= RFC 4861 7.2.5-MUST-1, 7.2.5-SHOULD-1, 7.2.5-SHOULD-2
     fn learn_from_answer(&mut self, address: IpAddr, mac: Option<MacAddr>, now: Instant) -> Option<NeighborIndex> {
         let slot = self.find(address);
         let asking = slot.and_then(|slot| Some((slot, self.entries.get_mut(slot as usize)?)));

@@ -117,7 +117,7 @@ fn a_request_for_us_tells_where_its_sender_is() {
 }
 
 #[test]
-//= RFC 4861 7.2.5-MUST-1
+//= RFC 4861 7.2.5-MUST-1, 7.2.5-SHOULD-2, 7.3.1-MUST-1
 fn advertisements_follow_their_flags() {
     let address: Ipv6Addr = "2001:db8::2".parse().unwrap();
     let advertisement = |mac, solicited, overrides| NeighborAdvertisement {

@@ -180,6 +180,7 @@ impl Reassembly {
             Some(len) => end == len,
             None => fragment.more || packet.reaches() <= end,
         };
+        //= RFC 8200 4.5-MUST-4
         if fragment.octets.is_empty() || !whole_units || !agrees || end > PAYLOAD_MAX {
             packet.state = State::Spoilt;
             return Taken::Refused;

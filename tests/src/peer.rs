@@ -525,6 +525,7 @@ impl Inner {
         if v4 {
             assert_eq!(raw::checksum(None, &packet[..20]), 0, "IPv4 header checksum");
             //= RFC 1191 3-MUST-3
+            //= RFC 4821 3-SHOULD-1
             assert_eq!(packet[6] & 0xe0, 0x40, "DF and no fragment (RFC 1191)");
         }
         let tcp = raw_tcp(octets);

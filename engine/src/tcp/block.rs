@@ -116,6 +116,7 @@ impl Connection {
 
     /// RCV.WND, octets: what is left of the window that we advertised.
     #[inline]
+    //= RFC 7323 2.4-MUST-2
     pub(crate) fn receive_window(&self) -> u32 {
         self.rcv_adv - self.rcv_nxt
     }
@@ -129,6 +130,8 @@ impl Connection {
     /// Most octets of payload in a segment.
     #[inline]
     //= RFC 6691 2-MUST-1
+    //= RFC 4821 7.1-SHOULD-1
+    //= RFC 8201 5.4-MUST-1
     pub(crate) fn payload_max(&self) -> u32 {
         u32::from(self.mss.saturating_sub(self.option_bytes()).max(1))
     }

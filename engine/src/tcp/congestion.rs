@@ -22,7 +22,7 @@ pub(crate) fn initial_window(mss: u32, config: &TcpConfig) -> u32 {
 pub(crate) fn restart(busy: &mut Busy, mss: u32, ssthresh: u32, config: &TcpConfig) {
     //= RFC 5681 3.1-SHOULD-1
     busy.ssthresh = if ssthresh == 0 { u32::MAX } else { ssthresh };
-    //= RFC 5681 4.1-SHOULD-1
+    //= RFC 5681 4.1-SHOULD-1, 3.1-MUST-7
     busy.cwnd = initial_window(mss, config).min(busy.ssthresh.max(mss));
     busy.cwnd_count = 0;
     busy.cubic_epoch_ms = 0;
@@ -56,6 +56,7 @@ pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32, config:
     let mut acked = acked;
     if busy.cwnd < busy.ssthresh {
         //= RFC 5681 3.1-SHOULD-2
+        //= RFC 9438 4.10-MUST-1
         let step = acked.min(busy.ssthresh - busy.cwnd);
         busy.cwnd = busy.cwnd.saturating_add(step).min(1 << 30);
         acked -= step;
@@ -70,7 +71,7 @@ pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32, config:
     // One segment for each `target` octets acknowledged: Reno's one a window, or as many as CUBIC's curve asks for.
     busy.cwnd_count = busy.cwnd_count.saturating_add(acked);
     let target = target.max(mss);
-    //= RFC 5681 3.1-MUST-2
+    //= RFC 5681 3.1-MUST-2, 3.1-SHOULD-4
     if busy.cwnd_count >= target {
         let segments = busy.cwnd_count / target;
         busy.cwnd_count -= segments * target;
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     //= RFC 9293 MUST-19
-    //= RFC 5681 3.1-MUST-2
+    //= RFC 5681 3.1-MUST-2, 3.1-SHOULD-4
     fn reno_adds_one_segment_a_window() {
         let config = TcpConfig { congestion: CongestionControl::NewReno, ..TcpConfig::default() };
         let mut busy = fresh(&config);

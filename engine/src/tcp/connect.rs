@@ -283,6 +283,8 @@ impl Tcp {
 #[inline]
 //= RFC 9293 MUST-67
 //= RFC 6691 2-SHOULD-1
+//= RFC 1191 3.1-SHOULD-1
+//= RFC 8200 8.3-MUST-1
 pub(super) fn mss_of(mtu: u16, v6: bool) -> u16 {
     mtu - if v6 { 60 } else { 40 }
 }

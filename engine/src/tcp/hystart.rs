@@ -18,6 +18,7 @@ const RTT_DIVISOR: u32 = 8;
 const SAMPLES: u8 = 8;
 
 /// How much slower conservative slow start grows (CSS_GROWTH_DIVISOR).
+//= RFC 9406 4.3-MUST-1
 const CSS_DIVISOR: u32 = 4;
 
 /// Rounds of conservative slow start (CSS_ROUNDS).
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    //= RFC 9406 4.2-MUST-1, 4.2-MUST-2, 4.3-SHOULD-1
+    //= RFC 9406 4.2-MUST-1, 4.2-MUST-2, 4.3-SHOULD-1, 4.3-MUST-1
     fn a_longer_round_trip_makes_growth_a_quarter() {
         // an eighth of the round trip, at least 4 ms and at most 16 ms
         for (before, after, css) in [

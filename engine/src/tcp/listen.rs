@@ -37,6 +37,9 @@ impl Tcp {
         }
         // less than the smallest believed makes us send more headers than data
         //= RFC 9293 MUST-14, MUST-15, MUST-16
+        //= RFC 1191 6.4-MUST-2
+        //= RFC 6691 7.2-MUST-1
+        //= RFC 8201 5.4-MUST-2
         let mss = options.mss.unwrap_or(self.mss_default(v6)).max(self.config.mss_min).min(self.mss_of_link(v6));
         let mut offer = Offer { mss, flags: 0, snd_scale: 0, ts_recent: 0 };
         //= RFC 7323 2.2-MUST-1
@@ -323,6 +326,7 @@ pub(super) fn syn_options(
     TcpOptions {
         //= RFC 9293 MUST-14, SHLD-5, MAY-3
         mss: Some(mss_of(mtu, v6)),
+        //= RFC 7323 2.2-SHOULD-1
         window_scale: (flags & flag::SCALING != 0).then(|| receive_scale(config)),
         //= RFC 2018 2-MUST-1
         sack_permitted: flags & flag::SACK != 0,

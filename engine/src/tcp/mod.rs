@@ -274,7 +274,6 @@ impl Tcp {
     #[inline]
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = now;
-        //= RFC 6298 4-SHOULD-1
         self.now_us = now.micros() as u32;
         self.now_ms = now.millis32();
         self.flights.walked = 0;

@@ -253,6 +253,7 @@ impl Tcp {
         match resolution {
             Resolution::Ready(mac) => return Some(mac),
             //= RFC 1122 2.3.2.2-SHOULD-1
+            //= RFC 4861 7.2.2-MUST-3
             Resolution::Pending => {
                 if self.unresolved.len() < self.unresolved.capacity() {
                     self.unresolved.push(id);
@@ -399,7 +400,7 @@ pub(super) fn set_timers(
                 }
                 None => rtt::rto_ms(b, config),
             };
-            //= RFC 6298 5-MUST-1, 5-SHOULD-1
+            //= RFC 6298 5-MUST-1, 5-SHOULD-1, 1-MUST-1
             b.rtx_at = now_ms.wrapping_add(timeout.max(1));
             b.timers |= 1;
         }

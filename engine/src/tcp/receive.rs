@@ -289,7 +289,7 @@ pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) ->
     }
     let open = c.rcv_adv - c.rcv_nxt;
     // Rounded up: rounding down would move the edge back
-    //= RFC 7323 2.3-MUST-2, 2.4-MUST-1
+    //= RFC 7323 2.3-MUST-2, 2.4-MUST-1, 2.4-SHOULD-1
     let field = ((u64::from(open) + (1 << scale) - 1) >> scale).min(0xffff) as u32;
     c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt + (field << scale));
     field as u16

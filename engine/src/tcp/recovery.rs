@@ -136,6 +136,7 @@ fn sent_after(t1: u32, end1: Seq, t2: u32, end2: Seq) -> bool {
 /// Marks what SACK blocks cover (RFC 2018 §5, RFC 6675 §4). Blocks outside what is in flight are ignored. A duplicate is
 /// told by the segment's own `ack`, which may be older than `una` (RFC 2883 §5).
 //= RFC 6675 3-MUST-1
+//= RFC 8985 4-MUST-1
 pub(crate) fn take_sack(
     flights: &mut Flights,
     b: &mut Busy,
@@ -241,7 +242,7 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
             if age >= patience {
                 mark_lost(flights, b, at);
             } else {
-                //= RFC 8985 6.2-MUST-4
+                //= RFC 8985 6.2-SHOULD-5
                 wait = wait.max(Some(patience - age));
             }
         }
@@ -332,6 +333,7 @@ fn mark_first_lost(flights: &mut Flights, b: &mut Busy) {
 
 /// Octets taken to be in flight: without SACK each duplicate ACK means that one segment has left.
 //= RFC 3042 2-SHOULD-1, 2-MUST-1, 2-MUST-2
+//= RFC 5681 3.2-SHOULD-4, 3.2-MUST-3, 3.2-MUST-4
 pub(crate) fn pipe(c: &Connection, b: &Busy) -> u32 {
     if c.has(flag::SACK) { b.pipe } else { b.pipe.saturating_sub(u32::from(b.dup_acks) * c.payload_max()) }
 }
@@ -343,6 +345,7 @@ fn enter_recovery(c: &Connection, b: &mut Busy, delivered: u32, env: &Env<'_>) {
     let flight = c.snd_nxt - c.snd_una;
     save_for_undo(b, env);
     //= RFC 6675 5-MUST-3
+    //= RFC 9438 4.6-MUST-1
     congestion::on_loss(b, mss, flight, env.config);
     b.phase = Phase::Recovery;
     //= RFC 6582 3.2-MUST-1
@@ -509,7 +512,7 @@ pub(crate) fn probe_timeout_ms(flights: &Flights, c: &Connection, b: &Busy, conf
     let alone = flights.front(b) == flights.back(b);
     // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
     let patience = if alone { rtt::micros(config.rto_min) } else { PROBE_SLACK_US };
-    //= RFC 8985 7.2-SHOULD-1, 7.2-MUST-1
+    //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2
     let timeout = b.srtt.saturating_mul(2).saturating_add(patience).min(rtt::rto_us(b, config));
     Some(timeout.div_ceil(1000))
 }
@@ -531,6 +534,7 @@ fn prr(c: &Connection, b: &mut Busy, delivered: u32, safe: bool, mss: u32) {
     b.prr_delivered = b.prr_delivered.saturating_add(delivered);
     let pipe = pipe(c, b);
     //= RFC 9937 6-SHOULD-1, 6-MUST-1
+    //= RFC 8985 9.3-SHOULD-1
     let send = if pipe > b.ssthresh {
         let allowed = (u64::from(b.prr_delivered) * u64::from(b.ssthresh)).div_ceil(u64::from(b.prr_flight)) as u32;
         allowed.saturating_sub(b.prr_out)
@@ -546,7 +550,7 @@ fn prr(c: &Connection, b: &mut Busy, delivered: u32, safe: bool, mss: u32) {
 
 /// The retransmission timer fired (RFC 6298 §5.4, RFC 5681 §3.1). Lost is the oldest segment, and each that has been
 /// out for longer than a round trip and the reordering window (RFC 8985 §6.3); without SACK, all.
-//= RFC 6298 5-MUST-2, 5-MUST-3
+//= RFC 6298 5-SHOULD-3, 5-MUST-3
 pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) {
     let mss = c.payload_max();
     if flights.front(b).is_some_and(|at| flights.get(at).has(sent::SACKED)) {
@@ -568,11 +572,13 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
         let record = flights.get(at);
         //= RFC 8985 6.3-SHOULD-1
         let old = Some(at) == flights.front(b) || env.now_us.wrapping_sub(record.sent_us) >= patience;
+        //= RFC 6675 5.1-SHOULD-1
         if old && !record.has(sent::SACKED | sent::LOST) {
             mark_lost(flights, b, at);
         }
         cursor = flights.next(at);
     }
+    //= RFC 6675 5.1-MUST-1
     b.recover = c.snd_nxt;
     // room for one segment beside those that may still arrive
     //= RFC 5681 3.1-MUST-5

@@ -85,7 +85,7 @@ fn what_arrives_after_a_later_one_is_reordered() {
 }
 
 #[test]
-//= RFC 8985 6.2-MUST-3, 6.2-MUST-4
+//= RFC 8985 6.2-MUST-3, 6.2-SHOULD-5
 fn a_segment_is_lost_after_a_round_trip_and_the_window_and_a_timer_asks_until_then() {
     let mut s = Sender::new();
     s.b.flags |= busy::REORDERING;

@@ -46,7 +46,7 @@ pub(crate) fn rto_us(busy: &Busy, config: &TcpConfig) -> u32 {
         let lost = busy.flags & flags::SYN_LOST != 0;
         return if lost { initial.max(RTO_AFTER_LOST_SYN_US) } else { initial }.min(max);
     }
-    //= RFC 6298 2-MUST-1, 2-SHOULD-2
+    //= RFC 6298 2-MUST-1, 2-SHOULD-2, 4-MUST-1
     let variance = busy.rttvar.saturating_mul(4).max(GRANULARITY_US).max(min);
     busy.srtt.saturating_add(variance).min(max)
 }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    //= RFC 6298 2-MUST-2, 2-SHOULD-2
+    //= RFC 6298 2-MUST-2, 2-SHOULD-2, 4-MUST-1
     fn steady_samples_converge_and_the_floor_holds() {
         let mut busy = Busy::default();
         for _ in 0..200 {

@@ -13,8 +13,8 @@ use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
 use super::{FlowId, Lookup, Tcp, remote_of, undo};
 
-/// Sizes of packets that links commonly carry, octets (RFC 1191 §7.1).
-//= RFC 1191 5-MAY-1
+/// Sizes of packets that links commonly carry, octets (RFC 1191 §7).
+//= RFC 1191 5-MAY-1, 3-MUST-6
 const PLATEAUS: [u32; 8] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508];
 
 /// TS.Recent older than this is no longer believed (RFC 7323 §5.5): 24 days, milliseconds.
@@ -142,7 +142,7 @@ impl Tcp {
     fn check_sequence(&mut self, id: u32, seg: &TcpSegment) -> bool {
         let c = &self.conns[id];
         let (rst, timestamps) = (seg.flags.rst(), c.has(flag::TIMESTAMPS));
-        //= RFC 7323 5.2-MUST-1
+        //= RFC 7323 5.2-MUST-1, 3.2-MUST-5
         if timestamps && !rst {
             match seg.options.timestamps {
                 Some(ts) if is_old(c, ts, self.now_ms) => {
@@ -233,7 +233,7 @@ impl Tcp {
         }
     }
 
-    /// The limits of RFC 5961 §10: the connection's, and that of all.
+    /// The limits of RFC 5961 §7: the connection's, and that of all.
     //= RFC 5961 7-SHOULD-1
     fn may_challenge(&mut self, id: u32) -> bool {
         self.challenges_each.allow(id, self.now_ms) && self.challenges.allow(self.now)
@@ -422,7 +422,7 @@ fn heard(c: &mut Connection, ack_sent: Seq, seg: &TcpSegment, now_ms: u32) {
         && let Some(ts) = seg.options.timestamps
     {
         c.flags &= !flag::FRESH;
-        //= RFC 7323 4.3-MUST-1
+        //= RFC 7323 4.3-MUST-1, 4.3-SHOULD-1, 4.3-SHOULD-2, 4.3-MUST-2
         if seg.seq.at_or_before(ack_sent) && (ts.value.wrapping_sub(c.ts_recent) as i32) >= 0 {
             c.ts_recent = ts.value;
         }
@@ -434,6 +434,7 @@ fn heard(c: &mut Connection, ack_sent: Seq, seg: &TcpSegment, now_ms: u32) {
 /// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).
 #[inline]
 //= RFC 6298 5-SHOULD-1
+//= RFC 6928 9-MUST-1
 fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
     b.timers &= !1;
     b.oldest_ms = now_ms;
@@ -449,6 +450,7 @@ fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
     if b.flags & busy::BUFFERED != 0 {
         let mut chain = Chain { head: b.write_head, tail: b.write_tail };
         //= RFC 2018 8-MUST-1
+        //= RFC 6675 4-MUST-2
         buffers.drop_before(&mut chain, una);
         (b.write_head, b.write_tail) = (chain.head, chain.tail);
         if chain.head == NONE {
@@ -478,6 +480,7 @@ fn acceptable(c: &Connection, seg: &TcpSegment) -> bool {
 /// Whether another duplicate ACK can mean that a segment has left: in recovery no more than were out at its beginning,
 /// however many are sent (RFC 5681 §3.2, last paragraph).
 #[inline]
+//= RFC 5681 3.2-MAY-1
 fn may_count_duplicate(c: &Connection, b: &Busy) -> bool {
     let counted = u32::from(b.dup_acks) * c.payload_max();
     match b.phase {
@@ -499,7 +502,7 @@ fn update_window(c: &mut Connection, seg: &TcpSegment, advanced: bool) {
     }
 }
 
-/// RACK's reordering timer (RFC 8985 §6.3) shares its place with others that cannot run at the same time.
+/// RACK's reordering timer (RFC 8985 §6.2 step 5) shares its place with others that cannot run at the same time.
 pub(crate) fn set_reordering_timer(c: &Connection, b: &mut Busy, wait_us: Option<u32>, now_ms: u32) {
     match wait_us {
         Some(wait) => {
@@ -520,6 +523,7 @@ pub(crate) fn text_end(seq: Seq, payload: &[u8]) -> Seq {
 impl Tcp {
     /// Whether a sequence number that an ICMP error quotes is in flight (RFC 5927 §4.1).
     //= RFC 5927 4.1-SHOULD-1
+    //= RFC 8201 4-SHOULD-1
     pub(crate) fn quotes_flight(&self, id: u32, seq: Seq) -> bool {
         let c = &self.conns[id];
         seq.at_or_after(c.snd_una) && seq.before(c.snd_nxt)
@@ -534,16 +538,17 @@ impl Tcp {
     /// flight that are larger go again.
     pub(crate) fn packet_too_big(&mut self, id: u32, mtu: u32) {
         let c = &mut self.conns[id];
-        //= RFC 8200 5-MUST-1
+        //= RFC 8200 5-SHOULD-1
         let (headers, floor) = if c.has(flag::IPV6) { (60, 1280 - 60) } else { (40, 552 - 40) };
         // RFC 1191 §5: a router that does not tell its MTU leaves it to be searched for among the common ones
         let packet = u32::from(c.mss) + headers;
         let next_plateau = || PLATEAUS.into_iter().find(|&plateau| plateau < packet).unwrap_or(0);
         let mtu = if mtu == 0 { next_plateau() } else { mtu };
-        //= RFC 1191 3-MUST-1
-        //= RFC 8201 4-MUST-1
+        //= RFC 1191 3-MUST-1, 3-MUST-4, 3-MUST-7
+        //= RFC 7323 5.7-MUST-1
+        //= RFC 8201 4-MUST-1, 3-MUST-1, 4-MUST-4
         let mss = mtu.saturating_sub(headers).max(floor);
-        //= RFC 1191 3-MUST-2
+        //= RFC 1191 3-MUST-2, 6.4-MUST-1
         //= RFC 8201 4-MUST-3
         if mss >= u32::from(c.mss) {
             return;

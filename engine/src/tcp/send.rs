@@ -150,6 +150,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// Sends again what is marked lost, as far as the window allows. False if the device has no room.
     //= RFC 9293 SHLD-16, MAY-7
+    //= RFC 6675 4-MUST-3
     fn retransmit(&mut self) -> bool {
         let mut cursor = self.flights.front(self.b);
         let mut budget = SEGMENTS_MAX;
@@ -163,6 +164,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             }
             let pipe = recovery::pipe(self.c, self.b);
             //= RFC 6675 5-MUST-1
+            //= RFC 8985 9.3-MUST-1
             if pipe > 0 && pipe + u32::from(self.flights.get(at).len) > self.b.cwnd {
                 break;
             }
@@ -198,7 +200,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             self.b.pipe += len;
         }
         record.flags = record.flags & !sent::LOST | sent::RESENT;
-        //= RFC 8985 3-MUST-1
+        //= RFC 8985 4-MUST-2
         record.sent_us = self.now_us;
         record.resent = record.resent.saturating_add(1);
         self.b.prr_out = self.b.prr_out.saturating_add(len);
@@ -225,7 +227,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let window = core::mem::replace(&mut self.b.cwnd, u32::MAX);
         let new = self.next_new();
         self.b.cwnd = window;
-        //= RFC 8985 7.3-MUST-1
+        //= RFC 8985 7.3-SHOULD-1
         let sent = match new {
             Some((payload, fin)) => self.send_one(payload, fin, false),
             None => self.resend(newest),
@@ -343,6 +345,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let window = if edge.after(c.snd_nxt) { edge - c.snd_nxt } else { 0 };
         let mss = c.payload_max();
         //= RFC 9293 SHLD-27, SHLD-28
+        //= RFC 7323 2.4-MUST-3
         let payload = unsent.min(mss).min(window);
         let fin = fin_due && payload == unsent && window > payload;
         if payload == 0 && !fin {
@@ -350,7 +353,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         let pipe = recovery::pipe(c, b);
         // a FIN is no octet that could congest the path
-        //= RFC 5681 3-MUST-1
+        //= RFC 5681 3-MUST-1, 3.2-SHOULD-5
         if pipe > 0 && payload > 0 && pipe + payload > b.cwnd {
             b.full_until = c.snd_nxt;
             return None;
@@ -532,7 +535,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// TSval and TSecr: milliseconds, from an offset that depends on the pair of addresses (RFC 7323 §5.4).
     #[inline]
     fn timestamps(&self, source: IpAddr, destination: IpAddr) -> Timestamps {
-        //= RFC 7323 3.2-SHOULD-3, 3.2-MUST-4, 5.4-MUST-1
+        //= RFC 7323 3.2-SHOULD-3, 3.2-MUST-4, 5.4-MUST-1, 4.1-MUST-1
         let value = self.now_ms.wrapping_add(self.isn_key.timestamp_offset(source, destination));
         Timestamps { value, echo: self.c.ts_recent }
     }

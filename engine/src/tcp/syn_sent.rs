@@ -31,6 +31,7 @@ impl Tcp {
             return false;
         }
         // second, RST
+        //= RFC 5961 3.2-MUST-4
         if seg.flags.rst() {
             if seg.flags.ack() {
                 self.remove(app, id, End::Refused);

@@ -62,7 +62,7 @@ impl Tcp {
             // RFC 1337 would have every reset ignored, to be safe from old ones. One at exactly the next number is no
             // accident: it is how a host that opens these sockets anew, and was answered from here, asks to be let in.
             // Without it that host waits for 2 MSL.
-            //= RFC 1337 4-SHOULD-1
+            //= RFC 1337 3-SHOULD-1
             if seg.seq == record.rcv_nxt {
                 self.forget_time_wait(hash, handle, &record);
             }

@@ -93,7 +93,7 @@ impl Tcp {
         } else if b.cwnd > 0 {
             // RFC 5681 §4.1: after one RTO of silence the window is the initial one again
             //= RFC 5681 4.1-SHOULD-1
-            //= RFC 6928 2-SHOULD-1
+            //= RFC 6928 2-MAY-2
             super::congestion::rest(b, c.payload_max(), &self.config);
         }
         self.mark_dirty(id);
@@ -208,7 +208,7 @@ impl Tcp {
     }
 
     /// The tail loss probe's timer (RFC 8985 §7.3), which may have been set before the newest segment was sent.
-    //= RFC 8985 8-MUST-1
+    //= RFC 8985 7.3-MUST-3
     fn tail_probe_timer(&mut self, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         b.flags &= !busy::PROBE_TIMER;

@@ -26,6 +26,7 @@ pub(crate) fn take_echo(flights: &mut Flights, b: &mut Busy, echo_ms: u32, acked
     // What answers a duplicate echoes the original that came long before: the ACKs in between were lost
     if b.backoff > 0 && acked.rtt_us.is_none() && !acked.dsack && took_ms <= ECHO_MS_MAX {
         //= RFC 6298 3-MUST-1, 5-SHOULD-2
+        //= RFC 7323 4.1-MAY-1
         acked.rtt_us = Some(took_ms.max(1) * 1000);
     }
     undo_if_spurious(flights, b, echo_ms, env);
@@ -57,7 +58,7 @@ pub(super) fn duplicate_reported(flights: &mut Flights, b: &mut Busy, env: &Env<
 
 /// A timeout is about to be answered: F-RTO watches it, unless what is out has been sent again before for another reason
 /// (RFC 5682 §2.1 step 1).
-//= RFC 5682 2.1-MUST-1
+//= RFC 5682 2.1-MUST-1, 2.1-MUST-5
 pub(super) fn begin_frto(c: &Connection, b: &mut Busy) {
     let opening = matches!(c.state, State::SynSent | State::SynReceived);
     let again = b.phase == Phase::Loss && b.flags & (busy::FRTO | busy::FRTO_NEW) == busy::FRTO;
@@ -119,7 +120,7 @@ fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
         cursor = flights.next(at);
     }
     b.phase = Phase::Open;
-    //= RFC 9438 4.9-SHOULD-1
+    //= RFC 9438 4.9-MAY-1
     b.cwnd = b.cwnd.max(b.undo_cwnd);
     b.ssthresh = b.undo_ssthresh;
     b.backoff = 0;

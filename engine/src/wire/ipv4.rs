@@ -11,6 +11,7 @@ pub const HEADER_LEN: usize = 20;
 
 /// Don't fragment, in the word of flags and fragment offset.
 //= RFC 1191 3-MUST-3
+//= RFC 4821 3-SHOULD-1
 const DONT_FRAGMENT: u16 = 0x4000;
 /// More fragments, in the same word.
 pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;

@@ -37,6 +37,7 @@ impl<'a> Ipv6Packet<'a> {
     /// [`TruncatedIp`](DropReason::TruncatedIp), [`BadIpVersion`](DropReason::BadIpVersion),
     /// [`BadIpTotalLength`](DropReason::BadIpTotalLength).
     #[inline]
+    //= RFC 8200 3-SHOULD-1
     pub fn parse(octets: &'a [u8]) -> Result<Self, DropReason> {
         let header = octets.first_chunk::<HEADER_LEN>().ok_or(DropReason::TruncatedIp)?;
         if header[0] >> 4 != 6 {

@@ -127,6 +127,7 @@ fn fixed_part<'m>(message: &'m [u8], envelope: &Envelope) -> Result<(u8, Ipv6Add
 }
 
 /// The station that the option of this kind names. Every option must have a length, and lie within the message.
+//= RFC 4861 7.1.1-MUST-2
 fn link_layer_option(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, DropReason> {
     let mut found = None;
     while let [kind, units, ..] = *options {

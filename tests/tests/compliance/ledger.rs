@@ -28,8 +28,8 @@ pub(crate) struct Rfc {
 pub(crate) enum Source {
     /// With the RFC's text at hand.
     Text,
-    /// From memory: the sense is the RFC's, the words need not be, and a section may be off by one.
-    Memory,
+    /// With that of the RFC it replaces, whose number this is: what is new in it is from memory, and so are its sections.
+    Predecessor(u32),
 }
 
 /// A requirement, met unless it says otherwise.

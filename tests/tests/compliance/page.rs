@@ -15,8 +15,9 @@ is neither met and shown nor has a reason, when a MUST is open, and when this pa
 
 Statements are shortened; the RFC's own text decides. *Met*: code does it and a test shows it (for a MAY code is enough).
 *Deviates*: something else is done, for the reason given. *N.a.*: it does not concern the engine. *Not used*: a MAY that
-is not made use of. *Open*: missing. A list marked † was written without the RFC's text at hand: its wording and
-section numbers are from memory.
+is not made use of. *Open*: missing. Where an RFC asks for something without the words of RFC 2119 the level is what its
+wording amounts to. A list marked † was compared with the text of the RFC before it, which its title names, not with its own:
+what is new in it is from memory, and so are its section numbers.
 
 ";
 
@@ -40,7 +41,15 @@ pub(crate) fn render(rfcs: &[Rfc], marks: &[Mark]) -> String {
 }
 
 fn dagger(rfc: &Rfc) -> &'static str {
-    if rfc.source == Source::Memory { "†" } else { "" }
+    if rfc.source == Source::Text { "" } else { "†" }
+}
+
+/// The title, and what the list was compared with if that was not the RFC itself.
+fn title(rfc: &Rfc) -> String {
+    match rfc.source {
+        Source::Text => rfc.title.clone(),
+        Source::Predecessor(before) => format!("{}† (compared with RFC {before})", rfc.title),
+    }
 }
 
 fn columns(row: &[usize; 7]) -> String {
@@ -66,7 +75,7 @@ fn counts(rfc: &Rfc) -> [usize; 7] {
 
 fn section(out: &mut String, rfc: &Rfc, marks: &[Mark]) {
     // The heading is the number alone, so that links to it need not follow the title
-    write!(out, "\n## RFC {}\n\n{}{}\n\n", rfc.rfc, rfc.title, dagger(rfc)).expect("a String");
+    write!(out, "\n## RFC {}\n\n{}\n\n", rfc.rfc, title(rfc)).expect("a String");
     out.push_str("| id | § | level | statement | state | code | tests |\n|---|---|---|---|---|---|---|\n");
     for requirement in &rfc.requirements {
         let state = match requirement.state() {

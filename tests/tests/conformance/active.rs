@@ -142,6 +142,7 @@ checks! {
 
     /// §3.10.7.3 second: RST with an acceptable ACK refuses; without, or with another, it is dropped.
     //= RFC 9293 MUST-12
+    //= RFC 5961 3.2-MUST-4
     fn refused(bed) {
         let bed = Bed::new(bed.is_v6());
         let mut c = bed.dialled();

@@ -387,7 +387,7 @@ checks! {
     /// RFC 1337: a RST that may be old does not end TIME-WAIT; one at exactly the next number does (RFC 9293
     /// §3.10.7.4, RFC 5961 §3.2). Neither is answered.
     //= RFC 9293 MUST-13
-    //= RFC 1337 4-SHOULD-1
+    //= RFC 1337 3-SHOULD-1
     fn time_wait_rst(bed) {
         let mut c = time_wait(bed, &Offer::plain());
         for seq in [c.snd_nxt - 1, c.snd_nxt + 5, c.snd_nxt + 0x4000_0000] {

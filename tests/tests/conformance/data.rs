@@ -363,7 +363,7 @@ checks! {
     }
 
     /// RFC 7323 §4.3: TS.Recent comes from the segment at the left edge, not from one beyond a hole.
-    //= RFC 7323 4.3-MUST-1
+    //= RFC 7323 4.3-MUST-1, 4.3-SHOULD-2, 4.3-MUST-2
     fn ts_recent_from_the_left_edge(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         c.data(b"one");
@@ -378,7 +378,7 @@ checks! {
     }
 
     /// RFC 7323 §4.3 (2): of two segments acknowledged together, the first is echoed.
-    //= RFC 7323 4.3-MUST-1
+    //= RFC 7323 4.3-MUST-1, 4.3-SHOULD-1
     fn ts_recent_with_delayed_ack(bed) {
         let mut c = bed.open(SINK, &Offer::full());
         c.data(b"one");
@@ -454,8 +454,21 @@ checks! {
         c.need(c.state() == State::Closed, "reset");
     }
 
+    /// RFC 7323 §3.2: where they were not agreed on timestamps mean nothing.
+    //= RFC 7323 3.2-MUST-5
+    fn timestamps_not_agreed_on(bed) {
+        let mut c = bed.open(ECHO, &Offer::plain());
+        for value in [5_000, 1_000] {
+            c.send(Out::new(ACK | PSH).data(b"stamped").timestamp(value));
+            let s = c.expect(500, "echo", |s| !s.data.is_empty());
+            c.need(s.options.timestamps.is_none(), "an answer without timestamps");
+            c.rcv_nxt = s.end();
+            c.ack();
+        }
+    }
+
     /// RFC 7323 §5.4: between 1 ms and 1 s a tick, never back.
-    //= RFC 7323 5.4-MUST-1
+    //= RFC 7323 5.4-MUST-1, 4.1-MUST-1
     fn timestamp_clock(bed) {
         let mut c = bed.open(ECHO, &Offer::full());
         let mut seen = Vec::new();

@@ -130,7 +130,7 @@ checks! {
 
     /// Fragments of IPv6 that can be of no packet: a length that is no multiple of eight octets, an end beyond the largest
     /// packet, a first one without all headers.
-    //= RFC 8200 4.5-SHOULD-2
+    //= RFC 8200 4.5-SHOULD-2, 4.5-MUST-4
     fn fragments_of_no_packet(bed) {
         if !bed.is_v6() {
             return;

@@ -173,8 +173,22 @@ checks! {
         bed.alive();
     }
 
+    /// RFC 4861 §7.1.1: an option that nobody knows, and bits in the reserved field, change nothing.
+    //= RFC 4861 7.1.1-MUST-2
+    fn resolution_with_an_unknown_option(bed) {
+        let (source, target) = (bed.fresh_host(), bed.address());
+        let IpAddr::V6(v6) = target else { return };
+        let (group, mac) = raw::solicited_node(v6);
+        let body = [&raw::address(target)[..], &[200, 1, 2, 3, 4, 5, 6, 7], &[1, 1], &PEER_MAC].concat();
+        let message = raw::icmp(source, group, 135, 0, [0xff; 4], &body);
+        let packet = raw::ip(source, group, 58, Ip { ttl: 255, ..Ip::default() }, &message);
+        bed.inject(&raw::ethernet(mac, PEER_MAC, 0x86dd, &packet));
+        assert!(bed.other(100, is_answer).is_some(), "an answer");
+    }
+
     /// A host that never asked is answered all the same, SYN-ACK again included.
     //= RFC 1122 2.3.2.2-SHOULD-1
+    //= RFC 4861 7.2.2-MUST-3
     fn unknown_host(bed) {
         let mut c = bed.peer(ECHO);
         c.syn(&Offer::plain());
@@ -296,14 +310,17 @@ checks! {
 
     /// An IPv4 header checksum that is wrong, a hop limit of one, a type of service.
     //= RFC 1122 3.2.1.2-MUST-1, 3.2.1.7-MUST-2
+    //= RFC 8200 3-SHOULD-1
     fn ip_header(bed) {
         if !bed.is_v6() {
             dropped_syn(bed, Out::new(SYN).ip(Ip { bad_checksum: true, ..Ip::default() }), "a wrong header checksum");
         }
-        let mut c = bed.peer(ECHO);
-        c.send(Out::new(SYN).seq(c.iss).ip(Ip { ttl: 1, fragment: 0, ..Ip::default() }));
-        let r = c.any(500, "SYN-ACK to a SYN with a hop limit of one");
-        c.need(r.kind() == SYN | ACK, "SYN-ACK");
+        for ttl in [1, 0] {
+            let mut c = bed.peer(ECHO);
+            c.send(Out::new(SYN).seq(c.iss).ip(Ip { ttl, fragment: 0, ..Ip::default() }));
+            let r = c.any(500, "SYN-ACK to a SYN with a hop limit of next to nothing");
+            c.need(r.kind() == SYN | ACK, "SYN-ACK");
+        }
     }
 
     /// RFC 1122 §3.2.2.1, RFC 8200 §4: other protocols are answered by an ICMP error, what is no IP is not.
@@ -422,8 +439,11 @@ checks! {
 
     /// RFC 1191, RFC 8201: what is in flight goes again in segments that fit, and so does what follows.
     //= RFC 9293 MUST-16, MUST-54
-    //= RFC 1191 3-MUST-1, 6.4-SHOULD-1
-    //= RFC 8201 4-MUST-1, 5.4-SHOULD-1
+    //= RFC 1191 3-MUST-1, 6.4-SHOULD-1, 3-MUST-4
+    //= RFC 8201 4-MUST-1, 5.4-SHOULD-1, 3-MUST-1, 4-MUST-4, 5.4-MUST-1
+    //= RFC 4821 7.1-SHOULD-1
+    //= RFC 7323 5.7-MUST-1
+    //= RFC 8200 5-SHOULD-1
     fn path_mtu(bed) {
         for offer in [Offer::plain().mss(1440), Offer::full().mss(1440)] {
             let (mut c, segs) = in_flight(bed, &offer);
@@ -456,8 +476,8 @@ checks! {
     }
 
     /// RFC 5927 §7: an error that quotes nothing in flight, or asks for more, changes nothing.
-    //= RFC 1191 3-MUST-2
-    //= RFC 8201 4-MUST-3
+    //= RFC 1191 3-MUST-2, 6.4-MUST-1
+    //= RFC 8201 4-MUST-3, 4-SHOULD-1
     //= RFC 5927 4.1-SHOULD-1
     fn forged_path_mtu(bed) {
         let (mut c, segs) = in_flight(bed, &Offer::plain().mss(1400));
@@ -475,7 +495,7 @@ checks! {
     }
 
     /// RFC 1191 §5: a router that does not tell its MTU: the next plateau. RFC 8201 §4: below 1280 it is none on IPv6.
-    //= RFC 1191 5-MAY-1
+    //= RFC 1191 5-MAY-1, 3-MUST-6
     //= RFC 8201 4-MUST-2
     fn path_mtu_not_told(bed) {
         let (mut c, segs) = in_flight(bed, &Offer::plain().mss(1440));
@@ -489,9 +509,9 @@ checks! {
     }
 
     /// A ridiculous MTU does not reduce the engine to segments of an octet; below 1280 it is none on IPv6 (RFC 8201 §4).
-    //= RFC 1191 3-MUST-1
+    //= RFC 1191 3-MUST-1, 3-MUST-7
     //= RFC 8201 4-MUST-2
-    //= RFC 8200 5-MUST-1
+    //= RFC 8200 5-SHOULD-1
     fn tiny_path_mtu(bed) {
         for mtu in [1, 21, 68, 100] {
             let (mut c, segs) = in_flight(bed, &Offer::plain().mss(1400));

@@ -68,7 +68,7 @@ pub(crate) fn newreno(config: &mut syncline_engine::config::Config) {
 
 checks! {
     /// RFC 6928, RFC 5681 §3.1: two to ten segments before the first ACK.
-    //= RFC 5681 3-MUST-1
+    //= RFC 5681 3-MUST-1, 3.1-MUST-7
     //= RFC 6928 2-MAY-1
     fn initial_window(bed) {
         for mss in [536, 1000, 1400] {
@@ -97,6 +97,7 @@ checks! {
     /// RFC 5681 §3.1: slow start doubles the window in a round trip.
     //= RFC 9293 MUST-19
     //= RFC 5681 3-MUST-1, 3.1-SHOULD-2, 3.1-SHOULD-1
+    //= RFC 9438 4.10-MUST-1
     fn slow_start(bed) {
         let mut c = bed.open(SINK, &small_full());
         c.tell(|conn| Services::tell_to_send(conn, 1_000_000));
@@ -162,6 +163,7 @@ checks! {
 
     /// RFC 3042: the first two duplicate ACKs send a new segment each.
     //= RFC 3042 2-SHOULD-1, 2-MUST-1
+    //= RFC 5681 3.2-SHOULD-4, 3.2-MUST-3
     fn limited_transmit(bed) {
         let (mut c, segs) = flight(bed, 10, &small());
         c.tell(|conn| Services::tell_to_send(conn, 20_000));
@@ -215,7 +217,7 @@ checks! {
     /// RFC 6675, RFC 8985: three segments above a hole selectively acknowledged, full-sized or not.
     //= RFC 2018 5-SHOULD-1
     //= RFC 6675 3-MUST-1, 5-MUST-2
-    //= RFC 8985 3-MUST-1, 6.2-MUST-3
+    //= RFC 8985 4-MUST-1, 4-MUST-2, 6.2-MUST-3
     fn sack_retransmit(bed) {
         for (recoveries, offer) in [(1, small_sack()), (2, small_full())] {
             let (mut c, segs) = flight(bed, 8, &offer);
@@ -234,6 +236,21 @@ checks! {
         }
     }
 
+    /// RFC 6675 §4: a hole goes before new text, which follows as far as the windows allow.
+    //= RFC 6675 4-MUST-3
+    //= RFC 5681 3.2-SHOULD-5
+    fn holes_before_new_text(bed) {
+        let (mut c, segs) = flight(bed, 10, &small_sack());
+        c.tell(|conn| Services::tell_to_send(conn, 50_000));
+        let base = segs[0].seq;
+        c.sack_at(base, &[(536, 4 * 536)]);
+        let first = c.collect(2);
+        c.need(first.first().is_some_and(|s| s.seq == base), "the hole first");
+        c.sack_at(base, &[(536, 10 * 536)]);
+        let next = c.collect(2);
+        c.need(!next.is_empty() && next.iter().all(|s| s.seq.at_or_after(segs[9].end())), "new text");
+    }
+
     /// RFC 8985 §6.2, RFC 6675 §4: small segments count, too.
     //= RFC 6675 2-MUST-1
     fn sack_of_small_segments(bed) {
@@ -250,6 +267,7 @@ checks! {
 
     /// RFC 2018 §8: what was selectively acknowledged is kept until it is acknowledged in full.
     //= RFC 2018 5-MUST-1, 8-MUST-1, 5.1-MUST-2
+    //= RFC 6675 4-MUST-2
     fn sack_reneging(bed) {
         let (mut c, segs) = flight(bed, 6, &small_sack());
         let base = segs[0].seq;
@@ -342,6 +360,8 @@ checks! {
     //= RFC 2018 5.1-MUST-1
     //= RFC 6675 4-MUST-1, 5-MUST-1
     //= RFC 9937 6-SHOULD-1, 6-MUST-1
+    //= RFC 8985 9.3-MUST-1, 9.3-SHOULD-1
+    //= RFC 9438 4.6-MUST-1
     fn recovery_does_not_burst(bed) {
         let (mut c, segs) = grown(bed, 1, &small_sack());
         let (base, n) = (segs[0].seq, segs.len() as u32);
@@ -357,6 +377,7 @@ checks! {
 
     /// RFC 3042 §2: with SACK, duplicate ACKs that report nothing new send nothing.
     //= RFC 3042 2-MUST-2
+    //= RFC 5681 3.2-MUST-4
     fn empty_duplicate_acks_with_sack(bed) {
         let (mut c, segs) = flight(bed, 10, &small_sack());
         c.tell(|conn| Services::tell_to_send(conn, 20_000));
@@ -418,7 +439,7 @@ checks! {
 
     /// RFC 5681 §4.1: after an idle time longer than the RTO the window is the initial one again.
     //= RFC 5681 4.1-SHOULD-1
-    //= RFC 6928 2-SHOULD-1
+    //= RFC 6928 2-MAY-2
     fn restart_after_idle(bed) {
         let mut c = bed.open(SINK, &small_full());
         begins_afresh_after_idle(bed, &mut c);

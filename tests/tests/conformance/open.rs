@@ -87,13 +87,15 @@ checks! {
     /// RFC 9293 §3.7.1 MUST-14, RFC 6691: the MSS announced is the MTU without fixed headers.
     //= RFC 9293 MUST-14, MUST-67, SHLD-5
     //= RFC 6691 2-SHOULD-1
+    //= RFC 1191 3.1-SHOULD-1
+    //= RFC 8200 8.3-MUST-1
     fn syn_ack_mss(bed) {
         let r = bed.peer(ECHO).syn(&Offer::plain());
         assert_eq!(r.options.mss, Some(if bed.is_v6() { 1440 } else { 1460 }));
     }
 
     /// Each option is agreed to if, and only if, it is offered.
-    //= RFC 7323 2.2-MUST-1, 3.2-MUST-1
+    //= RFC 7323 2.2-MUST-1, 3.2-MUST-1, 2.2-SHOULD-1
     fn options_one_by_one(bed) {
         for bits in 0..8 {
             let offer = Offer {
@@ -182,6 +184,7 @@ checks! {
 
     /// RFC 9293 §3.7.1 MUST-15: without the option segments are no larger than 536 (1220).
     //= RFC 9293 MUST-15
+    //= RFC 6691 7.2-MUST-1
     fn default_mss(bed) {
         let mut c = bed.open(ECHO, &Offer { mss: None, ..Offer::plain() });
         let limit = if bed.is_v6() { 1220 } else { 536 };
@@ -200,6 +203,8 @@ checks! {
 
     /// RFC 9293 §3.7.1, RFC 6691 §3: the peer's MSS counts options.
     //= RFC 9293 MUST-14, MUST-16
+    //= RFC 1191 6.4-MUST-2
+    //= RFC 8201 5.4-MUST-2
     //= RFC 6691 2-MUST-1
     fn peer_mss_counts_options(bed) {
         for offer in [Offer::plain().mss(700), Offer::full().mss(700)] {

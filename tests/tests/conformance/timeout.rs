@@ -48,7 +48,8 @@ fn timed_out(bed: &Bed, offer: &Offer) -> (Peer, Vec<Seg>, Seq) {
 checks! {
     /// RFC 6298 §2, §5: the same octets again, each gap about twice the one before, never too soon.
     //= RFC 9293 MUST-18, MUST-19
-    //= RFC 6298 5-MUST-1, 5-MUST-2, 5-MUST-3, 5-SHOULD-1
+    //= RFC 6298 5-MUST-1, 5-SHOULD-3, 5-MUST-3, 5-SHOULD-1, 1-MUST-1
+    //= RFC 6928 9-MUST-1
     fn back_off(bed) {
         for offer in [Offer::plain(), Offer::full()] {
             let mut c = bed.open(ECHO, &offer);
@@ -156,7 +157,7 @@ checks! {
     }
 
     /// RFC 4015, RFC 3522: a timestamp older than the retransmission shows that it was spurious: the window is back.
-    //= RFC 9438 4.9-SHOULD-1
+    //= RFC 9438 4.9-MAY-1
     //= RFC 4015 2-MUST-1, 3.2-MUST-2, 3.2-MUST-1
     fn spurious_timeout_undone(bed) {
         let (mut c, segs) = flight(bed, 8, &small_full());
@@ -219,6 +220,20 @@ checks! {
             c.need(again.first().is_some_and(|s| s.seq == segs[1].seq), "the next of those that were lost");
             c.need(again.len() <= 3, &format!("{} segments at once", again.len()));
             c.need(bed.engine(|e| e.stats().spurious_recoveries.get()) == before, "undone");
+        }
+    }
+
+    /// RFC 5682 §2.1, §3.1: a second timeout before any ACK begins with step 1 again.
+    //= RFC 5682 2.1-MUST-5
+    fn frto_after_two_timeouts(bed) {
+        for offer in [small(), small_sack()] {
+            let (mut c, segs, end) = timed_out(bed, &offer);
+            c.expect(10_000, "the second timeout", |s| s.seq == segs[0].seq);
+            c.drain();
+            c.rcv_nxt = segs[0].end();
+            c.ack();
+            let new = c.collect(2);
+            c.need(new.len() == 2 && new[0].seq == end, "two new segments, and nothing again");
         }
     }
 
@@ -301,6 +316,24 @@ checks! {
         c.never(100, "ACKs of the old flight", |s| !s.data.is_empty());
     }
 
+    /// RFC 6675 §5.1: what is selectively acknowledged after a timeout is not sent again, and no other recovery begins.
+    //= RFC 6675 5.1-MUST-1, 5.1-SHOULD-1
+    fn sack_after_a_timeout(bed) {
+        let before = bed.engine(|e| e.stats().fast_retransmits.get());
+        let (mut c, segs) = flight(bed, 10, &small_sack());
+        c.expect(5000, "timeout", |s| s.seq == segs[0].seq);
+        c.drain();
+        c.sack_at(segs[0].seq, &[(3 * 536, 9 * 536)]);
+        c.sack_at(segs[0].seq, &[(536, 2 * 536), (3 * 536, 9 * 536)]);
+        let mut again = c.collect(100);
+        c.rcv_nxt = segs[1].end();
+        c.ack();
+        again.extend(c.collect(100));
+        c.need(again.iter().any(|s| s.seq == segs[2].seq), "what is missing goes again");
+        c.need(!again.iter().any(|s| s.seq.at_or_after(segs[3].seq) && s.seq.before(segs[9].seq)), "what arrived does not");
+        c.need(bed.engine(|e| e.stats().fast_retransmits.get()) == before, "one recovery");
+    }
+
     /// RFC 5681 §3.1: another timeout of the same segment leaves the threshold as it is.
     //= RFC 5681 3.1-MUST-4
     fn second_timeout_keeps_the_threshold(bed) {
@@ -317,7 +350,7 @@ checks! {
     }
 
     /// RFC 8985 §7.3: a probe is new text, whatever the congestion window; one at a time; §8: then comes the timeout.
-    //= RFC 8985 7.3-MUST-1, 7.3-MUST-2, 8-MUST-1
+    //= RFC 8985 7.3-SHOULD-1, 7.3-MUST-2, 7.3-MUST-3
     fn tail_loss_probe_of_new_text(bed) {
         let (mut c, segs) = flight(bed, 10, &small_full());
         c.tell(|conn| Services::tell_to_send(conn, 5000));
@@ -349,8 +382,8 @@ checks! {
     }
 
     /// RFC 8985 §7: a lost tail is found by a probe, before the timeout.
-    //= RFC 6298 4-SHOULD-1, 3-MUST-2
-    //= RFC 8985 7.2-SHOULD-1, 7.2-MUST-1, 7.3-MUST-1
+    //= RFC 6298 3-MUST-2
+    //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2, 7.3-SHOULD-1
     fn tail_loss_probe(bed) {
         let (mut c, segs) = flight(bed, 4, &small_full());
         c.rcv_nxt = segs[1].end();
@@ -368,7 +401,7 @@ checks! {
     }
 
     /// RFC 8985 §7.3: a probe sends new text if there is some; §7.2: one in flight waits for a delayed ACK.
-    //= RFC 6298 3-MUST-2, 4-SHOULD-1
+    //= RFC 6298 3-MUST-2
     //= RFC 8985 7.2-SHOULD-1
     fn tail_loss_probe_of_one(bed) {
         let mut c = bed.open(SINK, &Offer::full());

@@ -97,7 +97,7 @@ checks! {
 
     /// MUST-34: a window that shrinks under what is in flight: nothing new beyond it, and no end.
     //= RFC 9293 MUST-34, SHLD-15, SHLD-16
-    //= RFC 7323 2.4-MUST-1
+    //= RFC 7323 2.4-MUST-1, 2.4-MUST-3
     fn peer_shrinks_its_window(bed) {
         let mut c = bed.open(SINK, &Offer::plain().mss(1000).window(5000));
         c.tell(|conn| Services::tell_to_send(conn, 9000));
@@ -130,7 +130,7 @@ checks! {
 
     /// MUST-34, MUST-39: the right edge never moves back; what was promised is taken; it opens again in one piece.
     //= RFC 9293 SHLD-14, MAY-8
-    //= RFC 7323 2.3-MUST-2, 2.4-MUST-1
+    //= RFC 7323 2.3-MUST-2, 2.4-MUST-1, 2.4-MUST-2, 2.4-SHOULD-1
     fn receive_window(bed) {
         let bed = Bed::with(bed.is_v6(), |config| config.tcp.receive_window = 40_000);
         for offer in [Offer::plain(), Offer::full()] {
