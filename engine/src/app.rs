@@ -113,8 +113,9 @@ pub trait App {
     }
 
     /// The connection is over and `id` may be reused. `word` is what [`Conn::set_word`] left there. Called as soon as
-    /// both FINs are acknowledged: TIME-WAIT goes on without the application.
-    fn closed(&mut self, id: ConnId, word: u64, end: End, now: Instant);
+    /// both FINs are acknowledged: TIME-WAIT goes on without the application. `at` is when the segment that ended it
+    /// arrived ([`Conn::arrived`]), or now.
+    fn closed(&mut self, id: ConnId, word: u64, end: End, at: Instant);
 
     /// Writes the octets of the message `tag` from `offset` on into `out`. Must give the same octets for the same
     /// arguments for as long as the message may be retransmitted.

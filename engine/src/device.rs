@@ -33,6 +33,13 @@ pub trait Frame {
     /// If `len` exceeds [`capacity`](Frame::capacity): the engine checks frame sizes against
     /// [`Capabilities::frame_bytes_max`] when it is built.
     fn resize(&mut self, len: usize) -> &mut [u8];
+
+    /// When the frame arrived, if whoever received it stamped it: nanoseconds of the system's monotonic clock, which
+    /// [`Clock::at`](crate::time::Clock::at) makes the engine's. `None`: it counts as arrived when its burst is received.
+    #[inline]
+    fn stamp(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What a device can do. Fixed while the device is open.

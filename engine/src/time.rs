@@ -68,10 +68,17 @@ impl Sub<Duration> for Instant {
 }
 
 /// Where the driver's time comes from. Called once per burst, after it has been dequeued, so that round-trip times
-/// are taken at arrival.
+/// are taken at arrival, or near it: a frame may carry a [`stamp`](crate::device::Frame::stamp) of its own.
 pub trait Clock {
     /// The present time.
     fn now(&self) -> Instant;
+
+    /// When the system's monotonic clock said `nanos`; `None` if this clock does not go by that one.
+    #[inline]
+    fn at(&self, nanos: u64) -> Option<Instant> {
+        let _ = nanos;
+        None
+    }
 }
 
 /// A clock that stands still: the time of one step of a simulation.

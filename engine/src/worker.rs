@@ -150,10 +150,14 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
         for ((frame, parsed), lookup) in burst.drain(..).zip(&self.parsed).zip(&self.lookups) {
             match (parsed, lookup) {
-                (Ok(parsed), Some(lookup)) => dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, parsed, *lookup),
+                (Ok(parsed), Some(lookup)) => {
+                    self.tcp.set_arrived(frame.stamp().and_then(|nanos| clock.at(nanos)));
+                    dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, parsed, *lookup);
+                }
                 _ => tx.device.release(frame),
             }
         }
+        self.tcp.set_arrived(None);
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel)
             + take_whole(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.reassembly);
         self.app.poll(&mut Net { tcp: &mut self.tcp });

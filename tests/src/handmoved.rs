@@ -10,15 +10,18 @@ use syncline_engine::device::{Capabilities, Device, DeviceCounters, Frame};
 const FRAME_BYTES: usize = 1514;
 
 /// A frame.
-pub struct Octets(Vec<u8>);
+pub struct Octets {
+    octets: Vec<u8>,
+    stamp: Option<u64>,
+}
 
 impl Frame for Octets {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.octets
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        &mut self.octets
     }
 
     fn capacity(&self) -> usize {
@@ -26,8 +29,12 @@ impl Frame for Octets {
     }
 
     fn resize(&mut self, len: usize) -> &mut [u8] {
-        self.0.resize(len, 0);
-        &mut self.0
+        self.octets.resize(len, 0);
+        &mut self.octets
+    }
+
+    fn stamp(&self) -> Option<u64> {
+        self.stamp
     }
 }
 
@@ -36,6 +43,8 @@ impl Frame for Octets {
 pub struct Port {
     /// What the engine is to receive, in this order.
     pub arriving: VecDeque<Vec<u8>>,
+    /// When that arrived, if its frames are to say so.
+    pub stamp: Option<u64>,
     /// What it has sent.
     pub sent: Vec<Vec<u8>>,
 }
@@ -68,16 +77,17 @@ impl Device for Handmoved {
     fn receive(&mut self, burst: &mut Vec<Octets>) -> usize {
         let mut port = self.port.borrow_mut();
         let count = port.arriving.len().min(burst.capacity() - burst.len());
-        burst.extend(port.arriving.drain(..count).map(Octets));
+        let stamp = port.stamp;
+        burst.extend(port.arriving.drain(..count).map(|octets| Octets { octets, stamp }));
         count
     }
 
     fn allocate(&mut self) -> Option<Octets> {
-        Some(Octets(Vec::with_capacity(128)))
+        Some(Octets { octets: Vec::with_capacity(128), stamp: None })
     }
 
     fn transmit(&mut self, frame: Octets) -> Result<(), Octets> {
-        self.port.borrow_mut().sent.push(frame.0);
+        self.port.borrow_mut().sent.push(frame.octets);
         Ok(())
     }
 

@@ -85,12 +85,12 @@ pub fn check_memory(workers: usize, connections: u64) -> Result<()> {
     }
 }
 
-/// Opens the interface, entering its network namespace first.
+/// Opens the interface, entering its network namespace first. With `stamps`, frames are stamped as they arrive.
 ///
 /// # Errors
 /// Exit 2 or 3, as the device says.
-pub fn open(args: &DeviceArgs, queues: usize, peer_is_engine: bool) -> Result<(Interface, Vec<XdpDevice>)> {
-    open_with(args, queues, peer_is_engine, &[])
+pub fn open(args: &DeviceArgs, queues: usize, stamps: bool) -> Result<(Interface, Vec<XdpDevice>)> {
+    open_with(args, queues, stamps, &[])
 }
 
 /// The same; what comes for the addresses in `more` is ours, too, though nobody is told that they are here.
@@ -100,7 +100,7 @@ pub fn open(args: &DeviceArgs, queues: usize, peer_is_engine: bool) -> Result<(I
 pub fn open_with(
     args: &DeviceArgs,
     queues: usize,
-    peer_is_engine: bool,
+    stamps: bool,
     more: &[syncline_xdp::AddressRange],
 ) -> Result<(Interface, Vec<XdpDevice>)> {
     if let Some(netns) = &args.netns {
@@ -120,7 +120,7 @@ pub fn open_with(
     let options = Options {
         vlan_id: args.vlan,
         mode: args.mode.into(),
-        peer_is_engine,
+        stamps,
         zerocopy: args.zerocopy.into(),
         transmit: args.transmit.into(),
         queues: u32::try_from(queues).unwrap_or(u32::MAX),

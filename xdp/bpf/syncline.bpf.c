@@ -37,6 +37,8 @@ struct range6 {
 struct config {
 	/* What precedes a frame that is to be sent, so that nothing that arrives is taken for one; 0: none is sent. */
 	__u64 live_key;
+	/* What a stamp of the arrival has beside it, which tells it from what was there before; 0: none is given. */
+	__u64 stamp_key;
 	/* 1: the kernel keeps the addresses, only TCP to port_first..=port_last is ours. */
 	__u32 shared;
 	__u32 port_first;
@@ -438,6 +440,31 @@ static __always_inline void count(__u32 counter)
 		*value += 1;
 }
 
+/* The metadata of a frame for a socket: when it arrived, CLOCK_MONOTONIC in nanoseconds. */
+struct stamp {
+	__u64 key;
+	__u64 at;
+};
+
+/*
+ * It takes the place before the frame. Where that is taken by metadata of somebody else, or the driver has no room for
+ * any, the frame goes without.
+ */
+static __always_inline void stamp(struct xdp_md *ctx, __u64 key)
+{
+	if (FITS((__u8 *)(long)ctx->data_meta, (void *)(long)ctx->data))
+		return;
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct stamp)))
+		return;
+
+	struct stamp *stamp = (void *)(long)ctx->data_meta;
+
+	if (!FITS(stamp, (void *)(long)ctx->data))
+		return;
+	stamp->key = key;
+	stamp->at = bpf_ktime_get_ns();
+}
+
 static __always_inline int receive(struct xdp_md *ctx, const struct config *cfg)
 {
 	if (!cfg || !ours(cfg, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
@@ -449,6 +476,8 @@ static __always_inline int receive(struct xdp_md *ctx, const struct config *cfg)
 	long verdict = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 
 	count(verdict == XDP_REDIRECT ? COUNTER_REDIRECTED : COUNTER_NO_SOCKET);
+	if (verdict == XDP_REDIRECT && cfg->stamp_key)
+		stamp(ctx, cfg->stamp_key);
 	return verdict;
 }
 

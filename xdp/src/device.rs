@@ -43,6 +43,8 @@ pub struct XdpFrame {
     data: NonNull<u8>,
     len: u32,
     capacity: u32,
+    /// When it arrived, nanoseconds of CLOCK_MONOTONIC; 0: nobody knows.
+    stamp: u64,
 }
 
 // SAFETY: a frame is the only way to its chunk's octets while it exists, and the octets belong to no thread.
@@ -74,6 +76,25 @@ impl Frame for XdpFrame {
         self.len = len as u32;
         self.bytes_mut()
     }
+
+    #[inline]
+    fn stamp(&self) -> Option<u64> {
+        (self.stamp != 0).then_some(self.stamp)
+    }
+}
+
+/// `struct stamp` of the program, which it puts before a frame: a key, and the time.
+type Stamp = [[u8; 8]; 2];
+
+/// The time of a stamp, 0 if it is none. It is none then, lest it is taken for that of the next frame in the chunk.
+#[inline]
+fn take(stamp: &mut Stamp, key: u64) -> u64 {
+    let [beside, at] = stamp.map(u64::from_ne_bytes);
+    if beside != key {
+        return 0;
+    }
+    *stamp = Stamp::default();
+    at
 }
 
 /// The four rings of a queue, and the socket they belong to.
@@ -90,6 +111,7 @@ pub(crate) struct Parts {
     pub(crate) umem: Umem,
     pub(crate) chunks: Vec<FrameDesc>,
     pub(crate) chunk_bytes: u32,
+    pub(crate) stamp_key: u64,
     pub(crate) transmit_ring: u32,
     pub(crate) capabilities: Capabilities,
     pub(crate) zerocopy: bool,
@@ -121,6 +143,9 @@ pub struct XdpDevice {
     zerocopy: bool,
     transmit_ring: u32,
     umem_bytes: usize,
+    chunk_bytes: u32,
+    /// What tells a stamp before a frame; 0: there are none.
+    stamp_key: u64,
     failure: Option<io::Error>,
     interface: String,
     interface_index: u32,
@@ -148,6 +173,8 @@ impl XdpDevice {
             capabilities: parts.capabilities,
             zerocopy: parts.zerocopy,
             transmit_ring: parts.transmit_ring,
+            chunk_bytes: parts.chunk_bytes,
+            stamp_key: parts.stamp_key,
             failure: None,
             interface: parts.interface,
             interface_index: parts.interface_index,
@@ -188,7 +215,22 @@ impl XdpDevice {
         let mut data = unsafe { self.umem.data_mut(&mut whole) };
         let data = NonNull::from(data.contents_mut()).cast();
         self.frames_out += 1;
-        XdpFrame { desc, data, len: desc.lengths().data() as u32, capacity: capacity as u32 }
+        XdpFrame { desc, data, len: desc.lengths().data() as u32, capacity: capacity as u32, stamp: 0 }
+    }
+
+    /// When a received frame arrived, if the program stamped it; 0: nobody knows.
+    #[inline]
+    fn take_stamp(&self, frame: &XdpFrame) -> u64 {
+        // The kernel leaves room before a frame; a program that moved the frame there would take it
+        if self.stamp_key == 0 || frame.desc.addr() & (self.chunk_bytes as usize - 1) < size_of::<Stamp>() {
+            return 0;
+        }
+        let before = frame.data.as_ptr().addr() - size_of::<Stamp>();
+        // The room belongs to the chunk, but not to the slice that the pointer to the data was made from
+        let place = std::ptr::with_exposed_provenance_mut::<Stamp>(before);
+        // SAFETY: within the frame's chunk, which is mapped, was zeroed then and is ours alone while the frame is out; no
+        // slice reaches there. Octets have no alignment.
+        take(unsafe { &mut *place }, self.stamp_key)
     }
 
     /// Whether `frame` is a chunk of this device, not of another one.
@@ -302,7 +344,8 @@ impl Device for XdpDevice {
         let count = unsafe { self.rings.rx.consume(&mut self.scratch[..room]) };
         let mut octets = 0;
         for index in 0..count {
-            let frame = self.frame(self.scratch[index]);
+            let mut frame = self.frame(self.scratch[index]);
+            frame.stamp = self.take_stamp(&frame);
             octets += u64::from(frame.len);
             burst.push(frame);
         }
@@ -437,3 +480,14 @@ impl Drop for XdpDevice {
 }
 
 const _: () = assert!(size_of::<XdpFrame>() <= 56);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_read_once_and_by_its_key_alone() {
+        let mut stamp: Stamp = [7u64.to_ne_bytes(), 1_000u64.to_ne_bytes()];
+        assert_eq!([take(&mut stamp, 9), take(&mut stamp, 7), take(&mut stamp, 7)], [0, 1_000, 0]);
+    }
+}

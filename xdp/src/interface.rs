@@ -66,6 +66,7 @@ pub struct Interface {
     driver: String,
     mode: Mode,
     chunk_bytes: u32,
+    stamp_key: u64,
     locks: Vec<Option<QueueLock>>,
     zerocopy: Option<bool>,
     rss: Option<Arc<Rss>>,
@@ -84,7 +85,7 @@ impl Interface {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         sys::silence_libraries();
         check_sizes(&options)?;
-        let config = ProgramConfig::new(&options.claim, options.vlan_id)?;
+        let config = ProgramConfig::new(&options.claim, options.vlan_id)?.with_stamps(options.stamps);
         let link = find_link(&options.interface)?;
         check_privilege(&link.name)?;
         if !link.up {
@@ -116,7 +117,8 @@ impl Interface {
         // Once the program is there: attaching may make a driver set up its queues anew.
         let rss = if options.queues > 1 { query.rss(&link.name).map(Arc::new) } else { None };
         let program = Arc::new(program);
-        Ok(Self { program, options, link, driver, mode, chunk_bytes, locks, zerocopy: None, rss, namespace })
+        let stamp_key = config.stamp_key();
+        Ok(Self { program, options, link, driver, mode, chunk_bytes, stamp_key, locks, zerocopy: None, rss, namespace })
     }
 
     /// Binds queue `queue` and sends its share of the engine's traffic to it. Each queue once, from a thread in the
@@ -154,6 +156,7 @@ impl Interface {
             umem,
             chunks,
             chunk_bytes: self.chunk_bytes,
+            stamp_key: self.stamp_key,
             transmit_ring: self.options.transmit_ring,
             capabilities: self.capabilities(),
             zerocopy,

@@ -89,6 +89,11 @@ pub struct Options {
     pub zerocopy: ZerocopyChoice,
     /// How frames leave in copy mode.
     pub transmit: TransmitChoice,
+    /// Whether the XDP program stamps each frame with the time of its arrival ([`Frame::stamp`]), where the driver has room
+    /// for that. It takes the kernel some time for every frame.
+    ///
+    /// [`Frame::stamp`]: syncline_engine::device::Frame::stamp
+    pub stamps: bool,
     /// Queues to bind, from 0 on. Default 1.
     pub queues: u32,
     /// Whether the device steers the engine's flows to the bound queues by itself, so that others may stay unbound.
@@ -117,6 +122,7 @@ impl Options {
             peer_is_engine: false,
             zerocopy: ZerocopyChoice::Auto,
             transmit: TransmitChoice::Auto,
+            stamps: false,
             queues: 1,
             steered: false,
             allow_default_route: false,

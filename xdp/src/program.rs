@@ -49,6 +49,7 @@ struct Range6 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProgramConfig {
     live_key: u64,
+    stamp_key: u64,
     shared: u32,
     port_first: u32,
     port_last: u32,
@@ -59,7 +60,7 @@ pub(crate) struct ProgramConfig {
     range6: [Range6; RANGES_MAX],
 }
 
-const _: () = assert!(size_of::<ProgramConfig>() == 32 + RANGES_MAX * (8 + 32), "no padding");
+const _: () = assert!(size_of::<ProgramConfig>() == 40 + RANGES_MAX * (8 + 32), "no padding");
 
 // SAFETY: `repr(C)`, integers only, no padding (asserted above), so any octets are a value and all of them are
 // initialised.
@@ -82,6 +83,7 @@ impl ProgramConfig {
         };
         let mut config = Self {
             live_key: 0,
+            stamp_key: 0,
             shared: u32::from(ports.is_some()),
             port_first: ports.map_or(0, |ports| ports.0.into()),
             port_last: ports.map_or(0, |ports| ports.1.into()),
@@ -115,6 +117,16 @@ impl ProgramConfig {
         config.range4_count = v4.len() as u32;
         config.range6_count = v6.len() as u32;
         Ok(config)
+    }
+
+    /// The same; with `stamps`, frames for a socket are stamped with their arrival.
+    pub(crate) fn with_stamps(self, stamps: bool) -> Self {
+        Self { stamp_key: if stamps { new_key() } else { 0 }, ..self }
+    }
+
+    /// What stands before the time in a stamp; 0: there are none.
+    pub(crate) fn stamp_key(&self) -> u64 {
+        self.stamp_key
     }
 }
 
@@ -238,8 +250,7 @@ impl Loaded {
 
     /// The program that sends as well, or nothing where the kernel cannot do that: then the rings serve alone.
     fn load_live(config: &ProgramConfig, name: &str, queues: u32) -> Option<Self> {
-        // Never zero: that turns it off.
-        let key = RandomState::new().hash_one(name) | 1;
+        let key = new_key();
         let mut loaded = Self::load_program(LIVE, &ProgramConfig { live_key: key, ..*config }, name, queues).ok()?;
         let mut take = |name| match loaded.ebpf.take_map(name) {
             Some(Map::Array(map)) => Some(map),
@@ -277,6 +288,11 @@ impl Loaded {
         let program = program.ok_or_else(|| rejected("the object lacks the program".to_owned()))?;
         program.try_into().map_err(|error: ProgramError| program_error(name, error))
     }
+}
+
+/// A word that nothing else is likely to hold. Never zero: that turns off what it is the key to.
+fn new_key() -> u64 {
+    RandomState::new().hash_one(0u8) | 1
 }
 
 fn read_counters(counters: &PerCpuArray<MapData, u64>) -> ProgramCounters {

@@ -40,10 +40,17 @@ impl Conn<'_> {
         self.tcp.conns[self.id].word = word;
     }
 
-    /// When the burst that is being worked on arrived.
+    /// When the burst that is being worked on was received: the time of this pass.
     #[inline]
     pub fn now(&self) -> Instant {
         self.tcp.now
+    }
+
+    /// When the segment that is being worked on arrived, where the device stamps frames; else, and outside of a burst,
+    /// [`now`](Self::now).
+    #[inline]
+    pub fn arrived(&self) -> Instant {
+        self.tcp.arrived()
     }
 
     /// The state of RFC 9293.

@@ -170,6 +170,8 @@ pub struct Tcp {
     pub(crate) now: Instant,
     pub(crate) now_us: u32,
     pub(crate) now_ms: u32,
+    /// How long before `now` the frame that is being worked on arrived, microseconds; 0 where nobody knows.
+    pub(crate) age_us: u32,
     max_connections: u32,
     max_syn_received: u32,
     /// The other workers, if there are several.
@@ -262,6 +264,7 @@ impl Tcp {
             now: Instant::ZERO,
             now_us: 0,
             now_ms: 0,
+            age_us: 0,
             max_connections: connections,
             max_syn_received: config.max_syn_received,
             exchange: None,
@@ -277,6 +280,19 @@ impl Tcp {
         self.now_us = now.micros() as u32;
         self.now_ms = now.millis32();
         self.flights.walked = 0;
+    }
+
+    /// When the frame that is worked on next arrived; `None`: now, or there is none. Never later than now.
+    #[inline]
+    pub(crate) fn set_arrived(&mut self, at: Option<Instant>) {
+        self.age_us =
+            at.map_or(0, |at| (self.now.nanos().saturating_sub(at.nanos()) / 1_000).min(u32::MAX.into()) as u32);
+    }
+
+    /// When the frame that is being worked on arrived.
+    #[inline]
+    pub(crate) fn arrived(&self) -> Instant {
+        Instant::from_nanos(self.now.nanos() - u64::from(self.age_us) * 1_000)
     }
 
     /// Grows what is short and gives back what is empty, a bounded amount: called between two bursts.
@@ -589,7 +605,7 @@ impl Tcp {
             _ => {}
         }
         //= RFC 9293 MUST-12
-        app.closed(ConnId(id), word, end, self.now);
+        app.closed(ConnId(id), word, end, self.arrived());
     }
 
     /// The timestamp clock of a connection (RFC 7323 §5.4): milliseconds, from an offset that depends on the pair of

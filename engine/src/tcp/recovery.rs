@@ -25,8 +25,18 @@ const PROBE_SLACK_US: u32 = 2_000;
 pub(crate) struct Env<'a> {
     pub(crate) now_us: u32,
     pub(crate) now_ms: u32,
+    /// How long ago the acknowledgement arrived.
+    pub(crate) age_us: u32,
     pub(crate) config: &'a TcpConfig,
     pub(crate) stats: &'a Stats,
+}
+
+impl Env<'_> {
+    /// Microseconds from `sent_us` until what is worked on arrived; 0 if it came before.
+    #[inline]
+    fn since_us(&self, sent_us: u32) -> u32 {
+        self.now_us.wrapping_sub(sent_us).saturating_sub(self.age_us)
+    }
 }
 
 /// What an acknowledgement brought.
@@ -105,7 +115,7 @@ fn leave_pipe(b: &mut Busy, flags: u8, len: u32) {
 /// A segment is known to have arrived: RTT sample and RACK's reference (RFC 8985 §6.2 step 2).
 #[inline]
 fn delivered(b: &mut Busy, record: &super::block::Sent, env: &Env<'_>, out: &mut Acked) {
-    let rtt = env.now_us.wrapping_sub(record.sent_us);
+    let rtt = env.since_us(record.sent_us);
     if record.has(sent::RESENT) {
         // may be the answer to an earlier transmission
         //= RFC 8985 6.2-MUST-1
@@ -236,7 +246,7 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
         if !record.has(sent::SACKED | sent::LOST)
             && sent_after(b.rack_sent_us, b.rack_end, record.sent_us, record.end())
         {
-            let age = env.now_us.wrapping_sub(record.sent_us);
+            let age = env.since_us(record.sent_us);
             let patience = b.rack_rtt.saturating_add(window);
             //= RFC 8985 6.2-MUST-3
             if age >= patience {

@@ -41,7 +41,7 @@ impl Sender {
 
     /// Runs `act` at a time.
     fn at<R>(&mut self, now_us: u32, act: impl FnOnce(&mut Flights, &mut Busy, &Connection, &Env<'_>) -> R) -> R {
-        let env = Env { now_us, now_ms: now_us / 1000, config: &self.config, stats: &self.stats };
+        let env = Env { now_us, now_ms: now_us / 1000, age_us: 0, config: &self.config, stats: &self.stats };
         act(&mut self.flights, &mut self.b, &self.c, &env)
     }
 
@@ -58,6 +58,19 @@ impl Sender {
         self.at(now_us, |flights, b, _, env| {
             take_cumulative(flights, b, Seq(upto), env, &mut Acked::default());
         });
+    }
+}
+
+#[test]
+fn a_round_trip_ends_when_the_acknowledgement_arrives() {
+    // sent at 10,000 and read at 50,000; before it was sent nothing can have answered it
+    for (age_us, rtt_us) in [(0, 40_000), (5_000, 35_000), (60_000, 0)] {
+        let mut s = Sender::new();
+        let mut acked = Acked::default();
+        s.at(50_000, |flights, b, _, env| {
+            take_cumulative(flights, b, Seq(200), &Env { age_us, ..*env }, &mut acked);
+        });
+        assert_eq!((acked.rtt_us, s.b.rack_rtt), (Some(rtt_us), rtt_us.max(1)));
     }
 }
 

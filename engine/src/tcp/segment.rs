@@ -280,7 +280,8 @@ impl Tcp {
             update_window(c, seg, false);
             return true;
         }
-        let env = Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        let (now_us, now_ms, age_us) = (self.now_us, self.now_ms, self.age_us);
+        let env = Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
         let b = &mut self.busies[slot];
         heard(c, b.ack_sent, seg, env.now_ms);
         let window_changed = seg.window != c.snd_wnd;

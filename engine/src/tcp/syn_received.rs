@@ -169,13 +169,14 @@ impl Tcp {
         self.syn_guard.completed();
         let on_link = self.locals.on_link(seg.source);
         let neighbor = on_link.then(|| self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
+        let took_us = self.now_us.wrapping_sub(record.sent_us).saturating_sub(self.age_us);
         if let Some(slot) = self.attach(id) {
             let b = &mut self.busies[slot];
             b.neighbor = neighbor.flatten();
             if handle.is_none() {
                 // a cookie does not tell when it was sent
             } else if record.resent == 0 {
-                rtt::sample(b, self.now_us.wrapping_sub(record.sent_us));
+                rtt::sample(b, took_us);
             } else {
                 // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
                 //= RFC 5681 3.1-MUST-1

@@ -88,7 +88,8 @@ impl Tcp {
     /// Our SYN is acknowledged: ESTABLISHED.
     fn take_syn_ack<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment) {
         let Some(slot) = self.attach(id) else { return };
-        let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        let (now_us, now_ms, age_us) = (self.now_us, self.now_ms, self.age_us);
+        let env = recovery::Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
         let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
         let mut acked = Acked::default();
         recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);

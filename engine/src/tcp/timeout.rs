@@ -83,7 +83,8 @@ impl Tcp {
             self.remove(app, id, End::Timeout);
             return true;
         }
-        let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        let (now_us, now_ms, age_us) = (self.now_us, self.now_ms, self.age_us);
+        let env = recovery::Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         if b.flight_head != NONE {
             let acked = recovery::Acked::default();
@@ -161,7 +162,8 @@ impl Tcp {
         }
         let b = &mut self.busies[slot];
         b.probes = b.probes.saturating_add(u8::from(shut));
-        let env = recovery::Env { now_us: self.now_us, now_ms: self.now_ms, config: &self.config, stats: &self.stats };
+        let (now_us, now_ms, age_us) = (self.now_us, self.now_ms, self.age_us);
+        let env = recovery::Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
         recovery::on_timeout(&mut self.flights, &self.conns[id], &mut self.busies[slot], &env);
         self.mark_dirty(id);
         //= RFC 9293 SHLD-9, MUST-20, MUST-47

@@ -31,7 +31,7 @@ impl App for Client {
         if session.stage != Stage::Connecting {
             return;
         }
-        let elapsed = self.elapsed(conn, &session);
+        let elapsed = self.answered_after(conn, &session);
         let resent = conn.syn_retransmitted();
         self.tally(&session, |tally| {
             tally.established += 1;
@@ -42,8 +42,9 @@ impl App for Client {
         let measures = self.measures(&session);
         measures.record(Measured::Connect, micros(of_target));
         if session.behind != UNSCHEDULED {
-            session.behind = session.behind.saturating_add(elapsed).min(UNSCHEDULED - 1);
-            measures.record(Measured::ConnectFromSchedule, micros(session.behind));
+            measures.record(Measured::ConnectFromSchedule, micros(session.behind.saturating_add(elapsed)));
+            // What the answer waits for us is the schedule's to bear, too.
+            session.behind = session.behind.saturating_add(self.elapsed(conn, &session)).min(UNSCHEDULED - 1);
         }
         self.open += 1;
         let open_max = &mut self.recorder.current.open_max;
@@ -73,7 +74,7 @@ impl App for Client {
         match session.stage {
             Stage::Waiting => {
                 if session.received == 0 && !session.reading {
-                    let elapsed = self.elapsed(conn, &session);
+                    let elapsed = self.answered_after(conn, &session);
                     let of_target = self.since_it_left(elapsed, &session);
                     self.measures(&session).record(Measured::FirstByte, micros(of_target));
                 }
@@ -129,11 +130,12 @@ impl App for Client {
         }
     }
 
-    fn closed(&mut self, id: ConnId, word: u64, end: End, now: Instant) {
+    fn closed(&mut self, id: ConnId, word: u64, end: End, at: Instant) {
         let mut session = self.sessions.load(word);
         let stage = session.stage;
-        let elapsed = (now.micros() as u32).wrapping_sub(session.stamp);
-        self.progress_at = now;
+        // Nothing ends before its last stage begins, but a frame may have arrived before it.
+        let elapsed = ((at.micros() as u32).wrapping_sub(session.stamp) as i32).max(0) as u32;
+        self.progress_at = at;
         self.leave_stage(&session);
         if stage != Stage::Connecting {
             self.open = self.open.saturating_sub(1);
@@ -244,9 +246,17 @@ impl Client {
         self.enter(conn, session, Stage::Failed);
     }
 
+    /// Microseconds since the stage began.
     #[inline]
     pub(super) fn elapsed(&self, conn: &Conn<'_>, session: &Session) -> u32 {
         (conn.now().micros() as u32).wrapping_sub(session.stamp)
+    }
+
+    /// Microseconds from the begin of the stage to the arrival of what is being worked on.
+    #[inline]
+    fn answered_after(&self, conn: &Conn<'_>, session: &Session) -> u32 {
+        let since_us = conn.now().micros() - conn.arrived().micros();
+        self.elapsed(conn, session).saturating_sub(since_us as u32)
     }
 
     /// What of `elapsed`, the time since the stage began, passed after the SYN or the request had gone to the device.
@@ -515,7 +525,7 @@ impl Client {
 
     /// The answer is complete, or was never wanted and the request is acknowledged.
     fn complete(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
-        let elapsed = self.elapsed(conn, session);
+        let elapsed = self.answered_after(conn, session);
         let behind = session.behind;
         let sha256 = session.hashing.then(|| self.sessions.sides[session.slot - 1].hash.clone().finalize().into());
         let checks = &self.flow(session).checks;

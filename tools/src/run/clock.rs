@@ -1,20 +1,22 @@
 //! The monotonic clock, as the engine takes it.
 
-use std::time::{Instant as SystemInstant, SystemTime};
+use std::time::SystemTime;
 
+use rustix::time::{ClockId, clock_gettime};
 use syncline_engine::time::{Clock, Instant};
 
 /// Time since an origin that all workers of a run share.
 #[derive(Clone, Copy, Debug)]
 pub struct MonotonicClock {
-    origin: SystemInstant,
+    /// What the system's clock said at the origin, nanoseconds.
+    origin_ns: u64,
     wall_at_origin: SystemTime,
 }
 
 impl MonotonicClock {
     /// A clock whose origin is now.
     pub fn start() -> Self {
-        Self { origin: SystemInstant::now(), wall_at_origin: SystemTime::now() }
+        Self { origin_ns: monotonic_ns(), wall_at_origin: SystemTime::now() }
     }
 
     /// The wall clock at the origin.
@@ -26,6 +28,18 @@ impl MonotonicClock {
 impl Clock for MonotonicClock {
     #[inline]
     fn now(&self) -> Instant {
-        Instant::ZERO + self.origin.elapsed()
+        Instant::from_nanos(monotonic_ns() - self.origin_ns)
     }
+
+    #[inline]
+    fn at(&self, nanos: u64) -> Option<Instant> {
+        nanos.checked_sub(self.origin_ns).map(Instant::from_nanos)
+    }
+}
+
+/// CLOCK_MONOTONIC, which whoever stamps frames in the kernel reads as well.
+#[inline]
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

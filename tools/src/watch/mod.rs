@@ -21,7 +21,7 @@ use syncline_engine::app::Endpoints;
 use syncline_engine::device::pcap::PcapWriter;
 use syncline_engine::device::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use syncline_engine::tcp::State;
-use syncline_engine::time::Clock as _;
+use syncline_engine::time::{Clock as _, Instant};
 
 use crate::measure::Failure;
 use crate::run::{MonotonicClock, Waitable};
@@ -159,6 +159,8 @@ pub struct Watched<D: Device> {
     watch: Option<SharedWatch>,
     /// The watch keeps a book.
     book: bool,
+    /// When the frame that was recorded last passed.
+    recorded: Instant,
     /// A frame on its way out: the device takes it away before it is known whether it leaves.
     leaving: Vec<u8>,
     asked: Vec<Endpoints>,
@@ -176,7 +178,8 @@ impl<D: Device> Watched<D> {
         let origin = clock.wall_at_origin().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let leaving = Vec::with_capacity(usize::from(device.capabilities().frame_bytes_max));
         let book = watch.as_ref().is_some_and(|watch| watch.lock().book.is_some());
-        Self { device, clock, origin_ns: origin.as_nanos() as u64, pcap, watch, book, leaving, asked: Vec::new() }
+        let (origin_ns, recorded, asked) = (origin.as_nanos() as u64, Instant::ZERO, Vec::new());
+        Self { device, clock, origin_ns, pcap, watch, book, recorded, leaving, asked }
     }
 }
 
@@ -196,13 +199,17 @@ impl<D: Device> Device for Watched<D> {
         let count = self.device.receive(burst);
         if count > 0 {
             let now = self.clock.now();
-            if let Some(pcap) = &mut self.pcap {
-                burst[before..].iter().for_each(|frame| pcap.record(now, frame.bytes()));
-            }
-            if let Some(watch) = &self.watch {
-                let mut watch = watch.lock();
-                let at_ns = self.origin_ns + now.nanos();
-                burst[before..].iter().for_each(|frame| watch.frame(at_ns, false, frame.bytes()));
+            let mut watch = self.watch.as_ref().map(SharedWatch::lock);
+            for frame in &burst[before..] {
+                // As it arrived, but in the order of what is recorded.
+                let at = frame.stamp().and_then(|nanos| self.clock.at(nanos)).unwrap_or(now);
+                self.recorded = at.max(self.recorded).min(now);
+                if let Some(pcap) = &mut self.pcap {
+                    pcap.record(self.recorded, frame.bytes());
+                }
+                if let Some(watch) = &mut watch {
+                    watch.frame(self.origin_ns + self.recorded.nanos(), false, frame.bytes());
+                }
             }
         }
         count
@@ -217,6 +224,7 @@ impl<D: Device> Device for Watched<D> {
         self.leaving.extend_from_slice(frame.bytes());
         self.device.transmit(frame)?;
         let now = self.clock.now();
+        self.recorded = now;
         if let Some(pcap) = &mut self.pcap {
             pcap.record(now, &self.leaving);
         }

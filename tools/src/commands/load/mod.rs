@@ -53,7 +53,7 @@ pub(super) fn run(args: &LoadArgs) -> Result<Exit> {
     setup::check_memory(cores.len(), args.connections.map_or(0, |held| held.0))?;
     let output = Output::open(&args.output)?;
     let watch = Watch::new(&args.output, &cores, "load")?;
-    let (interface, devices) = setup::open(&args.device, cores.len(), false)?;
+    let (interface, devices) = setup::open(&args.device, cores.len(), plan::stamps(args, &plan.plan, cores.len()))?;
     if args.device.shared_addr.is_some() {
         let remotes: HashSet<_> = plan.plan.targets.iter().map(std::net::SocketAddr::ip).collect();
         plan.config.neighbors = setup::kernel_neighbors(&interface, &Vec::from_iter(remotes))?;

@@ -1,5 +1,6 @@
 //! The device on real veth pairs, in namespaces of their own.
 
+mod stamps;
 mod support;
 
 use std::net::UdpSocket;
