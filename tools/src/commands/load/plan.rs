@@ -134,8 +134,8 @@ pub(super) fn plan(args: &LoadArgs, resolved: &[Vec<Resolved>], workers: u64) ->
     })
 }
 
-/// Launches or requests a second on a core up to which arrivals are stamped. On veth a stamp takes
-/// about a microsecond, which is of no account up to here and half of what a core can do at its limit.
+/// Launches or requests a second on a core up to which arrivals are stamped. What they cost
+/// is of no account up to here; at their limit two engines on veth make half as many connections with them.
 const STAMPED_RATE_MAX: f64 = 10_000.0;
 
 /// Whether frames are to be stamped as they arrive: where a schedule says that they are not too many.
