@@ -80,6 +80,8 @@ pub(crate) mod flag {
     pub(crate) const SCALING: u8 = 1 << 3;
     /// Explicit congestion notification (RFC 3168).
     pub(crate) const ECN: u8 = 1 << 4;
+    /// What nearly every SYN offers.
+    pub(crate) const OFFERED: u8 = TIMESTAMPS | SACK | SCALING;
     /// Our SYN was sent more than once.
     pub(crate) const SYN_RESENT: u8 = 1 << 5;
     /// The peer has not sent a timestamp since the handshake yet: its ACK may come without one.
@@ -248,7 +250,7 @@ pub(crate) struct Busy {
     pub(crate) phase: Phase,
     /// How often the RTO is doubled (RFC 6298 §5.5), until something is measured again.
     pub(crate) backoff: u8,
-    /// Nodes of the flight chain.
+    /// Nodes of the flight chain, the spare one included.
     pub(crate) flight_nodes: u16,
     /// Retransmission, persist or probe timer, milliseconds; valid if `timers` says so.
     pub(crate) rtx_at: u32,
@@ -295,7 +297,8 @@ pub(crate) struct Busy {
     /// Where the segments that arrived ahead of a hole begin, the latest first: the order that their blocks are
     /// reported in (RFC 2018 §4).
     pub(crate) recent: [Seq; 3],
-    /// Segments in flight, oldest first: first and last node of the chain.
+    /// Segments in flight, oldest first: first and last node of the chain. With nothing in flight there is no first, and
+    /// the last is a spare one.
     pub(crate) flight_head: u32,
     pub(crate) flight_tail: u32,
     /// Octets in flight that are neither lost nor selectively acknowledged (pipe, RFC 6675).
@@ -383,6 +386,15 @@ impl Busy {
             flight_head: NONE,
             flight_tail: NONE,
             ..self
+        }
+    }
+
+    /// Puts the connection on the list of those with something to send or to settle at the end of the pass.
+    #[inline]
+    pub(crate) fn list(&mut self, dirty: &mut Vec<u32>) {
+        if self.flags & busy::DIRTY == 0 {
+            self.flags |= busy::DIRTY;
+            dirty.push(self.conn);
         }
     }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::app::{App, ConnId, Endpoints, Report};
 use crate::time::Instant;
 
-use super::block::{Busy, SPANS, Span, busy, flag};
+use super::block::{Busy, Connection, SPANS, Span, busy, flag};
 use super::buffer::Chain;
 use super::state::{Event, State};
 use super::{NONE, Tcp};
@@ -106,15 +106,16 @@ impl Conn<'_> {
         if slot == NONE { 0 } else { self.tcp.busies[slot].read_bytes }
     }
 
-    /// The busy block, if data may still be queued.
+    /// The blocks, if data may still be queued.
     #[inline]
-    fn sending(&mut self) -> Option<&mut Busy> {
+    fn sending(&mut self) -> Option<(&mut Connection, &mut Busy, &mut Vec<u32>)> {
         if !self.state().may_send() {
             return None;
         }
         let slot = self.tcp.attach(self.id)?;
-        let b = &mut self.tcp.busies[slot];
-        (b.flags & (busy::FIN_QUEUED | busy::ABORT) == 0).then_some(b)
+        let Tcp { conns, busies, dirty, .. } = &mut *self.tcp;
+        let b = &mut busies[slot];
+        (b.flags & (busy::FIN_QUEUED | busy::ABORT) == 0).then_some((&mut conns[self.id], b, dirty))
     }
 
     /// Queues a message of `len` octets that [`App::fill`](crate::app::App::fill) can write as often as needed.
@@ -123,19 +124,15 @@ impl Conn<'_> {
     /// octets unacknowledged, if 2³⁰ octets are queued, or after [`close`](Conn::close).
     #[inline]
     pub fn send(&mut self, tag: u32, len: u32) -> bool {
-        let una = self.tcp.conns[self.id].snd_una;
-        let Some(b) = self.sending() else { return false };
-        let queued = if b.snd_end.after(una) { b.snd_end - una } else { 0 };
+        let Some((c, b, dirty)) = self.sending() else { return false };
+        let queued = if b.snd_end.after(c.snd_una) { b.snd_end - c.snd_una } else { 0 };
         if usize::from(b.spans) == SPANS || b.flags & busy::BUFFERED != 0 || len > QUEUE_MAX - queued.min(QUEUE_MAX) {
             return false;
         }
         b.span[usize::from(b.spans)] = Span { start: b.snd_end, tag };
         b.spans += 1;
         b.snd_end += len;
-        if b.flags & busy::DIRTY == 0 {
-            b.flags |= busy::DIRTY;
-            self.tcp.dirty.push(self.id);
-        }
+        b.list(dirty);
         true
     }
 
@@ -146,7 +143,7 @@ impl Conn<'_> {
         let queued = self.queued();
         let room = self.tcp.config.send_buffer.saturating_sub(queued) as usize;
         let data = &data[..data.len().min(room)];
-        let Some(b) = self.sending() else { return 0 };
+        let Some((_, b, _)) = self.sending() else { return 0 };
         if b.spans > 0 || data.is_empty() {
             return 0;
         }
@@ -230,7 +227,7 @@ impl Conn<'_> {
         if !b.fin_is_next(c.rcv_nxt) {
             c.state = state.after(Event::Close);
         }
-        self.tcp.mark_dirty(self.id);
+        b.list(&mut self.tcp.dirty);
     }
 
     /// Ends the connection at once: RST to the peer (RFC 9293 §3.10.5), then

@@ -99,7 +99,7 @@ impl Net<'_> {
 
     /// Changes the user timeout (RFC 9293 §3.9.1) of all connections of this worker.
     pub fn set_user_timeout(&mut self, limit: Option<core::time::Duration>) {
-        self.tcp.config.user_timeout = limit;
+        self.tcp.config.set_user_timeout(limit);
     }
 
     /// Whether the next hop to `remote` is known. Asks for it if it is not.

@@ -83,6 +83,7 @@ impl Tcp {
             cubic_epoch_ms: age_ms(b.cubic_epoch_ms),
             undo_ts: if b.phase == Phase::Open { 0 } else { age_ms(b.undo_ts) },
             neighbor: None,
+            flight_nodes: if in_flight { b.flight_nodes } else { 0 },
             ..b.without_chains()
         }
     }

@@ -1,7 +1,8 @@
 //! Segments in flight: a chain of nodes per connection, oldest first.
 //!
 //! No payload is kept, only what loss recovery must know of each segment ([`Sent`]). Nodes come from one pool and go
-//! back as they empty, so that a short exchange uses one node that is warm in the cache.
+//! back as they empty, but for the last one: it stays with the busy block, its `flight_tail`, as the spare for the next
+//! segment. A short exchange so asks the pool once, and uses one node that is warm in the cache.
 
 use crate::flow::Slab;
 use crate::page::{OutOfMemory, PageSource};
@@ -41,7 +42,7 @@ impl Flights {
     /// Whether a flight is as long as one may be: new segments wait until some of it is acknowledged.
     #[inline]
     pub(crate) fn is_long(&self, busy: &Busy) -> bool {
-        busy.flight_nodes >= self.nodes_each
+        busy.flight_nodes >= self.nodes_each && busy.flight_head != NONE
     }
 
     /// Makes sure that `n` nodes can be taken without another page.
@@ -54,10 +55,10 @@ impl Flights {
         self.nodes.len()
     }
 
-    /// Nodes of one chain.
+    /// Nodes of one chain, its spare one included.
     pub(crate) fn nodes_of(&self, busy: &Busy) -> u32 {
         let mut count = 0;
-        let mut at = busy.flight_head;
+        let mut at = first_node(busy);
         while at != NONE {
             count += 1;
             at = self.nodes[at].next;
@@ -80,12 +81,21 @@ impl Flights {
     pub(crate) fn push(&mut self, busy: &mut Busy, sent: Sent) -> bool {
         if busy.flight_tail != NONE {
             let node = &mut self.nodes[busy.flight_tail];
-            if (node.end as usize) < FLIGHT_NODE {
-                node.slots[node.end as usize] = sent;
+            if let Some(slot) = node.slots.get_mut(usize::from(node.end)) {
+                *slot = sent;
                 node.end += 1;
+                if busy.flight_head == NONE {
+                    // it was the spare one
+                    busy.flight_head = busy.flight_tail;
+                }
                 return true;
             }
         }
+        self.push_in_fresh_node(busy, sent)
+    }
+
+    #[inline(never)]
+    fn push_in_fresh_node(&mut self, busy: &mut Busy, sent: Sent) -> bool {
         let Some(fresh) = self.nodes.alloc() else { return false };
         busy.flight_nodes += 1;
         let node = &mut self.nodes[fresh];
@@ -109,8 +119,18 @@ impl Flights {
     /// The newest segment.
     #[inline]
     pub(crate) fn back(&self, busy: &Busy) -> Option<Cursor> {
-        (busy.flight_tail != NONE)
+        (busy.flight_head != NONE)
             .then(|| Cursor { node: busy.flight_tail, slot: self.nodes[busy.flight_tail].end - 1 })
+    }
+
+    /// Whether no more than one segment is in flight.
+    #[inline]
+    pub(crate) fn is_single(&self, busy: &Busy) -> bool {
+        busy.flight_head == NONE
+            || busy.flight_head == busy.flight_tail && {
+                let node = &self.nodes[busy.flight_head];
+                node.end - node.first == 1
+            }
     }
 
     /// The segment after `cursor`.
@@ -135,48 +155,43 @@ impl Flights {
         &mut self.nodes[cursor.node].slots[cursor.slot as usize]
     }
 
-    /// Removes the oldest segment.
-    #[inline]
-    pub(crate) fn pop(&mut self, busy: &mut Busy) {
-        let head = busy.flight_head;
-        if head == NONE {
-            return;
-        }
-        let node = &mut self.nodes[head];
-        node.first += 1;
-        if node.first < node.end {
-            return;
-        }
-        busy.flight_head = node.next;
-        if busy.flight_head == NONE {
-            busy.flight_tail = NONE;
-        }
-        busy.flight_nodes -= 1;
-        self.nodes.free(head);
-    }
-
     /// Takes the oldest segment, if all of it is acknowledged by `ack`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop_acked(&mut self, busy: &mut Busy, ack: Seq) -> Option<Sent> {
-        let head = busy.flight_head;
-        if head == NONE {
+        if busy.flight_head == NONE {
             return None;
         }
-        let node = &self.nodes[head];
+        let node = &mut self.nodes[busy.flight_head];
         let record = *node.slots.get(usize::from(node.first))?;
         if !record.end().at_or_before(ack) {
             return None;
         }
-        self.pop(busy);
+        node.first += 1;
+        if node.first == node.end {
+            self.leave_front_node(busy);
+        }
         Some(record)
+    }
+
+    /// The first node of the chain has nothing left in flight: it goes back, or stays as the spare.
+    #[inline]
+    fn leave_front_node(&mut self, busy: &mut Busy) {
+        let head = busy.flight_head;
+        let node = &mut self.nodes[head];
+        (node.first, node.end) = (0, 0);
+        busy.flight_head = node.next;
+        if busy.flight_head != NONE {
+            busy.flight_nodes -= 1;
+            self.nodes.free(head);
+        }
     }
 
     /// Takes back the newest segment, which could not be sent after all.
     pub(crate) fn pop_back(&mut self, busy: &mut Busy) {
-        let tail = busy.flight_tail;
-        if tail == NONE {
+        if busy.flight_head == NONE {
             return;
         }
+        let tail = busy.flight_tail;
         let node = &mut self.nodes[tail];
         node.end -= 1;
         if node.end > node.first {
@@ -184,14 +199,13 @@ impl Flights {
         }
         let mut at = busy.flight_head;
         if at == tail {
-            (busy.flight_head, busy.flight_tail) = (NONE, NONE);
-        } else {
-            while self.nodes[at].next != tail {
-                at = self.nodes[at].next;
-            }
-            self.nodes[at].next = NONE;
-            busy.flight_tail = at;
+            return self.leave_front_node(busy);
         }
+        while self.nodes[at].next != tail {
+            at = self.nodes[at].next;
+        }
+        self.nodes[at].next = NONE;
+        busy.flight_tail = at;
         busy.flight_nodes -= 1;
         self.nodes.free(tail);
     }
@@ -224,14 +238,22 @@ impl Flights {
         true
     }
 
-    /// Removes every segment.
+    /// Removes every segment, and the spare node.
+    #[inline]
     pub(crate) fn clear(&mut self, busy: &mut Busy) {
-        while busy.flight_head != NONE {
-            let head = busy.flight_head;
-            busy.flight_head = self.nodes[head].next;
-            self.nodes.free(head);
+        let mut at = first_node(busy);
+        while at != NONE {
+            let next = self.nodes[at].next;
+            self.nodes.free(at);
+            at = next;
         }
-        busy.flight_tail = NONE;
+        (busy.flight_head, busy.flight_tail) = (NONE, NONE);
         busy.flight_nodes = 0;
     }
+}
+
+/// The first node of a chain, or its spare one.
+#[inline]
+fn first_node(busy: &Busy) -> u32 {
+    if busy.flight_head == NONE { busy.flight_tail } else { busy.flight_head }
 }

@@ -6,15 +6,17 @@
 use std::net::IpAddr;
 
 use crate::app::App;
-use crate::config::{Ecn, SynCookies, TcpConfig};
+use crate::config::{Ecn, SynCookies};
 use crate::device::Device;
 use crate::flow::Kind;
+use crate::wire::emit::TcpFields;
 use crate::wire::{DropReason, Ecn as IpEcn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps};
 
 use super::block::{SynReceived, flag};
 use super::connect::mss_of;
 use super::output::Tx;
 use super::syn_cookie::Cookie;
+use super::tunables::Tunables;
 use super::{FlowId, Tcp, syn_cookie};
 
 /// What a SYN says about its sender.
@@ -59,7 +61,7 @@ impl Tcp {
     }
 
     pub(crate) fn receive_scale(&self) -> u8 {
-        receive_scale(&self.config)
+        self.config.receive_scale
     }
 
     pub(crate) fn syn_options(&self, v6: bool, flags: u8, timestamps: Option<Timestamps>) -> TcpOptions {
@@ -282,6 +284,24 @@ impl Tcp {
             let clock = ts_bits.map_or(self.now_ms, |bits| syn_cookie::timestamp_with(bits, self.now_ms));
             Timestamps { value: clock.wrapping_add(offset), echo: record.ts_recent }
         });
+        let usual = record.flags & (flag::OFFERED | flag::IPV6 | flag::ECN) == flag::OFFERED && tx.vlan.is_none();
+        if let (true, IpAddr::V4(source), IpAddr::V4(destination), Some(timestamps)) =
+            (usual, local, remote, timestamps)
+        {
+            let tcp = TcpFields {
+                source_port: record.local_port,
+                destination_port: record.remote_port,
+                seq: record.iss,
+                ack: record.irs + 1,
+                flags: Flags::SYN_ACK,
+                window: self.syn_window(),
+                urgent_pointer: 0,
+            };
+            if tx.usual_syn((&self.config, self.mtu), mac, (source, destination), tcp, timestamps) {
+                self.stats.segments_sent.increment();
+            }
+            return;
+        }
         let mut flags = Flags::SYN_ACK;
         if record.flags & flag::ECN != 0 {
             flags |= Flags::ECE;
@@ -306,18 +326,10 @@ impl Tcp {
     }
 }
 
-/// Shift of the windows we send: as configured, or the least that lets the window field hold the largest window (RFC
-/// 7323 §2.3).
-#[inline]
-fn receive_scale(config: &TcpConfig) -> u8 {
-    let bits = 32 - config.receive_window.leading_zeros();
-    config.window_scale.unwrap_or(bits.saturating_sub(16) as u8)
-}
-
 /// Options of our SYN or SYN-ACK.
 #[inline]
 pub(super) fn syn_options(
-    config: &TcpConfig,
+    config: &Tunables,
     mtu: u16,
     v6: bool,
     flags: u8,
@@ -327,7 +339,7 @@ pub(super) fn syn_options(
         //= RFC 9293 MUST-14, SHLD-5, MAY-3
         mss: Some(mss_of(mtu, v6)),
         //= RFC 7323 2.2-SHOULD-1
-        window_scale: (flags & flag::SCALING != 0).then(|| receive_scale(config)),
+        window_scale: (flags & flag::SCALING != 0).then_some(config.receive_scale),
         //= RFC 2018 2-MUST-1
         sack_permitted: flags & flag::SACK != 0,
         timestamps,
@@ -338,7 +350,7 @@ pub(super) fn syn_options(
 /// The window in a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
 #[inline]
 //= RFC 7323 2.2-MUST-3
-pub(super) fn syn_window(config: &TcpConfig) -> u16 {
+pub(super) fn syn_window(config: &Tunables) -> u16 {
     config.receive_window.min(65_535) as u16
 }
 

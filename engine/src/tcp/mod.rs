@@ -21,6 +21,7 @@ mod locals;
 mod output;
 mod pacing;
 mod ports;
+mod probe;
 mod receive;
 mod recovery;
 mod rtt;
@@ -34,6 +35,7 @@ mod syn_received;
 mod syn_sent;
 mod time_wait;
 mod timeout;
+mod tunables;
 mod undo;
 
 use core::time::Duration;
@@ -41,7 +43,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::app::{App, ConnId, End, Endpoints};
-use crate::config::{Config, ConfigError, Listener, TcpConfig};
+use crate::config::{Config, ConfigError, Listener};
 use crate::flow::{Candidate, FlowKey, FlowTable, HashKey, Kind, Log, Slab};
 use crate::handover::Exchange;
 use crate::neighbor::{NeighborConfig, NeighborTable};
@@ -64,6 +66,7 @@ use limit::{EachLimit, RateLimit, SynGuard};
 use locals::Locals;
 use ports::Ports;
 use syn_cache::SynCache;
+use tunables::Tunables;
 
 /// Octets of an idle IPv4 connection without its index entry.
 pub const CONNECTION_BYTES: usize = size_of::<Connection>();
@@ -126,7 +129,7 @@ pub(crate) struct Lookup {
 
 /// Everything a worker knows of its connections.
 pub struct Tcp {
-    pub(crate) config: TcpConfig,
+    pub(crate) config: Tunables,
     pub(crate) listeners: Vec<Listener>,
     /// Listener of each port, plus one; 0 = none.
     listening: Vec<u8>,
@@ -219,7 +222,7 @@ impl Tcp {
             return Err(ConfigError(format!("no memory for {half_open} half-open connections (max_syn_received)")));
         }
         Ok(Self {
-            config: config.tcp.clone(),
+            config: Tunables::from(config.tcp.clone()),
             listeners: config.listeners.clone(),
             listening,
             shared: config.shared.is_some(),
@@ -555,12 +558,13 @@ impl Tcp {
         self.wheel.cancel(&mut self.busies, slot);
         let b = &mut self.busies[slot];
         self.flights.clear(b);
-        for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)] {
-            if head != NONE {
+        if [b.write_head, b.read_head, b.ahead_head] != [NONE; 3] {
+            for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)]
+            {
                 self.buffers.clear(&mut Chain { head, tail });
             }
+            self.buffers.ahead -= u32::from(b.ahead_chunks);
         }
-        self.buffers.ahead -= u32::from(b.ahead_chunks);
         self.busies.free(slot);
     }
 
@@ -571,11 +575,7 @@ impl Tcp {
         if slot == NONE {
             return;
         }
-        let b = &mut self.busies[slot];
-        if b.flags & busy::DIRTY == 0 {
-            b.flags |= busy::DIRTY;
-            self.dirty.push(id);
-        }
+        self.busies[slot].list(&mut self.dirty);
     }
 
     // ---- the end of a connection

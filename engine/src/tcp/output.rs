@@ -4,21 +4,26 @@
 //! say are put on a list, which is walked once at the end of the pass: several segments of a burst that need an
 //! acknowledgement get one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::app::{App, End};
-use crate::config::TcpConfig;
 use crate::device::{Device, Frame};
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
+use crate::wire::emit::{TcpFields, UsualSegment};
 use crate::wire::ethernet::Link;
-use crate::wire::{DropReason, Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId};
+use crate::wire::ip::tos;
+use crate::wire::{
+    DropReason, Ecn, Flags, MacAddr, Offer, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId,
+};
 
 use super::block::{Busy, Connection, NONE, busy, flag};
+use super::connect::mss_of;
 use super::flight::Flights;
 use super::send::{Outcome, Sender, Turn};
 use super::state::State;
-use super::{Tcp, pacing, recovery, rtt};
+use super::tunables::Tunables;
+use super::{Tcp, pacing, probe, rtt};
 
 /// The way out: the device, and what every frame begins with.
 pub(crate) struct Tx<'a, D: Device> {
@@ -68,6 +73,31 @@ impl<D: Device> Tx<'_, D> {
                 false
             }
         }
+    }
+}
+
+impl<D: Device> Tx<'_, D> {
+    /// Sends a SYN or SYN-ACK that offers everything over IPv4, on a link without VLAN: as nearly all do, and what an
+    /// [`OutSegment`] comes to for them.
+    #[inline(never)]
+    pub(crate) fn usual_syn(
+        &mut self,
+        (config, mtu): (&Tunables, u16),
+        mac: MacAddr,
+        (source, destination): (Ipv4Addr, Ipv4Addr),
+        tcp: TcpFields,
+        timestamps: Timestamps,
+    ) -> bool {
+        let segment = UsualSegment {
+            link: Link { vlan: None, ..self.link(mac) },
+            source,
+            destination,
+            hop_limit: config.hop_limit,
+            tos: tos(config.dscp, Ecn::NotCapable),
+            tcp,
+        };
+        let offer = Offer { mss: mss_of(mtu, false), window_scale: config.receive_scale, timestamps };
+        self.frame(UsualSegment::OFFER_LEN, |out| segment.emit_offer(out, offer).ok())
     }
 }
 
@@ -282,16 +312,14 @@ impl Tcp {
         self.syns_woken = !self.unresolved_syns.is_empty();
     }
 
-    /// Acknowledges at once if the segment just worked on has to be acknowledged by itself.
-    #[inline]
+    /// Acknowledges at once: the segment just worked on has to be acknowledged by itself.
+    #[cold]
     //= RFC 9293 MUST-59
     pub(crate) fn ack_each<A: App, D: Device>(&mut self, app: &A, tx: &mut Tx<'_, D>, id: u32) {
-        let Some(c) = self.conns.get(id) else { return };
-        let slot = c.busy;
-        if slot == NONE || self.busies[slot].flags & busy::ACK_EACH == 0 {
+        let (slot, now) = (self.conns[id].busy, self.now);
+        if slot == NONE {
             return;
         }
-        let now = self.now;
         let b = &mut self.busies[slot];
         //= RFC 5681 4.2-MUST-2
         b.flags &= !busy::ACK_EACH;
@@ -364,6 +392,7 @@ impl Tcp {
     }
 
     /// Starts and stops the timers of a connection that says nothing now.
+    #[cold]
     fn set_timers(&mut self, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         set_timers(c, b, &self.flights, &self.config, &self.stats, self.now_ms);
@@ -380,12 +409,12 @@ impl Tcp {
 }
 
 /// Starts and stops the timers by what is in flight and queued (RFC 6298 §5, RFC 9293 §3.8.6.1).
-#[inline]
+#[inline(always)]
 pub(super) fn set_timers(
     c: &Connection,
     b: &mut Busy,
     flights: &Flights,
-    config: &TcpConfig,
+    config: &Tunables,
     stats: &Stats,
     now_ms: u32,
 ) {
@@ -393,7 +422,7 @@ pub(super) fn set_timers(
         // what a full device had held back may have gone since: then a timer that waits for a window is the wrong one
         if b.timers & 1 == 0 || b.flags & busy::PERSIST != 0 {
             b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
-            let timeout = match recovery::probe_timeout_ms(flights, c, b, config) {
+            let timeout = match probe::timeout_ms(flights, c, b, config) {
                 Some(timeout) => {
                     b.flags |= busy::PROBE_TIMER;
                     timeout
@@ -422,12 +451,12 @@ pub(super) fn set_timers(
     //= RFC 9293 SHLD-18
     //= RFC 5681 4.2-MUST-1
     if b.unacked_segments > 0 && b.timers & 2 == 0 {
-        b.ack_at = now_ms.wrapping_add(config.ack_delay.as_millis().max(1) as u32);
+        b.ack_at = now_ms.wrapping_add(config.ack_delay_ms);
         b.timers |= 2;
         stats.acks_delayed.increment();
     }
     if c.state == State::FinWait2 && b.timers & 4 == 0 {
-        b.misc_at = now_ms.wrapping_add(config.fin_wait_2.as_millis().max(1) as u32);
+        b.misc_at = now_ms.wrapping_add(config.fin_wait_2_ms);
         b.timers |= 4;
     }
 }
@@ -438,6 +467,10 @@ pub(super) fn deadline(b: &mut Busy, now_us: u32, now_ms: u32) -> Option<u32> {
     if b.timers == 0 {
         // A timer that is not needed any more stays where it is until it comes or is needed again
         return None;
+    }
+    if b.timers == 1 {
+        // as nearly always
+        return Some(b.rtx_at).filter(|&at| !b.link.put_off(at));
     }
     let mut earliest: Option<u32> = None;
     for (bit, at) in [(1, b.rtx_at), (2, b.ack_at), (4, b.misc_at)] {

@@ -11,13 +11,11 @@ use super::conn::Conn;
 use super::segment::text_end;
 use super::state::Event;
 
-/// Segments after which an acknowledgement goes out at once (RFC 9293 §3.8.6.3, RFC 5681 §4.2).
-const ACK_EVERY: u8 = 2;
-
 impl Tcp {
-    /// Takes the text of an acceptable segment, and its FIN.
-    pub(crate) fn text<A: App>(&mut self, app: &mut A, id: u32, seq: Seq, payload: &[u8], fin: bool) {
-        let Some(slot) = self.attach(id) else { return };
+    /// Takes the text of an acceptable segment, and its FIN. True if the segment is to be acknowledged by itself.
+    #[inline]
+    pub(crate) fn text<A: App>(&mut self, app: &mut A, id: u32, seq: Seq, payload: &[u8], fin: bool) -> bool {
+        let Some(slot) = self.attach(id) else { return false };
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         let (rcv_nxt, edge) = (c.rcv_nxt, c.rcv_adv);
         let (mut seq, mut payload, mut fin) = (seq, payload, fin);
@@ -54,13 +52,12 @@ impl Tcp {
         }
         // An application may end its connection from a callback, but only at the end of the pass
         let b = &mut self.busies[slot];
-        if b.flags & busy::DIRTY == 0 {
-            b.flags |= busy::DIRTY;
-            self.dirty.push(id);
-        }
+        b.list(&mut self.dirty);
+        let acknowledged_alone = b.flags & busy::ACK_EACH != 0;
         if b.flags & busy::FIN_AHEAD != 0 {
             self.take_fin(app, id, slot);
         }
+        acknowledged_alone
     }
 
     /// Text that continues what has been received.
@@ -71,7 +68,7 @@ impl Tcp {
         b.unacked_segments = b.unacked_segments.saturating_add(1);
         //= RFC 9293 SHLD-19
         //= RFC 5681 4.2-SHOULD-1
-        if b.unacked_segments >= ACK_EVERY || self.config.ack_delay.is_zero() {
+        if b.unacked_segments >= self.config.ack_every {
             b.flags |= busy::ACK_NOW;
         }
         if b.ahead_head != NONE {
@@ -193,7 +190,9 @@ impl Tcp {
             return;
         }
         b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
-        drop_ahead(&mut self.buffers, b);
+        if b.ahead_head != NONE {
+            drop_ahead(&mut self.buffers, b);
+        }
         c.rcv_nxt += 1;
         c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
         c.state = c.state.after(Event::ReceiveFin);
@@ -330,6 +329,7 @@ pub(super) fn sack_blocks(buffers: &Buffers, b: &mut Busy, room: usize) -> SackB
 }
 
 /// Lets go of text beyond the peer's FIN: there should be none, and nothing will ever come of it.
+#[cold]
 fn drop_ahead(buffers: &mut Buffers, b: &mut Busy) {
     buffers.clear(&mut Chain { head: b.ahead_head, tail: b.ahead_tail });
     buffers.ahead -= u32::from(b.ahead_chunks);

@@ -4,22 +4,18 @@
 //! not, and by timeout (RFC 6298). What may be sent during fast recovery follows PRR (RFC 9937). A recovery that
 //! proves spurious is undone: [`undo`](super::undo).
 
-use crate::config::TcpConfig;
 use crate::stats::Stats;
 use crate::wire::{SackBlock, Seq};
 
 use super::block::{Busy, Connection, Phase, busy, flag, sent};
 use super::flight::Flights;
 use super::rtt;
-use super::state::State;
+use super::tunables::Tunables;
 use super::undo::{self, save_for_undo};
-use super::{congestion, hystart, pacing};
+use super::{congestion, hystart, pacing, probe};
 
 /// Duplicate ACKs, or segments selectively acknowledged above a hole, that mean loss (RFC 5681 §3.2, RFC 6675 §2).
 pub(crate) const DUP_THRESH: u16 = 3;
-
-/// What a probe waits beyond two round trips if a prompt acknowledgement is due, microseconds: the ticks of both clocks.
-const PROBE_SLACK_US: u32 = 2_000;
 
 /// What recovery needs besides the connection: the time of the burst and the tunables.
 pub(crate) struct Env<'a> {
@@ -27,7 +23,7 @@ pub(crate) struct Env<'a> {
     pub(crate) now_ms: u32,
     /// How long ago the acknowledgement arrived.
     pub(crate) age_us: u32,
-    pub(crate) config: &'a TcpConfig,
+    pub(crate) config: &'a Tunables,
     pub(crate) stats: &'a Stats,
 }
 
@@ -375,7 +371,8 @@ fn enter_recovery(c: &Connection, b: &mut Busy, delivered: u32, env: &Env<'_>) {
     env.stats.fast_retransmits.increment();
 }
 
-/// Updates the window after an acknowledgement: growth, recovery's progress, its end.
+/// Updates the window after an acknowledgement. Returns when to look for losses again, in microseconds from now.
+#[inline(always)]
 pub(crate) fn after_ack(
     flights: &mut Flights,
     c: &Connection,
@@ -384,19 +381,44 @@ pub(crate) fn after_ack(
     pipe_before: u32,
     env: &Env<'_>,
 ) -> Option<u32> {
-    let mss = c.payload_max();
     //= RFC 6298 3-MUST-2
     if let Some(rtt_us) = acked.rtt_us {
         rtt::sample(b, rtt_us);
         //= RFC 6298 5-SHOULD-2
         b.backoff = 0;
     }
+    // Asked once, for nearly every ACK: whether nothing is missing, and nothing waits to hear of a time-out or a probe
+    let calm = b.phase == Phase::Open
+        && (b.lost, b.sacked, b.dup_acks) == (0, 0, 0)
+        && b.flags & (busy::FRTO | busy::PROBE_OUT) == 0
+        && !(acked.dsack || acked.congestion);
+    if !calm {
+        return after_ack_amid_losses(flights, c, b, acked, pipe_before, env);
+    }
+    if acked.octets > 0 {
+        b.timeouts = 0;
+        grow_if_used(c, b, acked, acked.delivered, pipe_before, env);
+    }
+    None
+}
+
+/// [`after_ack`] where something is missing, or may be.
+#[inline(never)]
+fn after_ack_amid_losses(
+    flights: &mut Flights,
+    c: &Connection,
+    b: &mut Busy,
+    acked: &Acked,
+    pipe_before: u32,
+    env: &Env<'_>,
+) -> Option<u32> {
+    let mss = c.payload_max();
     if acked.dsack {
         widen_reordering_window(c, b);
         undo::duplicate_reported(flights, b, env);
     }
     let probing = b.flags & busy::FRTO != 0 && undo::frto(flights, c, b, acked, env);
-    end_probe(c, b, acked, env);
+    probe::end(c, b, acked, env);
     let (lost_before, delivered) = (b.lost, delivered_by(c, b, acked, mss));
     if acked.octets > 0 {
         b.timeouts = 0;
@@ -426,19 +448,7 @@ pub(crate) fn after_ack(
         Phase::Recovery => prr(c, b, delivered, acked.octets > 0 && b.lost <= lost_before, mss),
         Phase::Open | Phase::Loss => {
             if acked.octets > 0 {
-                // The window held us back within the last round trip, or would have if there had been another segment;
-                // in slow start, if half of it was in use. ACKs that came in one burst count alike: that the first of
-                // them made room is no sign of rest.
-                let used = pipe_before.saturating_add(mss);
-                let was_full = (c.snd_una - acked.octets).before(b.full_until);
-                if !was_full {
-                    // kept near, as numbers half the circle away compare the wrong way
-                    b.full_until = c.snd_una;
-                }
-                let limited = was_full || used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd);
-                if limited {
-                    grow(c, b, acked, delivered, env);
-                }
+                grow_if_used(c, b, acked, delivered, pipe_before, env);
             }
             if probing {
                 b.cwnd = b.pipe + 2 * mss;
@@ -446,6 +456,22 @@ pub(crate) fn after_ack(
         }
     }
     wait
+}
+
+/// An ACK of something new, outside fast recovery: the window grows if it is in use. It is if it held us back within the
+/// last round trip, or would have if there had been another segment; in slow start, if half of it was in use. ACKs that
+/// came in one burst count alike: that the first of them made room is no sign of rest.
+#[inline]
+fn grow_if_used(c: &Connection, b: &mut Busy, acked: &Acked, delivered: u32, pipe_before: u32, env: &Env<'_>) {
+    let used = pipe_before.saturating_add(c.payload_max());
+    let was_full = (c.snd_una - acked.octets).before(b.full_until);
+    if !was_full {
+        // kept near, as numbers half the circle away compare the wrong way
+        b.full_until = c.snd_una;
+    }
+    if was_full || used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd) {
+        grow(c, b, acked, delivered, env);
+    }
 }
 
 /// An ACK of what had filled the window.
@@ -489,42 +515,6 @@ fn leave(b: &mut Busy, mss: u32) {
     if b.reo_persist == 0 {
         b.reo_quarters = 1;
     }
-}
-
-/// The end of a tail loss probe's episode (RFC 8985 §7.4): all that was out with it is acknowledged. If the probe was a
-/// retransmission and no duplicate is reported, it repaired a loss, and the window answers for it.
-//= RFC 8985 7.4-MUST-1
-fn end_probe(c: &Connection, b: &mut Busy, acked: &Acked, env: &Env<'_>) {
-    if b.flags & busy::PROBE_OUT == 0 || b.phase != Phase::Open || c.snd_una.before(b.recover) {
-        return;
-    }
-    if b.flags & busy::PROBE_RESENT != 0 && !acked.dsack {
-        if c.snd_una.after(b.recover) {
-            let window = b.cwnd;
-            congestion::on_loss(b, c.payload_max(), window, env.config);
-            b.cwnd = b.ssthresh;
-        } else if acked.octets > 0 {
-            // a duplicate may yet be reported
-            return;
-        }
-    }
-    b.flags &= !(busy::PROBE_OUT | busy::PROBE_RESENT);
-}
-
-/// TLP_calc_PTO() of RFC 8985 §7.2, milliseconds; `None` if no probe may be scheduled: without SACK, during recovery,
-/// while another is out, or where RACK's own timer serves.
-pub(crate) fn probe_timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &TcpConfig) -> Option<u32> {
-    let opening = matches!(c.state, State::SynSent | State::SynReceived);
-    let busy = b.flags & busy::PROBE_OUT != 0 || b.phase != Phase::Open || b.sacked > 0 || b.backoff > 0;
-    if opening || busy || !c.has(flag::SACK) || b.srtt == 0 {
-        return None;
-    }
-    let alone = flights.front(b) == flights.back(b);
-    // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
-    let patience = if alone { rtt::micros(config.rto_min) } else { PROBE_SLACK_US };
-    //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2
-    let timeout = b.srtt.saturating_mul(2).saturating_add(patience).min(rtt::rto_us(b, config));
-    Some(timeout.div_ceil(1000))
 }
 
 /// DeliveredData of RFC 9937 §6, octets. Without SACK a duplicate ACK stands for a segment, and what it stood for is not

@@ -1,6 +1,7 @@
 //! RACK's parts, one by one (RFC 8985 §6.2).
 
 use super::*;
+use crate::config::TcpConfig;
 use crate::page::HeapPages;
 use crate::tcp::block::{NONE, Sent};
 
@@ -9,7 +10,7 @@ struct Sender {
     flights: Flights,
     c: Connection,
     b: Busy,
-    config: TcpConfig,
+    config: Tunables,
     stats: Stats,
 }
 
@@ -36,7 +37,7 @@ impl Sender {
             let sent = Sent { start: una + 100 * i, len: 100, flags: 0, resent: 0, sent_us: 10_000 };
             assert!(flights.push(&mut b, sent));
         }
-        Self { flights, c, b, config: TcpConfig::default(), stats: Stats::default() }
+        Self { flights, c, b, config: Tunables::from(TcpConfig::default()), stats: Stats::default() }
     }
 
     /// Runs `act` at a time.

@@ -1,10 +1,7 @@
 //! Round-trip time and retransmission timeout (RFC 6298).
 
-use core::time::Duration;
-
-use crate::config::TcpConfig;
-
 use super::block::{Busy, Connection, busy as flags, compact};
+use super::tunables::Tunables;
 
 /// Clock granularity G, microseconds: a tick of the timer wheel.
 const GRANULARITY_US: u32 = 1_000;
@@ -38,11 +35,12 @@ pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
 /// The variance term is at least the smallest RTO, as in Linux: the timeout then stays clear of a peer's delayed
 /// acknowledgement whatever the round-trip time. It is never below what RFC 6298 §2.3 computes.
 //= RFC 9293 MUST-18
-pub(crate) fn rto_us(busy: &Busy, config: &TcpConfig) -> u32 {
-    let (min, max) = (micros(config.rto_min), micros(config.rto_max));
+#[inline]
+pub(crate) fn rto_us(busy: &Busy, config: &Tunables) -> u32 {
+    let (min, max) = (config.rto_min_us, config.rto_max_us);
     if busy.srtt == 0 {
         //= RFC 6298 2-SHOULD-1
-        let initial = micros(config.rto_initial);
+        let initial = config.rto_initial_us;
         let lost = busy.flags & flags::SYN_LOST != 0;
         return if lost { initial.max(RTO_AFTER_LOST_SYN_US) } else { initial }.min(max);
     }
@@ -53,10 +51,10 @@ pub(crate) fn rto_us(busy: &Busy, config: &TcpConfig) -> u32 {
 
 /// RTO with back-off (§5.5), milliseconds, rounded up.
 //= RFC 9293 MUST-19
-pub(crate) fn rto_ms(busy: &Busy, config: &TcpConfig) -> u32 {
+pub(crate) fn rto_ms(busy: &Busy, config: &Tunables) -> u32 {
     let us = u64::from(rto_us(busy, config)) << busy.backoff.min(16);
     //= RFC 6298 2-MAY-1, 5-MUST-3
-    us.min(u64::from(micros(config.rto_max))).div_ceil(1_000) as u32
+    us.min(u64::from(config.rto_max_us)).div_ceil(1_000) as u32
 }
 
 /// Keeps the estimate in the idle block.
@@ -72,17 +70,10 @@ pub(crate) fn load(connection: &Connection, busy: &mut Busy) {
     busy.rtt_min = busy.srtt;
 }
 
-/// Microseconds of a duration that the configuration has checked to be short. Asked for with every timer that is set:
-/// hence not [`Duration::as_micros`], which divides 128 bits.
-#[inline]
-pub(crate) fn micros(duration: Duration) -> u32 {
-    const SECONDS_MAX: u64 = u32::MAX as u64 / 1_000_000 - 1;
-    duration.as_secs().min(SECONDS_MAX) as u32 * 1_000_000 + duration.subsec_micros()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TcpConfig;
 
     #[test]
     //= RFC 9293 MUST-18
@@ -91,7 +82,7 @@ mod tests {
         let mut busy = Busy::default();
         sample(&mut busy, 80_000);
         assert_eq!((busy.srtt, busy.rttvar), (80_000, 40_000));
-        assert_eq!(rto_us(&busy, &TcpConfig::default()), 80_000 + 200_000);
+        assert_eq!(rto_us(&busy, &Tunables::from(TcpConfig::default())), 80_000 + 200_000);
     }
 
     #[test]
@@ -102,7 +93,7 @@ mod tests {
             sample(&mut busy, 50_000);
         }
         assert!(busy.srtt.abs_diff(50_000) < 10 && busy.rttvar < 100, "{} {}", busy.srtt, busy.rttvar);
-        assert!(rto_us(&busy, &TcpConfig::default()) >= 200_000);
+        assert!(rto_us(&busy, &Tunables::from(TcpConfig::default())) >= 200_000);
     }
 
     #[test]
@@ -110,7 +101,7 @@ mod tests {
     //= RFC 6298 2-SHOULD-1, 2-MAY-1, 5-MUST-3
     fn back_off_doubles_up_to_the_limit() {
         let mut busy = Busy::default();
-        let config = TcpConfig::default();
+        let config = Tunables::from(TcpConfig::default());
         let gaps: Vec<u32> = (0..10)
             .map(|n| {
                 busy.backoff = n;

@@ -34,17 +34,19 @@ impl Tcp {
         let Some(local) = self.locals.number(seg.destination) else {
             return self.stats.dropped.count(DropReason::NotOurAddress);
         };
+        let flow = FlowId { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port };
+        let hash = lookup.hash;
+        let found = self.find_from(lookup.candidate, hash, &flow);
+        // what is found has been asked for its source when it began
         //= RFC 9293 MUST-63
-        if self.locals.is_broadcast(seg.source) || seg.source == seg.destination {
+        if found.is_none() && self.locals.is_broadcast(seg.source) || seg.source == seg.destination {
             return self.stats.dropped.count(DropReason::InvalidSource);
         }
         self.stats.segments_received.increment();
         if seg.partial_checksum {
             self.stats.partial_checksum.increment();
         }
-        let flow = FlowId { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port };
-        let hash = lookup.hash;
-        let id = match self.find_from(lookup.candidate, hash, &flow) {
+        let id = match found {
             Some((Kind::Connection, id)) => Some(id),
             Some((Kind::SynReceived, handle)) => self.syn_received_segment(app, tx, seg, hash, handle),
             Some((Kind::TimeWait, handle)) => return self.time_wait_segment(tx, seg, &flow, hash, handle),
@@ -64,16 +66,24 @@ impl Tcp {
         seg: &TcpSegment,
         payload: &[u8],
     ) {
+        let crossed;
+        let mut seg = seg;
         if !passes(&self.conns[id], seg, self.now_ms) {
-            return self.each_step(app, tx, id, seg, payload);
+            match self.each_step(app, tx, id, seg, payload) {
+                Checked::Over => return,
+                Checked::Good => {}
+                Checked::Crossed(without_syn) => {
+                    crossed = without_syn;
+                    seg = &crossed;
+                }
+            }
         }
-        if self.acknowledged(app, id, seg) {
-            self.text_and_fin(app, id, seg, payload);
-            self.ack_each(app, tx, id);
+        if self.acknowledged(app, id, seg) && (!payload.is_empty() || seg.flags.fin()) {
+            self.text_and_fin(app, tx, id, seg, payload);
         }
     }
 
-    /// The steps one at a time, and what there is besides in the states before ESTABLISHED.
+    /// The first five steps one at a time, and what there is besides in the states before ESTABLISHED.
     #[inline(never)]
     fn each_step<A: App, D: Device>(
         &mut self,
@@ -82,41 +92,41 @@ impl Tcp {
         id: u32,
         seg: &TcpSegment,
         payload: &[u8],
-    ) {
+    ) -> Checked {
         match self.conns[id].state {
             State::SynSent => {
                 if self.syn_sent_segment(app, tx, id, seg) && (!payload.is_empty() || seg.flags.fin()) {
                     self.text(app, id, seg.seq + 1, payload, seg.flags.fin());
                 }
-                return;
+                return Checked::Over;
             }
-            State::Closed => return self.stats.dropped.count(DropReason::NoFlow),
+            State::Closed => {
+                self.stats.dropped.count(DropReason::NoFlow);
+                return Checked::Over;
+            }
             _ => {}
         }
-        let mut seg = seg;
-        let crossed;
+        let (mut seg, mut good) = (seg, Checked::Good);
+        let without_syn;
         if self.conns[id].state == State::SynReceived && seg.flags.syn() && seg.flags.ack() {
             // Both ends opened at once: the peer's SYN-ACK repeats the SYN that has been taken already (figure 7)
             if seg.seq + 1 == self.conns[id].rcv_nxt {
                 // its window is not scaled (RFC 7323 §2.2), later ones are
                 let window = seg.window >> self.conns[id].snd_scale();
                 let flags = seg.flags.without(Flags::SYN);
-                crossed = TcpSegment { seq: seg.seq + 1, flags, window, ..*seg };
-                seg = &crossed;
+                without_syn = TcpSegment { seq: seg.seq + 1, flags, window, ..*seg };
+                (seg, good) = (&without_syn, Checked::Crossed(without_syn));
             }
         }
         //= RFC 9293 MUST-66
         if seg.flags.contains(Flags::URG) {
             self.urgent(app, id, seg);
         }
-        if self.check_sequence(id, seg)
+        let passes = self.check_sequence(id, seg)
             && self.check_reset(app, id, seg)
             && self.check_syn(id, seg)
-            && self.check_ack(app, tx, id, seg)
-        {
-            self.text_and_fin(app, id, seg, payload);
-            self.ack_each(app, tx, id);
-        }
+            && self.check_ack(tx, id, seg);
+        if passes { good } else { Checked::Over }
     }
 
     /// The urgent pointer: the application hears how much there is up to it, also while the window is shut (RFC 9293 §3.4).
@@ -248,9 +258,9 @@ impl Tcp {
         }
     }
 
-    /// Fifth step: the ACK field.
+    /// Fifth step: is the ACK field acceptable?
     #[inline]
-    fn check_ack<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, seg: &TcpSegment) -> bool {
+    fn check_ack<D: Device>(&mut self, tx: &mut Tx<'_, D>, id: u32, seg: &TcpSegment) -> bool {
         if !seg.flags.ack() {
             self.stats.dropped.count(DropReason::NoAck);
             return false;
@@ -266,7 +276,7 @@ impl Tcp {
             self.challenge(id);
             return false;
         }
-        self.acknowledged(app, id, seg)
+        true
     }
 
     /// What a segment with an acceptable ACK does to the connection, its text and FIN apart. False if the connection is
@@ -343,10 +353,7 @@ impl Tcp {
         }
         let state = c.state;
         let narrow = c.send_window() < c.payload_max() && b.snd_end.after(c.snd_una);
-        if b.flags & busy::DIRTY == 0 {
-            b.flags |= busy::DIRTY;
-            self.dirty.push(id);
-        }
+        b.list(&mut self.dirty);
         if narrow && self.ends_if_stalled(app, id, slot) {
             return false;
         }
@@ -364,22 +371,41 @@ impl Tcp {
     }
 
     /// Sixth to eighth step: urgent data is data (RFC 9293 §3.8.5, RFC 6093), text, FIN.
-    #[inline]
-    fn text_and_fin<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment, payload: &[u8]) {
-        if payload.is_empty() && !seg.flags.fin() {
-            return;
-        }
-        if self.conns[id].has(flag::ECN) {
+    #[inline(always)]
+    fn text_and_fin<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        seg: &TcpSegment,
+        payload: &[u8],
+    ) {
+        let c = &self.conns[id];
+        let takes_text = c.state.takes_text();
+        if c.has(flag::ECN) {
             //= RFC 3168 6.1.5-SHOULD-1
             self.take_congestion_mark(id, seg);
         }
-        if self.conns[id].state.takes_text() {
-            self.text(app, id, seg.seq, payload, seg.flags.fin());
+        if takes_text {
+            let acknowledged_alone = self.text(app, id, seg.seq, payload, seg.flags.fin());
+            if acknowledged_alone {
+                self.ack_each(app, tx, id);
+            }
         } else {
             // After the peer's FIN: it is the FIN again, or text that should not be (§3.10.7.4)
             self.ack_now(id);
         }
     }
+}
+
+/// What the first five steps say of a segment.
+enum Checked {
+    /// Nothing is left to be done with it.
+    Over,
+    /// It is to be worked on further.
+    Good,
+    /// It is the SYN-ACK of a peer that opened at the same time: to be worked on further without its SYN.
+    Crossed(TcpSegment),
 }
 
 /// Whether a segment passes the first five steps (§3.10.7.4) without drawing an answer, as nearly every segment does: none

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::app::App;
-use crate::config::TcpConfig;
 use crate::device::Device;
 use crate::stats::Stats;
 use crate::wire::emit::{TcpFields, UsualSegment};
@@ -19,6 +18,7 @@ use super::locals::Locals;
 use super::output::{Tx, deadline, set_timers};
 use super::receive::{advertise, sack_blocks};
 use super::state::State;
+use super::tunables::Tunables;
 use super::{Remotes, congestion, listen, pacing, recovery, remote_of, rtt};
 
 /// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
@@ -50,12 +50,12 @@ pub(super) enum Outcome {
 
 /// A segment that is about to be built.
 #[derive(Clone, Copy)]
-struct Next {
-    seq: Seq,
-    payload: u32,
-    flags: Flags,
+pub(super) struct Next {
+    pub(super) seq: Seq,
+    pub(super) payload: u32,
+    pub(super) flags: Flags,
     /// New data: ECN-capable (RFC 3168 §6.1.5 forbids that for retransmissions).
-    data: bool,
+    pub(super) data: bool,
 }
 
 /// A connection that has something to say, and what its segments are made of.
@@ -65,7 +65,7 @@ pub(super) struct Sender<'a, 'd, A: App, D: Device> {
     pub(super) flights: &'a mut Flights,
     pub(super) buffers: &'a Buffers,
     pub(super) remotes: &'a Remotes,
-    pub(super) config: &'a TcpConfig,
+    pub(super) config: &'a Tunables,
     pub(super) locals: &'a Locals,
     pub(super) isn_key: &'a IsnKey,
     pub(super) stats: &'a Stats,
@@ -178,7 +178,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// Sends one segment of the flight again.
-    fn resend(&mut self, at: Cursor) -> bool {
+    pub(super) fn resend(&mut self, at: Cursor) -> bool {
         let limit = self.c.payload_max();
         let record = *self.flights.get(at);
         if record.payload() > limit {
@@ -213,32 +213,6 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             self.stats.syn_retransmitted.increment();
             self.c.flags |= flag::SYN_RESENT;
         }
-        true
-    }
-
-    /// Sends the tail loss probe that is due (TLP_send_probe(), RFC 8985 §7.3): new data if there is any and the peer's
-    /// window takes it, or else the newest segment again. False if the device has no room.
-    fn probe_tail(&mut self) -> bool {
-        self.b.flags &= !busy::PROBE_TAIL;
-        //= RFC 8985 7.3-MUST-2
-        let in_time = self.b.phase == Phase::Open && self.b.flags & busy::PROBE_OUT == 0;
-        let Some(newest) = self.flights.back(self.b).filter(|_| in_time) else { return true };
-        // The congestion window does not hold a probe back
-        let window = core::mem::replace(&mut self.b.cwnd, u32::MAX);
-        let new = self.next_new();
-        self.b.cwnd = window;
-        //= RFC 8985 7.3-SHOULD-1
-        let sent = match new {
-            Some((payload, fin)) => self.send_one(payload, fin, false),
-            None => self.resend(newest),
-        };
-        if !sent {
-            self.b.flags |= busy::PROBE_TAIL;
-            return false;
-        }
-        self.b.flags |= busy::PROBE_OUT | if new.is_none() { busy::PROBE_RESENT } else { 0 };
-        self.b.recover = self.c.snd_nxt;
-        self.stats.tail_loss_probes.increment();
         true
     }
 
@@ -291,8 +265,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// Sends one segment of new data, FIN or both; with PSH if asked, or if nothing is queued after it. False if the
     /// device has no room.
-    #[inline]
-    fn send_one(&mut self, payload: u32, fin: bool, push: bool) -> bool {
+    #[inline(always)]
+    pub(super) fn send_one(&mut self, payload: u32, fin: bool, push: bool) -> bool {
         let seq = self.c.snd_nxt;
         let mut flags = Flags::ACK;
         if fin {
@@ -331,8 +305,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// How much new data may go now, and whether the FIN goes with it. `None`: nothing.
-    #[inline]
-    fn next_new(&mut self) -> Option<(u32, bool)> {
+    #[inline(always)]
+    pub(super) fn next_new(&mut self) -> Option<(u32, bool)> {
         let (c, b) = (&*self.c, &mut *self.b);
         let fin_sent = c.snd_nxt.after(b.snd_end);
         let fin_due = b.flags & busy::FIN_QUEUED != 0 && !fin_sent;
@@ -374,24 +348,6 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         Some((payload, fin))
     }
 
-    /// Sends our SYN for the first time.
-    #[inline]
-    fn send_syn(&mut self) -> bool {
-        let iss = self.c.snd_nxt;
-        let record = Sent { start: iss, len: 1, flags: sent::SYN, resent: 0, sent_us: self.now_us };
-        if !self.flights.push(self.b, record) {
-            return false;
-        }
-        if !self.build(Next { seq: iss, payload: 0, flags: Flags::SYN, data: false }) {
-            self.flights.pop_back(self.b);
-            return false;
-        }
-        self.c.snd_nxt = iss + 1;
-        self.b.pipe = 1;
-        self.b.oldest_ms = self.now_ms;
-        true
-    }
-
     /// Sends an acknowledgement without data.
     pub(super) fn send_ack(&mut self) -> bool {
         // In SYN-RECEIVED after SYNs crossed, what acknowledges is our SYN again (RFC 9293 figure 7)
@@ -418,10 +374,16 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// Builds a segment and hands it to the device. Every segment acknowledges.
-    fn build(&mut self, next: Next) -> bool {
+    pub(super) fn build(&mut self, next: Next) -> bool {
         const OF_INTEREST: u8 = flag::IPV6 | flag::TIMESTAMPS | flag::ECN;
         let usual = self.c.flags & OF_INTEREST == flag::TIMESTAMPS && !next.flags.syn() && self.tx.vlan.is_none();
-        let built = if usual && !self.has_blocks() { self.build_usual(next) } else { self.build_other(next) };
+        let built = if usual && !self.has_blocks() {
+            self.build_usual(next)
+        } else if self.is_usual_syn() {
+            self.build_usual_syn(next.seq)
+        } else {
+            self.build_other(next)
+        };
         if built {
             self.stats.segments_sent.increment();
         }
@@ -534,23 +496,10 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// TSval and TSecr: milliseconds, from an offset that depends on the pair of addresses (RFC 7323 §5.4).
     #[inline]
-    fn timestamps(&self, source: IpAddr, destination: IpAddr) -> Timestamps {
+    pub(super) fn timestamps(&self, source: IpAddr, destination: IpAddr) -> Timestamps {
         //= RFC 7323 3.2-SHOULD-3, 3.2-MUST-4, 5.4-MUST-1, 4.1-MUST-1
         let value = self.now_ms.wrapping_add(self.isn_key.timestamp_offset(source, destination));
         Timestamps { value, echo: self.c.ts_recent }
-    }
-
-    /// Options of our SYN: what we are configured for. Of our SYN-ACK, after SYNs crossed: what was agreed on.
-    fn syn_options(&self, source: IpAddr, destination: IpAddr) -> TcpOptions {
-        let mut offer = self.c.flags & (flag::TIMESTAMPS | flag::SACK | flag::SCALING);
-        if self.c.state == State::SynSent {
-            let wanted = |wanted: bool, bit| if wanted { bit } else { 0 };
-            offer = wanted(self.config.timestamps, flag::TIMESTAMPS)
-                | wanted(self.config.sack, flag::SACK)
-                | wanted(self.config.window_scaling, flag::SCALING);
-        }
-        let timestamps = (offer & flag::TIMESTAMPS != 0).then(|| self.timestamps(source, destination));
-        listen::syn_options(self.config, self.mtu, destination.is_ipv6(), offer, timestamps)
     }
 
     #[inline]
@@ -569,16 +518,6 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             options.sack = sack_blocks(self.buffers, self.b, room);
         }
         options
-    }
-
-    /// ECN-setup SYN and SYN-ACK (RFC 3168 §6.1.1).
-    //= RFC 9293 SHLD-8
-    fn ecn_setup(&self, flags: Flags) -> Flags {
-        match (flags.ack(), self.config.ecn) {
-            (false, crate::config::Ecn::On) => Flags::ECE | Flags::CWR,
-            (true, _) if self.c.has(flag::ECN) => Flags::ECE,
-            _ => Flags::NONE,
-        }
     }
 }
 

@@ -209,7 +209,7 @@ impl Tcp {
     pub(crate) fn expire_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
         let mut done = self.wake_syns(tx);
         for class in 0..syn_cache::CLASSES {
-            let patience = rtt::micros(self.config.rto_initial) << class;
+            let patience = self.config.rto_initial_us << class;
             while done < EXPIRE_MAX {
                 let Some((handle, record)) = self.syns.oldest(class) else { break };
                 if self.now_us.wrapping_sub(record.sent_us) < patience {
@@ -273,7 +273,7 @@ impl Tcp {
 
     /// When the next SYN-ACK is due to be sent again, microseconds from now.
     pub(crate) fn next_syn_us(&mut self) -> Option<u32> {
-        let (now, initial) = (self.now_us, rtt::micros(self.config.rto_initial));
+        let (now, initial) = (self.now_us, self.config.rto_initial_us);
         let due = |class| {
             let (_, record) = self.syns.oldest(class)?;
             Some((initial << class).saturating_sub(now.wrapping_sub(record.sent_us)))

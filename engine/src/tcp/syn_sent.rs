@@ -1,16 +1,20 @@
-//! SYN-SENT (RFC 9293 §3.10.7.3): the answer to our SYN, or a SYN that crosses it.
+//! SYN-SENT (RFC 9293 §3.10.7.3): our SYN, the answer to it, or a SYN that crosses it.
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::app::{App, End};
 use crate::config::Ecn;
 use crate::device::Device;
-use crate::wire::{DropReason, Flags, TcpSegment};
+use crate::wire::emit::TcpFields;
+use crate::wire::{DropReason, Flags, Seq, TcpOptions, TcpSegment};
 
-use super::block::{Phase, busy, flag};
+use super::block::{Phase, Sent, busy, flag, sent};
 use super::conn::Conn;
 use super::output::Tx;
 use super::recovery::{self, Acked};
+use super::send::{Next, Sender};
 use super::state::{Event, State};
-use super::{Tcp, congestion, rtt};
+use super::{Tcp, congestion, listen, rtt};
 
 impl Tcp {
     /// A segment for a connection in SYN-SENT. True if it may carry text to be worked on further.
@@ -134,5 +138,72 @@ impl Tcp {
         }
         self.stats.established.increment();
         app.connected(&mut Conn { tcp: self, id });
+    }
+}
+
+impl<A: App, D: Device> Sender<'_, '_, A, D> {
+    /// Sends our SYN for the first time.
+    #[inline]
+    pub(super) fn send_syn(&mut self) -> bool {
+        let iss = self.c.snd_nxt;
+        let record = Sent { start: iss, len: 1, flags: sent::SYN, resent: 0, sent_us: self.now_us };
+        if !self.flights.push(self.b, record) {
+            return false;
+        }
+        if !self.build(Next { seq: iss, payload: 0, flags: Flags::SYN, data: false }) {
+            self.flights.pop_back(self.b);
+            return false;
+        }
+        self.c.snd_nxt = iss + 1;
+        self.b.pipe = 1;
+        self.b.oldest_ms = self.now_ms;
+        true
+    }
+
+    /// Whether what is to be sent is our SYN, with everything on offer, over IPv4 on a link without VLAN.
+    #[inline]
+    pub(super) fn is_usual_syn(&self) -> bool {
+        self.c.state == State::SynSent && self.config.usual_offer && !self.c.has(flag::IPV6) && self.tx.vlan.is_none()
+    }
+
+    /// Builds such a SYN.
+    #[inline]
+    pub(super) fn build_usual_syn(&mut self, iss: Seq) -> bool {
+        let IpAddr::V4(source) = self.locals.address(self.c.local) else { return false };
+        let destination = Ipv4Addr::from_bits(self.c.remote);
+        let tcp = TcpFields {
+            source_port: self.c.local_port,
+            destination_port: self.c.remote_port,
+            seq: iss,
+            ack: Seq(0),
+            flags: Flags::SYN,
+            window: listen::syn_window(self.config),
+            urgent_pointer: 0,
+        };
+        let timestamps = self.timestamps(IpAddr::V4(source), IpAddr::V4(destination));
+        self.tx.usual_syn((self.config, self.mtu), self.mac, (source, destination), tcp, timestamps)
+    }
+
+    /// Options of our SYN: what we are configured for. Of our SYN-ACK, after SYNs crossed: what was agreed on.
+    pub(super) fn syn_options(&self, source: IpAddr, destination: IpAddr) -> TcpOptions {
+        let mut offer = self.c.flags & (flag::TIMESTAMPS | flag::SACK | flag::SCALING);
+        if self.c.state == State::SynSent {
+            let wanted = |wanted: bool, bit| if wanted { bit } else { 0 };
+            offer = wanted(self.config.timestamps, flag::TIMESTAMPS)
+                | wanted(self.config.sack, flag::SACK)
+                | wanted(self.config.window_scaling, flag::SCALING);
+        }
+        let timestamps = (offer & flag::TIMESTAMPS != 0).then(|| self.timestamps(source, destination));
+        listen::syn_options(self.config, self.mtu, destination.is_ipv6(), offer, timestamps)
+    }
+
+    /// ECN-setup SYN and SYN-ACK (RFC 3168 §6.1.1).
+    //= RFC 9293 SHLD-8
+    pub(super) fn ecn_setup(&self, flags: Flags) -> Flags {
+        match (flags.ack(), self.config.ecn) {
+            (false, Ecn::On) => Flags::ECE | Flags::CWR,
+            (true, _) if self.c.has(flag::ECN) => Flags::ECE,
+            _ => Flags::NONE,
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::block::{NONE, busy};
 use super::segment::set_reordering_timer;
 use super::state::{Event, State};
-use super::{Tcp, pacing, recovery, rtt};
+use super::{Tcp, pacing, probe, recovery, rtt};
 use crate::app::{App, End, Report};
 
 /// Timeouts in a row after which full-sized segments are taken to vanish for their size (RFC 4821 §7.7).
@@ -71,7 +71,7 @@ impl Tcp {
     fn misc_timer<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> bool {
         if self.conns[id].state == State::FinWait2 {
             let silent_ms = self.now_ms.wrapping_sub(self.conns[id].heard_ms);
-            let patience_ms = self.config.fin_wait_2.as_millis() as u32;
+            let patience_ms = self.config.fin_wait_2_ms;
             if silent_ms < patience_ms {
                 // the peer still has something to say
                 let b = &mut self.busies[slot];
@@ -215,7 +215,7 @@ impl Tcp {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         b.flags &= !busy::PROBE_TIMER;
         let newest = self.flights.back(b).map(|at| self.now_us.wrapping_sub(self.flights.get(at).sent_us) / 1000);
-        match (recovery::probe_timeout_ms(&self.flights, c, b, &self.config), newest) {
+        match (probe::timeout_ms(&self.flights, c, b, &self.config), newest) {
             (Some(timeout), Some(age)) if age + 1 < timeout => {
                 b.flags |= busy::PROBE_TIMER;
                 b.rtx_at = self.now_ms.wrapping_add(timeout - age);

@@ -15,7 +15,7 @@ use super::ipv6::{self, Ipv6Header};
 use super::ndp::{self, NeighborAdvertisement, NeighborSolicitation};
 use super::seq::Seq;
 use super::tcp::{self, Flags, TcpSegment};
-use super::tcp_options::{OFFER_LEN, TIMESTAMPS_LEN, TcpOptions, Timestamps};
+use super::tcp_options::{OFFER_LEN, Offer, TIMESTAMPS_LEN, TcpOptions, Timestamps};
 
 /// Octets of the headers of a segment with timestamps, and of a SYN that offers everything: IPv4, no VLAN.
 const USUAL_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
@@ -127,6 +127,8 @@ pub(crate) struct UsualSegment {
 impl UsualSegment {
     /// Octets of the headers with timestamps on a link without VLAN.
     pub(crate) const STAMPED_LEN: usize = USUAL_LEN;
+    /// Octets of a SYN that offers everything on a link without VLAN.
+    pub(crate) const OFFER_LEN: usize = USUAL_SYN_LEN;
 
     /// Writes the segment with timestamps as its only option and a payload that `write` is to write, on a link without
     /// VLAN. Returns the length of the frame.
@@ -140,6 +142,14 @@ impl UsualSegment {
     ) -> Result<usize, EmitError> {
         let options = |octets: &mut [u8; TIMESTAMPS_LEN]| timestamps.emit_summed(octets);
         self.emit::<USUAL_LEN, TIMESTAMPS_LEN>(frame, payload_len, write, options)
+    }
+
+    /// Writes the segment, a SYN, with everything on offer and no payload, on a link without VLAN. Returns the length of the
+    /// frame.
+    #[inline]
+    pub(crate) fn emit_offer(&self, frame: &mut [u8], offer: Offer) -> Result<usize, EmitError> {
+        let options = |octets: &mut [u8; OFFER_LEN]| offer.emit_summed(octets);
+        self.emit::<USUAL_SYN_LEN, OFFER_LEN>(frame, 0, |_| {}, options)
     }
 
     /// `LEN` being the length of all headers, no check is left on the way.
@@ -204,10 +214,6 @@ impl OutSegment {
             let usual = UsualSegment { link: self.link, source, destination, hop_limit, tos, tcp: self.tcp_fields() };
             if let Some(timestamps) = self.options.only_timestamps() {
                 return usual.emit_stamped(frame, timestamps, payload_len, write);
-            }
-            if let Some(offer) = self.options.full_offer() {
-                let options = |octets: &mut [u8; OFFER_LEN]| offer.emit_summed(octets);
-                return usual.emit::<USUAL_SYN_LEN, OFFER_LEN>(frame, payload_len, write, options);
             }
         }
         let start = self.header_len();

@@ -35,5 +35,6 @@ pub use frame::{ParseRules, Parsed, parse};
 pub use ip::Ecn;
 pub use seq::Seq;
 pub use tcp::{Flags, TcpSegment};
+pub(crate) use tcp_options::Offer;
 pub use tcp_options::{SackBlock, SackBlocks, TcpOptions, Timestamps};
 pub use vlan::VlanId;

@@ -309,9 +309,9 @@ impl TcpOptions {
 /// The options of a SYN that offers everything, as most do: MSS, SACK, timestamps, window scaling.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
-    mss: u16,
-    window_scale: u8,
-    timestamps: Timestamps,
+    pub(crate) mss: u16,
+    pub(crate) window_scale: u8,
+    pub(crate) timestamps: Timestamps,
 }
 
 impl Offer {

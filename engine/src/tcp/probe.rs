@@ -1,0 +1,82 @@
+//! Tail loss probes (RFC 8985 §7): where the last segments of a flight are lost nothing tells of it, so one more is sent
+//! well before the retransmission timeout.
+
+use crate::app::App;
+use crate::device::Device;
+
+use super::block::{Busy, Connection, Phase, busy, flag};
+use super::flight::Flights;
+use super::recovery::{Acked, Env};
+use super::send::Sender;
+use super::state::State;
+use super::tunables::Tunables;
+use super::{congestion, rtt};
+
+/// What a probe waits beyond two round trips if a prompt acknowledgement is due, microseconds: the ticks of both clocks.
+const PROBE_SLACK_US: u32 = 2_000;
+
+/// TLP_calc_PTO() of RFC 8985 §7.2, milliseconds; `None` if no probe may be scheduled: without SACK, during recovery,
+/// while another is out, or where RACK's own timer serves.
+#[inline]
+pub(crate) fn timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &Tunables) -> Option<u32> {
+    let opening = matches!(c.state, State::SynSent | State::SynReceived);
+    let busy = b.flags & busy::PROBE_OUT != 0 || b.phase != Phase::Open || b.sacked > 0 || b.backoff > 0;
+    if opening || busy || !c.has(flag::SACK) || b.srtt == 0 {
+        return None;
+    }
+    let alone = flights.is_single(b);
+    // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
+    let patience = if alone { config.rto_min_us } else { PROBE_SLACK_US };
+    //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2
+    let timeout = b.srtt.saturating_mul(2).saturating_add(patience).min(rtt::rto_us(b, config));
+    Some(timeout.div_ceil(1000))
+}
+
+impl<A: App, D: Device> Sender<'_, '_, A, D> {
+    /// Sends the tail loss probe that is due (TLP_send_probe(), RFC 8985 §7.3): new data if there is any and the peer's
+    /// window takes it, or else the newest segment again. False if the device has no room.
+    #[cold]
+    pub(super) fn probe_tail(&mut self) -> bool {
+        self.b.flags &= !busy::PROBE_TAIL;
+        //= RFC 8985 7.3-MUST-2
+        let in_time = self.b.phase == Phase::Open && self.b.flags & busy::PROBE_OUT == 0;
+        let Some(newest) = self.flights.back(self.b).filter(|_| in_time) else { return true };
+        // The congestion window does not hold a probe back
+        let window = core::mem::replace(&mut self.b.cwnd, u32::MAX);
+        let new = self.next_new();
+        self.b.cwnd = window;
+        //= RFC 8985 7.3-SHOULD-1
+        let sent = match new {
+            Some((payload, fin)) => self.send_one(payload, fin, false),
+            None => self.resend(newest),
+        };
+        if !sent {
+            self.b.flags |= busy::PROBE_TAIL;
+            return false;
+        }
+        self.b.flags |= busy::PROBE_OUT | if new.is_none() { busy::PROBE_RESENT } else { 0 };
+        self.b.recover = self.c.snd_nxt;
+        self.stats.tail_loss_probes.increment();
+        true
+    }
+}
+
+/// The end of a tail loss probe's episode (RFC 8985 §7.4): all that was out with it is acknowledged. If the probe was a
+/// retransmission and no duplicate is reported, it repaired a loss, and the window answers for it.
+//= RFC 8985 7.4-MUST-1
+pub(super) fn end(c: &Connection, b: &mut Busy, acked: &Acked, env: &Env<'_>) {
+    if b.flags & busy::PROBE_OUT == 0 || b.phase != Phase::Open || c.snd_una.before(b.recover) {
+        return;
+    }
+    if b.flags & busy::PROBE_RESENT != 0 && !acked.dsack {
+        if c.snd_una.after(b.recover) {
+            let window = b.cwnd;
+            congestion::on_loss(b, c.payload_max(), window, env.config);
+            b.cwnd = b.ssthresh;
+        } else if acked.octets > 0 {
+            // a duplicate may yet be reported
+            return;
+        }
+    }
+    b.flags &= !(busy::PROBE_OUT | busy::PROBE_RESENT);
+}
