@@ -1,7 +1,6 @@
 //! From the arguments of `serve` and `load` to an engine's configuration and an open device.
 
 use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -210,25 +209,52 @@ fn capture_config(clock: MonotonicClock) -> PcapConfig {
     PcapConfig { origin, file_header: false, ..PcapConfig::default() }
 }
 
-/// The seed that was given, or one from the operating system.
-pub fn seed(given: Option<u64>) -> u64 {
-    // A new hasher's keys come from the operating system's random source.
-    given.unwrap_or_else(|| RandomState::new().hash_one(0u8))
+/// What a run's choices come from: which ends a connection has, when Poisson's next arrival is due, the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// The user's: what it decides can be repeated, the keys as well.
+    Given(u64),
+    /// Drawn for this run, whose keys have nothing to do with it: it stands in the report.
+    Drawn(u64),
 }
 
-/// The keys of a run's workers. All workers of a run share them: a frame may reach any of them first.
-pub fn secrets(seed: u64) -> Secrets {
-    let mut state = seed;
-    // SplitMix64 (Steele, Lea, Flood 2014): what a seed is spread out with.
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    };
-    let mut pair = || [next(), next()];
-    Secrets { table: pair(), isn: pair(), ports: pair() }
+impl Seed {
+    /// The seed that was given, or one from the operating system.
+    pub fn new(given: Option<u64>) -> Self {
+        given.map_or_else(|| Self::Drawn(drawn()), Self::Given)
+    }
+
+    /// The number.
+    pub const fn value(self) -> u64 {
+        match self {
+            Self::Given(seed) | Self::Drawn(seed) => seed,
+        }
+    }
+
+    /// The keys of the run's workers. They share them: a frame may reach any of them first. What was not given is random in
+    /// all its bits (RFC 6528 §4).
+    //= RFC 6528 4-MUST-1
+    pub fn secrets(self) -> Secrets {
+        let mut state = self.value();
+        // SplitMix64 (Steele, Lea, Flood 2014): what a seed is spread out with.
+        let mut spread = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut word = state;
+            word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word ^ word >> 31
+        };
+        let mut key = || match self {
+            Self::Given(_) => [spread(), spread()],
+            Self::Drawn(_) => [drawn(), drawn()],
+        };
+        Secrets { table: key(), isn: key(), ports: key() }
+    }
+}
+
+/// A number from the operating system's random source.
+fn drawn() -> u64 {
+    getrandom::u64().expect("the operating system has random numbers")
 }
 
 /// What the report says of the host and the device.
@@ -269,5 +295,28 @@ pub fn join<D: Device, A: App, T>(workers: &mut [(Worker<D, A, Pages>, T)]) {
     let places = Exchange::among(workers.len(), PARCELS, frame_bytes, capabilities.rss.as_ref());
     for ((worker, _), place) in workers.iter_mut().zip(places) {
         worker.join(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    //= RFC 6528 4-MUST-1
+    fn keys_follow_a_given_seed_alone() {
+        let keys = |seed: Seed| {
+            let Secrets { table, isn, ports } = seed.secrets();
+            [table, isn, ports].concat()
+        };
+        assert_eq!(keys(Seed::Given(7)), keys(Seed::Given(7)));
+        assert_ne!(keys(Seed::Given(7)), keys(Seed::Given(8)));
+        let (a, b) = (keys(Seed::Drawn(7)), keys(Seed::Drawn(7)));
+        for words in [keys(Seed::Given(7)), a.clone(), [a, b].concat()] {
+            let different: std::collections::HashSet<_> = words.iter().collect();
+            assert_eq!(different.len(), words.len(), "no word twice");
+        }
+        assert_ne!(Seed::new(None), Seed::new(None));
+        assert_eq!(Seed::new(Some(7)).value(), 7);
     }
 }

@@ -208,7 +208,8 @@ pub(crate) mod busy {
     pub(crate) const PROBE_WINDOW: u32 = 1 << 20;
     /// A tail loss probe is due.
     pub(crate) const PROBE_TAIL: u32 = 1 << 21;
-    /// The tail loss probe that is out is a retransmission (TLP.is_retrans, RFC 8985 §7.1).
+    /// The tail loss probe that is out is a retransmission (TLP.is_retrans, RFC 8985 §7.1); or the last one was, and there
+    /// has been no RTT measurement since.
     pub(crate) const PROBE_RESENT: u32 = 1 << 22;
     /// The window was reduced for an ECN echo, and `ecn_until` is not acknowledged yet.
     pub(crate) const ECN_REDUCED: u32 = 1 << 23;
@@ -327,8 +328,10 @@ pub(crate) struct Busy {
     pub(crate) full_until: Seq,
     /// CUBIC (RFC 9438): window before the last reduction, octets.
     pub(crate) cubic_w_max: u32,
-    /// Start of the congestion avoidance stage, milliseconds.
+    /// Start of the congestion avoidance stage, milliseconds, moved on by the time in which the window held nothing back.
     pub(crate) cubic_epoch_ms: u32,
+    /// When the curve was last asked, or moved on, milliseconds.
+    pub(crate) cubic_seen_ms: u32,
     /// When the next segment of new data may leave, microseconds; 0 if the window is not paced.
     pub(crate) pace_us: u32,
     /// Time to grow back to `cubic_w_max`, milliseconds.

@@ -11,6 +11,9 @@ use super::hystart::HyStart;
 /// β of RFC 9438 §4.6, in tenths.
 const CUBIC_BETA_TENTHS: u64 = 7;
 
+/// Half of a silence that no round trip and no delayed acknowledgement explains, milliseconds.
+const QUIET_MS: u32 = 50;
+
 /// IW of RFC 6928 §2: `segments` segments, and no more than 14,600 octets unless two segments are more.
 //= RFC 6928 2-MAY-1
 pub(crate) fn initial_window(mss: u32, config: &TcpConfig) -> u32 {
@@ -79,10 +82,31 @@ pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32, config:
     }
 }
 
+/// New octets were acknowledged, and it was not the window that had held the sender back: the time does not count for the
+/// curve (RFC 9438 §5.8).
+//= RFC 9438 4.2-MUST-3
+pub(crate) fn not_limited(busy: &mut Busy, now_ms: u32) {
+    if busy.cubic_epoch_ms != 0 {
+        move_epoch(busy, now_ms.wrapping_sub(busy.cubic_seen_ms));
+        busy.cubic_seen_ms = now_ms;
+    }
+}
+
+fn move_epoch(busy: &mut Busy, by_ms: u32) {
+    busy.cubic_epoch_ms = busy.cubic_epoch_ms.wrapping_add(by_ms).max(1);
+}
+
 /// How many octets must be acknowledged for one more segment of window (RFC 9438 §4.2 to §4.5).
 //= RFC 9293 MAY-18
 fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
     let cwnd = u64::from(busy.cwnd);
+    let rtt_ms = busy.srtt / 1000;
+    // A window that is full is acknowledged within a round trip, and what delays an ACK: a longer silence was a rest.
+    let silent_ms = now_ms.wrapping_sub(busy.cubic_seen_ms);
+    if busy.cubic_epoch_ms != 0 && silent_ms / 2 > rtt_ms + QUIET_MS {
+        move_epoch(busy, silent_ms - rtt_ms);
+    }
+    busy.cubic_seen_ms = now_ms;
     if busy.cubic_epoch_ms == 0 {
         busy.cubic_epoch_ms = now_ms.max(1);
         busy.cubic_w_est = busy.cwnd;
@@ -101,7 +125,7 @@ fn cubic_count(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32) -> u32 {
     let growth = u64::from(acked) * u64::from(mss) * num / (cwnd.max(1) * den);
     busy.cubic_w_est = busy.cubic_w_est.saturating_add(growth.min(u64::from(u32::MAX)) as u32);
 
-    let elapsed_ms = i64::from(now_ms.wrapping_sub(busy.cubic_epoch_ms)) + i64::from(busy.srtt / 1000);
+    let elapsed_ms = i64::from(now_ms.wrapping_sub(busy.cubic_epoch_ms)) + i64::from(rtt_ms);
     let t = (elapsed_ms - i64::from(busy.cubic_k_ms)) as f64 / 1000.0;
     //= RFC 9438 4.2-MUST-1
     let curve = f64::from(busy.cubic_w_max) + 0.4 * t * t * t * f64::from(mss);
@@ -131,6 +155,14 @@ pub(crate) fn on_loss(busy: &mut Busy, mss: u32, flight: u32, config: &TcpConfig
             ((u64::from(flight.min(cwnd).max(flight / 2)) * CUBIC_BETA_TENTHS / 10) as u32).max(2 * mss)
         }
     };
+}
+
+/// As [`on_loss`], for a loss that the retransmission timer found: the curve then begins on its plateau, at the window that
+/// slow start ends with (RFC 9438 §4.8).
+//= RFC 9438 4.8-MUST-2
+pub(crate) fn on_timeout(busy: &mut Busy, mss: u32, flight: u32, config: &TcpConfig) {
+    on_loss(busy, mss, flight, config);
+    busy.cubic_w_max = 0;
 }
 
 #[cfg(test)]
@@ -203,6 +235,61 @@ mod tests {
             now += 50;
         }
         assert!(busy.cwnd.abs_diff(200 * MSS) < 8 * MSS, "{} segments", busy.cwnd / MSS);
+    }
+
+    /// Round trips of 50 ms from `now_ms` on, whole windows acknowledged in each.
+    fn run(busy: &mut Busy, now_ms: &mut u32, round_trips: u32, config: &TcpConfig) {
+        for _ in 0..round_trips {
+            for _ in 0..busy.cwnd / MSS {
+                on_ack(busy, MSS, MSS, *now_ms, config);
+            }
+            *now_ms += 50;
+        }
+    }
+
+    #[test]
+    //= RFC 9438 4.2-MUST-3
+    fn time_without_a_full_window_is_no_time_of_the_curve() {
+        let config = TcpConfig::default();
+        let windows = [0, 1, 2].map(|rest| {
+            let mut busy = fresh(&config);
+            (busy.cwnd, busy.srtt) = (200 * MSS, 50_000);
+            on_loss(&mut busy, MSS, 200 * MSS, &config);
+            busy.cwnd = busy.ssthresh;
+            let mut now = 1000;
+            run(&mut busy, &mut now, 20, &config);
+            match rest {
+                0 => {}
+                // little is sent for four seconds
+                1 => (0..80).for_each(|_| {
+                    not_limited(&mut busy, now);
+                    now += 50;
+                }),
+                // nothing is
+                _ => now += 4_000,
+            }
+            run(&mut busy, &mut now, 20, &config);
+            busy.cwnd / MSS
+        });
+        assert!(windows[0] < 200, "before the maximum: {windows:?}");
+        assert!(windows.iter().all(|window| window.abs_diff(windows[0]) <= 1), "{windows:?}");
+    }
+
+    #[test]
+    //= RFC 9438 4.8-MUST-2
+    fn after_a_timeout_the_curve_begins_on_its_plateau() {
+        let config = TcpConfig::default();
+        let mut busy = fresh(&config);
+        (busy.cwnd, busy.srtt) = (200 * MSS, 50_000);
+        on_timeout(&mut busy, MSS, 200 * MSS, &config);
+        assert_eq!(busy.ssthresh, 140 * MSS);
+        busy.cwnd = busy.ssthresh;
+        let mut now = 1000;
+        run(&mut busy, &mut now, 1, &config);
+        assert_eq!((busy.cubic_k_ms, busy.cubic_w_max), (0, 140 * MSS));
+        run(&mut busy, &mut now, 20, &config);
+        // not the 168 of a curve towards 200, but a segment in a round trip, as Reno
+        assert!((140 * MSS..162 * MSS).contains(&busy.cwnd), "{} segments after a second", busy.cwnd / MSS);
     }
 
     #[test]

@@ -16,11 +16,13 @@ use super::{congestion, rtt};
 const PROBE_SLACK_US: u32 = 2_000;
 
 /// TLP_calc_PTO() of RFC 8985 §7.2, milliseconds; `None` if no probe may be scheduled: without SACK, during recovery,
-/// while another is out, or where RACK's own timer serves.
+/// while another is out or has not been followed by a measurement, or where RACK's own timer serves.
 #[inline]
 pub(crate) fn timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &Tunables) -> Option<u32> {
     let opening = matches!(c.state, State::SynSent | State::SynReceived);
-    let busy = b.flags & busy::PROBE_OUT != 0 || b.phase != Phase::Open || b.sacked > 0 || b.backoff > 0;
+    //= RFC 8985 7.3-MUST-4
+    let probed = b.flags & (busy::PROBE_OUT | busy::PROBE_RESENT) != 0;
+    let busy = probed || b.phase != Phase::Open || b.sacked > 0 || b.backoff > 0;
     if opening || busy || !c.has(flag::SACK) || b.srtt == 0 {
         return None;
     }
@@ -39,7 +41,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     pub(super) fn probe_tail(&mut self) -> bool {
         self.b.flags &= !busy::PROBE_TAIL;
         //= RFC 8985 7.3-MUST-2
-        let in_time = self.b.phase == Phase::Open && self.b.flags & busy::PROBE_OUT == 0;
+        let probed = self.b.flags & (busy::PROBE_OUT | busy::PROBE_RESENT) != 0;
+        let in_time = self.b.phase == Phase::Open && !probed;
         let Some(newest) = self.flights.back(self.b).filter(|_| in_time) else { return true };
         // The congestion window does not hold a probe back
         let window = core::mem::replace(&mut self.b.cwnd, u32::MAX);
@@ -78,5 +81,5 @@ pub(super) fn end(c: &Connection, b: &mut Busy, acked: &Acked, env: &Env<'_>) {
             return;
         }
     }
-    b.flags &= !(busy::PROBE_OUT | busy::PROBE_RESENT);
+    b.flags &= !busy::PROBE_OUT;
 }

@@ -350,9 +350,11 @@ fn enter_recovery(c: &Connection, b: &mut Busy, delivered: u32, env: &Env<'_>) {
     let mss = c.payload_max();
     let flight = c.snd_nxt - c.snd_una;
     save_for_undo(b, env);
+    // without what the first duplicate ACKs let out beyond the window
+    //= RFC 5681 3.2-MUST-5
     //= RFC 6675 5-MUST-3
     //= RFC 9438 4.6-MUST-1
-    congestion::on_loss(b, mss, flight, env.config);
+    congestion::on_loss(b, mss, flight.min(b.cwnd), env.config);
     b.phase = Phase::Recovery;
     //= RFC 6582 3.2-MUST-1
     b.recover = c.snd_nxt;
@@ -471,6 +473,8 @@ fn grow_if_used(c: &Connection, b: &mut Busy, acked: &Acked, delivered: u32, pip
     }
     if was_full || used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd) {
         grow(c, b, acked, delivered, env);
+    } else {
+        congestion::not_limited(b, env.now_ms);
     }
 }
 
@@ -563,7 +567,7 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
     undo::begin_frto(c, b);
     if !again {
         save_for_undo(b, env);
-        congestion::on_loss(b, mss, flight, env.config);
+        congestion::on_timeout(b, mss, flight, env.config);
     }
     b.phase = Phase::Loss;
     let patience = if c.has(flag::SACK) { b.rack_rtt.saturating_add(reordering_window(b, c)) } else { 0 };

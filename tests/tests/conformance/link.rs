@@ -325,20 +325,29 @@ checks! {
 
     /// RFC 1122 §3.2.2.1, RFC 8200 §4: other protocols are answered by an ICMP error, what is no IP is not.
     //= RFC 1122 3.2.2.1-SHOULD-1
+    //= RFC 1122 4.1.3.4-MUST-1
     //= RFC 8200 4-SHOULD-1
     fn other_protocols(bed) {
         let host = bed.fresh_host();
+        let mut datagram = [17; 64];
+        datagram[4..8].copy_from_slice(&[0, 64, 0, 0]);
+        let sum = raw::checksum(Some((host, bed.address(), 17)), &datagram);
+        datagram[6..8].copy_from_slice(&sum.to_be_bytes());
         for (protocol, v4, v6) in [(2u8, (3, 2), (4, 1)), (17, (3, 3), (1, 4)), (47, (3, 2), (4, 1)), (255, (3, 2), (4, 1))] {
-            let packet = raw::ip(host, bed.address(), protocol, Ip::default(), &[protocol; 64]);
+            let payload = if protocol == 17 { datagram } else { [protocol; 64] };
+            let packet = raw::ip(host, bed.address(), protocol, Ip::default(), &payload);
             bed.inject_ip(&packet);
             let told = bed.other(5, |frame| is_error(frame).is_some()).expect("an ICMP error");
             assert_eq!(is_error(&told), Some(if bed.is_v6() { v6 } else { v4 }), "protocol {protocol}");
             assert_eq!(told[if bed.is_v6() { 62 } else { 42 }..], packet, "it quotes the packet");
         }
         bed.inject(&raw::ethernet(ENGINE_MAC, PEER_MAC, 0x88cc, &[7; 100]));
-        let other = raw::ip(host, other_of_ours(bed), 17, Ip::default(), &[17; 64]);
+        let other = raw::ip(host, other_of_ours(bed), 17, Ip::default(), &datagram);
         bed.inject_ip(&other);
         assert!(bed.other(50, |_| true).is_none(), "not for us");
+        datagram[40] ^= 1;
+        bed.inject_ip(&raw::ip(host, bed.address(), 17, Ip::default(), &datagram));
+        assert!(bed.other(50, |_| true).is_none(), "not as it was sent");
         bed.alive();
     }
 

@@ -381,6 +381,30 @@ checks! {
         c.need((4..=12).contains(&window), &format!("{window} segments after a loss"));
     }
 
+    /// RFC 8985 §7.3: what a probe that was a retransmission measures is nothing; the next tail has to wait for the timeout.
+    //= RFC 8985 7.3-MUST-4
+    fn tail_loss_probe_after_a_measurement(bed) {
+        let (mut c, segs) = flight(bed, 2, &small_sack());
+        c.rcv_nxt = segs[0].end();
+        c.ack();
+        c.expect(1000, "probe", |s| s.seq == segs[1].seq);
+        c.rcv_nxt = segs[1].end();
+        c.sack_at(segs[1].seq, &[(0, segs[1].data.len() as u32)]);
+        for (probes, timeouts) in [(1, 1), (2, 1)] {
+            c.tell(|conn| Services::tell_to_send(conn, 100));
+            let text = c.any(5, "text");
+            c.expect(1000, "again", |s| s.seq == text.seq);
+            let sent = bed.engine(|e| (e.stats().tail_loss_probes.get(), e.stats().retransmission_timeouts.get()));
+            c.need(sent == (probes, timeouts), &format!("{sent:?} probes and timeouts"));
+            c.rcv_nxt = text.end();
+            c.ack();
+            c.tell(|conn| Services::tell_to_send(conn, 100));
+            // this one is a measurement
+            c.rcv_nxt = c.any(5, "text").end();
+            c.ack();
+        }
+    }
+
     /// RFC 8985 §7: a lost tail is found by a probe, before the timeout.
     //= RFC 6298 3-MUST-2
     //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2, 7.3-SHOULD-1

@@ -13,7 +13,7 @@ use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
 use crate::error::{Error, Exit, Result};
 use crate::load::Load;
 use crate::privilege;
-use crate::setup;
+use crate::setup::{self, Seed};
 use crate::signals::StopFlag;
 
 /// The server's address.
@@ -51,7 +51,7 @@ fn ring(args: &RingArgs) -> Result<Exit> {
         Some(_) => return Err(Error::usage("--cores", "a ring has two ends", "name two, as in --cores 0,1")),
     };
     let (server, load) = ring::pair(FRAMES, FRAME_BYTES).map_err(|error| Error::unexpected("the ring", error))?;
-    let seed = setup::seed(None);
+    let seed = Seed::new(None);
     let server_plan = pair::server_plan(config(SERVER.into(), SERVER.into()), seed);
     let mut client_config = config(CLIENTS.0.into(), CLIENTS.1.into());
     client_config.tcp.piggyback = args.piggyback;

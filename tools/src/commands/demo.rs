@@ -12,6 +12,7 @@ use super::watch::Watch;
 use crate::bed::{Bed, BedSpec};
 use crate::cli::DemoArgs;
 use crate::error::{Exit, Result};
+use crate::setup::Seed;
 use crate::signals::StopFlag;
 use crate::{host, setup};
 
@@ -48,7 +49,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<Exit> {
     let (_server_end, server) = open(&name.netns_a(), &name.dev_a(), SERVER.into(), SERVER.into())?;
     let (load_end, load) = open(&name.netns_b(), &name.dev_b(), CLIENTS.0.into(), CLIENTS.1.into())?;
 
-    let seed = setup::seed(None);
+    let seed = Seed::new(None);
     let server_plan = pair::server_plan(config(SERVER.into(), SERVER.into()), seed);
     let target = SocketAddr::from((SERVER, PORT));
     let client_config = config(CLIENTS.0.into(), CLIENTS.1.into());

@@ -27,6 +27,7 @@ use crate::run::aside::step_aside;
 use crate::run::collect::{Mark, worker_report};
 use crate::run::drive::check_cores;
 use crate::run::{Member, MonotonicClock, Waitable};
+use crate::setup::Seed;
 use crate::signals::{Stop, StopFlag};
 use crate::units::OfferedRate;
 use crate::{host, netns, privilege, setup};
@@ -50,7 +51,7 @@ pub(super) fn run(args: &LoadArgs, targets: &[SocketAddr]) -> Result<Exit> {
     guard::check_not_the_kernels(&spoof)?;
     let claimed: Vec<_> = spoof.iter().map(|range| whole(*range)).collect();
     let (interface, devices) = setup::open_with(&args.device, cores.len(), false, &claimed)?;
-    let seed = setup::seed(args.device.seed);
+    let seed = Seed::new(args.device.seed).value();
     let flood = Flood { args, targets, interface: &interface, cores: &cores, seed, stop: &stop, watch };
     let mut report = match &args.device.pcap {
         Some(file) => flood.run(setup::watch(devices, Some(file), &[], clock)?)?,

@@ -16,7 +16,7 @@ use crate::load::{Client, Load, Plan, Profile};
 use crate::report::Report;
 use crate::run::aside::step_aside;
 use crate::run::{Idling, MonotonicClock, Waitable};
-use crate::setup::Pages;
+use crate::setup::{Pages, Seed};
 use crate::signals::{Stop, StopFlag};
 use crate::{netns, privilege};
 
@@ -30,7 +30,7 @@ pub(super) const OCTETS: u64 = 64;
 const SERVER_END: Duration = Duration::from_secs(5);
 
 /// A server's plan: `respond` on [`PORT`].
-pub(super) fn server_plan(config: Config, seed: u64) -> ServerPlan {
+pub(super) fn server_plan(config: Config, seed: Seed) -> ServerPlan {
     let listener = Listener { first_port: PORT, last_port: PORT, syn_cookies: SynCookies::Auto };
     let respond = ServeApp::Respond { request_bytes: OCTETS, response_bytes: OCTETS };
     let config = Config { listeners: vec![listener], ..config };
@@ -38,7 +38,7 @@ pub(super) fn server_plan(config: Config, seed: u64) -> ServerPlan {
 }
 
 /// A load generator's plan: one request on each connection, as many connections as go through `at_once` at a time.
-pub(super) fn load_plan(config: Config, server: SocketAddr, at_once: u32, duration: Duration, seed: u64) -> LoadPlan {
+pub(super) fn load_plan(config: Config, server: SocketAddr, at_once: u32, duration: Duration, seed: Seed) -> LoadPlan {
     let mut plan = Plan::new(Profile::Crr, vec![server]);
     plan.load = Load::Concurrency(at_once);
     plan.duration = Some(duration);

@@ -23,7 +23,7 @@ use crate::run::aside::step_aside;
 use crate::run::collect::{self, traffic, worker_report_since_start};
 use crate::run::{Crew, Idling, Member, MonotonicClock, Waitable};
 use crate::say::say;
-use crate::setup::Pages;
+use crate::setup::{Pages, Seed};
 use crate::signals::{Stop, StopFlag};
 use crate::watch::account::Teller;
 use crate::watch::{self as single, Book, Ledger, SharedWatch};
@@ -38,7 +38,7 @@ pub(super) struct ServerPlan {
     /// How long the answers of `respond` are put off.
     pub(super) delay: Option<Delay>,
     /// Seed of the keys.
-    pub(super) seed: u64,
+    pub(super) seed: Seed,
     /// What a worker does without work.
     pub(super) idling: Idling,
 }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
     teller.map(Teller::finish).transpose()?;
     ladders::show(&watches, trace);
     report.host = host_facts;
-    report.seed = Some(plan.seed);
+    report.seed = Some(plan.seed.value());
     report.config = serde_json::to_value(args).unwrap_or_default();
     output.publish(&report)
 }
@@ -116,7 +116,7 @@ fn plan(args: &ServeArgs, workers: usize) -> Result<ServerPlan> {
     };
     let apps = listeners.into_iter().map(|(_, name)| app(name)).collect();
     let delay = args.delay.map(|range| Delay { from: range.from.0, to: range.to.0 });
-    let (seed, idling) = (setup::seed(args.device.seed), setup::idling(&args.device));
+    let (seed, idling) = (Seed::new(args.device.seed), setup::idling(&args.device));
     Ok(ServerPlan { config, apps, delay, seed, idling })
 }
 
@@ -146,13 +146,13 @@ where
         clock: MonotonicClock,
         stop: &StopFlag,
     ) -> Result<Self> {
-        let secrets = setup::secrets(plan.seed);
+        let secrets = plan.seed.secrets();
         let (mut workers, mut counters) = (Vec::new(), Vec::new());
         for (device, core) in devices.into_iter().zip(cores) {
             let refused = |error: &dyn std::fmt::Display| Error::usage("cannot serve", error, "");
             let mut server = Server::new(&plan.apps, clock.wall_at_origin()).map_err(|error| refused(&error))?;
             if let Some(delay) = plan.delay {
-                server = server.with_delay(delay, plan.seed ^ counters.len() as u64);
+                server = server.with_delay(delay, plan.seed.value() ^ counters.len() as u64);
             }
             counters.push(server.counters());
             let worker = Worker::new(&plan.config, &secrets, device, server, Pages::with_thread());

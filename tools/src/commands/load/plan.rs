@@ -16,7 +16,7 @@ use crate::load::{
 use crate::report::Threshold;
 use crate::report::criteria::{self, Criterion};
 use crate::run::Idling;
-use crate::setup;
+use crate::setup::{self, Seed};
 use crate::target::Resolved;
 use crate::units::{Octets, OfferedRate, Rate};
 
@@ -47,7 +47,7 @@ pub(in crate::commands) struct LoadPlan {
     /// Whether as much as possible is asked for.
     pub(in crate::commands) maximum_asked: bool,
     /// Seed of the keys.
-    pub(in crate::commands) seed: u64,
+    pub(in crate::commands) seed: Seed,
     /// What a worker does without work.
     pub(in crate::commands) idling: Idling,
     /// What the live view is headed with.
@@ -112,8 +112,8 @@ pub(super) fn plan(args: &LoadArgs, resolved: &[Vec<Resolved>], workers: u64) ->
     plan.digest = args.digest;
     plan.connect_timeout = args.connect_timeout.0;
     plan.timeout = args.timeout.map(|span| span.0).or(plan.timeout);
-    let seed = setup::seed(args.device.seed);
-    plan.seed = seed;
+    let seed = Seed::new(args.device.seed);
+    plan.seed = seed.value();
     plan.check(workers as u32).map_err(|error| Error::usage("cannot generate this load", error, ""))?;
 
     let mut config = setup::engine_config(&args.device);

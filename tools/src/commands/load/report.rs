@@ -18,7 +18,7 @@ pub(super) fn report(collected: Collected, plan: &LoadPlan, partial: bool, start
     let sustain = &collected.sustain;
     let mut report = Report::new(plan.command);
     report.started_at = Some(humantime::format_rfc3339_millis(started_at).to_string());
-    report.seed = Some(plan.seed);
+    report.seed = Some(plan.seed.value());
     report.blocks = sustain.blocks(Detail::Full);
     report.targets = targets(plan, &collected);
     report.transfers = transfers(plan, &collected);
