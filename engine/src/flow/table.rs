@@ -231,13 +231,13 @@ impl FlowTable {
 
     /// The first flow in the home bucket with the tag of `hash`: very likely the one, so that its record can be asked
     /// for early. If there is none and entries went past, asks for the line where they went.
-    #[inline]
+    #[inline(always)]
     pub fn candidate(&self, hash: u64) -> Option<Candidate> {
         let tag = hash >> TAG_SHIFT;
         let segment = self.segment_of(tag);
         let page = self.pages.get(segment)?.as_deref()?;
         let bucket = &page[home_of(tag)];
-        let matches = bucket.matches(tag);
+        let matches = bucket.matches(high(tag));
         if matches == 0 {
             if bucket.is_passed() {
                 prefetch_read(&page[probe(tag, 1)]);
@@ -265,9 +265,9 @@ impl FlowTable {
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(Kind, u32) -> bool) -> Option<(Kind, u32)> {
         let tag = hash >> TAG_SHIFT;
         let page = self.pages.get(self.segment_of(tag))?.as_deref()?;
-        for distance in 0..PROBES_MAX {
-            let bucket = &page[probe(tag, distance)];
-            let mut matches = bucket.matches(tag);
+        let mut bucket = &page[home_of(tag)];
+        for distance in 1..=PROBES_MAX {
+            let mut matches = bucket.matches(high(tag));
             while matches != 0 {
                 let entry = bucket.0[matches.trailing_zeros() as usize % SLOTS];
                 if let Some((kind, handle)) = unpack(entry)
@@ -280,6 +280,7 @@ impl FlowTable {
             if !bucket.is_passed() {
                 return None;
             }
+            bucket = &page[probe(tag, distance)];
         }
         None
     }
@@ -578,19 +579,26 @@ impl Segment {
 }
 
 impl Bucket {
-    /// A bit for each slot whose tag agrees with `tag` in its high 32 bits; the record's key decides. Empty slots have
-    /// tag 0. No bit is assembled at position 0, which compilers treat apart: alike, they become vector lanes.
-    #[inline(always)]
-    fn matches(&self, tag: u64) -> u32 {
-        let high = (tag >> 1) as u32;
+    /// A bit for each slot whose tag has `high` as its high 32 bits ([`high`]); the record's key decides. Empty slots have
+    /// tag 0. The bit of slot `n` is at `n + SLOTS`: the number of a bit, modulo `SLOTS`, is its slot's, and none is at
+    /// position 0, which compilers treat apart. Alike, they become vector lanes, sixteen instructions for all: in a
+    /// function of its own, as what callers know of the tag and want of the entries would make scalars of them.
+    #[inline(never)]
+    fn matches(&self, high: u32) -> u32 {
         let bit = |slot: usize| if (self.0[slot] >> 32) as u32 == high { 1 << (slot + SLOTS) } else { 0 };
-        (0..SLOTS).fold(0, |bits, slot| bits | bit(slot)) >> SLOTS
+        (0..SLOTS).fold(0, |bits, slot| bits | bit(slot))
     }
 
     /// Whether any entry went past this bucket.
     #[inline(always)]
     fn is_passed(&self) -> bool {
         self.0.iter().fold(0, |bits, entry| bits | entry) & PASSED != 0
+    }
+
+    /// The slot of a packed entry.
+    #[inline(always)]
+    fn slot_of(&self, packed: u64) -> Option<usize> {
+        self.0.iter().position(|&entry| entry & !PASSED == packed)
     }
 
     fn passed(&self) -> u32 {
@@ -602,6 +610,12 @@ impl Bucket {
             *entry = *entry & !PASSED | u64::from(count >> slot) & PASSED;
         }
     }
+}
+
+/// The high 32 bits of a tag: what entries are told apart by before their records are looked at.
+#[inline(always)]
+fn high(tag: u64) -> u32 {
+    (tag >> 1) as u32
 }
 
 #[inline(always)]
@@ -646,11 +660,27 @@ fn probe(tag: u64, distance: usize) -> usize {
     pair * 2 + ((tag as usize ^ distance) & 1)
 }
 
-/// Puts a packed entry into the first free slot on its way, and counts it where it went past.
+/// Puts a packed entry into the first free slot on its way, and counts it where it went past. Nearly all find one at home.
 #[inline(always)]
 fn place(page: &mut Page, packed: u64) -> Result<(), Full> {
+    let home = &mut page[home_of(packed >> TAG_SHIFT)];
+    match home.0.iter_mut().find(|entry| is_empty(**entry)) {
+        Some(entry) => {
+            *entry |= packed;
+            Ok(())
+        }
+        None => place_away(page, packed),
+    }
+}
+
+/// [`place`], for an entry whose home is full.
+#[cold]
+fn place_away(page: &mut Page, packed: u64) -> Result<(), Full> {
     let tag = packed >> TAG_SHIFT;
-    for distance in 0..PROBES_MAX {
+    for distance in 1..PROBES_MAX {
+        if page[probe(tag, distance - 1)].passed() == PASSED_MAX {
+            return Err(Full);
+        }
         let bucket = &mut page[probe(tag, distance)];
         if let Some(entry) = bucket.0.iter_mut().find(|entry| is_empty(**entry)) {
             *entry |= packed;
@@ -659,9 +689,6 @@ fn place(page: &mut Page, packed: u64) -> Result<(), Full> {
                 bucket.set_passed(bucket.passed() + 1);
             }
             return Ok(());
-        }
-        if bucket.passed() == PASSED_MAX {
-            return Err(Full);
         }
     }
     Err(Full)
@@ -673,24 +700,41 @@ fn take_out(page: &mut Page, distance: usize, bucket: usize, slot: usize) -> u64
     let entry = &mut page[bucket].0[slot];
     let packed = *entry & !PASSED;
     *entry &= PASSED;
-    for passed in 0..distance {
-        let bucket = &mut page[probe(packed >> TAG_SHIFT, passed)];
-        bucket.set_passed(bucket.passed().saturating_sub(1));
+    if distance > 0 {
+        uncount(page, packed >> TAG_SHIFT, distance);
     }
     packed
 }
 
-/// Where a packed entry lies: distance, bucket, slot.
+/// Uncounts an entry in the buckets that it went past.
+#[cold]
+fn uncount(page: &mut Page, tag: u64, distance: usize) {
+    for passed in 0..distance {
+        let bucket = &mut page[probe(tag, passed)];
+        bucket.set_passed(bucket.passed().saturating_sub(1));
+    }
+}
+
+/// Where a packed entry lies: distance, bucket, slot. Nearly all lie at home.
 #[inline(always)]
 fn locate(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
-    for distance in 0..PROBES_MAX {
-        let index = probe(packed >> TAG_SHIFT, distance);
-        let bucket = &page[index];
-        if let Some(slot) = bucket.0.iter().position(|&entry| entry & !PASSED == packed) {
-            return Some((distance, index, slot));
-        }
-        if !bucket.is_passed() {
+    let home = home_of(packed >> TAG_SHIFT);
+    match page[home].slot_of(packed) {
+        Some(slot) => Some((0, home, slot)),
+        None => locate_away(page, packed),
+    }
+}
+
+/// [`locate`], for an entry that is not at home.
+#[cold]
+fn locate_away(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
+    for distance in 1..PROBES_MAX {
+        if !page[probe(packed >> TAG_SHIFT, distance - 1)].is_passed() {
             return None;
+        }
+        let index = probe(packed >> TAG_SHIFT, distance);
+        if let Some(slot) = page[index].slot_of(packed) {
+            return Some((distance, index, slot));
         }
     }
     None

@@ -414,13 +414,13 @@ impl Tcp {
     }
 
     /// Finds a flow.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn find(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
         self.table.find(hash, |kind, handle| self.is_flow(kind, handle, id))
     }
 
     /// Finds a flow that a prefetch has looked for: `candidate` is what that came upon.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_from(&self, candidate: Option<Candidate>, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
         match candidate {
             Some(c) if self.table.still_holds(hash, &c) && self.is_flow(c.kind, c.handle, id) => {
@@ -501,7 +501,7 @@ impl Tcp {
     }
 
     /// Brings what the next steps will touch into the cache: the block of the likely match, which is returned.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) -> Option<Candidate> {
         let candidate = self.table.candidate(hash)?;
         let handle = candidate.handle;
