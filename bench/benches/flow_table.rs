@@ -12,7 +12,7 @@ use std::time::Instant;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use siphasher::sip::{SipHasher13, SipHasher24};
-use syncline_engine::flow::{Candidate, FlowKey, FlowTable, HashKey, Kind, Slab};
+use syncline_engine::flow::{FlowKey, FlowTable, HashKey, Kind, Slab};
 use syncline_engine::page::HeapPages;
 
 const BURST: usize = 64;
@@ -103,13 +103,14 @@ fn sip(mut hasher: impl Hasher, key: &FlowKey) -> u64 {
 /// Finds a burst of flows and writes to their records; `burst` keys are announced before the first is used.
 fn touch(table: &FlowTable, records: &mut Records, secret: &HashKey, keys: &[FlowKey]) -> usize {
     let mut hashes = [0; BURST];
-    for (hash, key) in hashes.iter_mut().zip(keys) {
+    let mut homes = [None; BURST];
+    for ((hash, home), key) in hashes.iter_mut().zip(&mut homes).zip(keys) {
         *hash = secret.hash(key);
-        table.prefetch(*hash);
+        *home = Some(table.prefetch(*hash));
     }
-    for (hash, _) in hashes.iter().zip(keys) {
-        if let Some(Candidate { handle, .. }) = table.candidate(*hash) {
-            records.prefetch(handle);
+    for (hash, home) in hashes.iter().zip(homes.into_iter().flatten()) {
+        if let Some(candidate) = table.candidate(*hash, home) {
+            records.prefetch(candidate.handle());
         }
     }
     let mut found = 0;

@@ -4,13 +4,12 @@
 //! ask about (the destination itself or the gateway) and what waits for the answer are the caller's business. The
 //! states are those of RFC 4861 §7.3.2 for both families, without DELAY: a stale entry is used, and probed, at once.
 
-use core::hash::Hasher;
 use core::time::Duration;
 use std::net::{IpAddr, Ipv6Addr};
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
+use crate::flow::HashKey;
 use crate::time::Instant;
 use crate::wire::MacAddr;
 use crate::wire::arp::{ArpOperation, ArpPacket};
@@ -150,25 +149,13 @@ const FREE: Entry = Entry {
     used: Instant::ZERO,
 };
 
-/// Hashes an address with a secret, so that nobody on the link can choose addresses to collide.
-#[inline]
-fn hash(keyed: SipHasher13, address: IpAddr) -> u64 {
-    // IPv4 addresses lie where IPv6 has groups, of which none is a neighbour
-    let name = match address {
-        IpAddr::V4(address) => 0xff << 120 | u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let mut hasher = keyed;
-    hasher.write_u128(name);
-    hasher.finish()
-}
-
 /// The neighbours of one worker.
 pub struct NeighborTable {
     config: NeighborConfig,
     /// The slot of each address: a word each, as a search looks at the entry in any case.
     slots: HashTable<u32>,
-    keyed: SipHasher13,
+    /// Hashes addresses with a secret, so that nobody on the link can choose some to collide.
+    keyed: HashKey,
     /// The slot found last: mostly that of the gateway, or of the one peer there is.
     recent: u32,
     entries: Vec<Entry>,
@@ -194,7 +181,7 @@ impl NeighborTable {
             config: NeighborConfig { capacity, ..config },
             // Twice the room: at half load a table full of tombstones is cleaned in place instead of growing.
             slots: HashTable::with_capacity(2 * capacity),
-            keyed: SipHasher13::new_with_keys(key[0], key[1]),
+            keyed: HashKey::new(key),
             recent: 0,
             entries: Vec::with_capacity(capacity),
             asked: Vec::with_capacity(capacity),
@@ -533,7 +520,7 @@ impl NeighborTable {
     #[inline]
     fn slot_at(&self, address: IpAddr) -> Option<u32> {
         let is_it = |&slot: &u32| self.entries.get(slot as usize).is_some_and(|entry| entry.address == address);
-        self.slots.find(hash(self.keyed, address), is_it).copied()
+        self.slots.find(self.keyed.hash_address(address), is_it).copied()
     }
 
     /// A slot for `address`, which has none, in state [`State::Free`].
@@ -560,9 +547,9 @@ impl NeighborTable {
         let entry = self.entries.get_mut(slot)?;
         let Entry { in_asked, generation, .. } = *entry;
         *entry = Entry { address, used: now, in_asked, generation, ..FREE };
-        let (entries, keyed) = (&self.entries, self.keyed);
-        let rehash = |&slot: &u32| entries.get(slot as usize).map_or(0, |entry| hash(keyed, entry.address));
-        self.slots.insert_unique(hash(keyed, address), slot as u32, rehash);
+        let (entries, keyed) = (&self.entries, &self.keyed);
+        let rehash = |&slot: &u32| entries.get(slot as usize).map_or(0, |entry| keyed.hash_address(entry.address));
+        self.slots.insert_unique(keyed.hash_address(address), slot as u32, rehash);
         Some(slot as u32)
     }
 
@@ -577,7 +564,7 @@ impl NeighborTable {
         let entry = &mut self.entries[victim?];
         self.incomplete -= usize::from(entry.state == State::Incomplete);
         entry.generation = entry.generation.wrapping_add(1) & (u32::MAX >> SLOT_BITS);
-        let (hash, slot) = (hash(self.keyed, entry.address), victim? as u32);
+        let (hash, slot) = (self.keyed.hash_address(entry.address), victim? as u32);
         if let Ok(found) = self.slots.find_entry(hash, |&other| other == slot) {
             found.remove();
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::device::{Device, Frame};
+use crate::flow::Home;
 use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::prefetch::prefetch_read;
@@ -29,6 +30,7 @@ use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
 use crate::wire::fragment::Fragment;
+use crate::wire::frame::parse_usual;
 use crate::wire::objection::Objection;
 use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, VlanId, parse};
 
@@ -60,6 +62,20 @@ impl Activity {
     }
 }
 
+/// What a frame of the burst is, between the steps of the loop.
+#[derive(Clone, Copy)]
+struct Arrival {
+    /// What it means; `None`: nothing is left to be done.
+    parsed: Option<Parsed>,
+    /// Where the index may have its flow, if it is a segment.
+    lookup: Lookup,
+    home: Option<Home>,
+}
+
+impl Arrival {
+    const NOTHING: Self = Self { parsed: None, lookup: Lookup { hash: 0, candidate: None }, home: None };
+}
+
 /// One engine on one core: a device queue, a shard of the flow table, a timer wheel, an application.
 pub struct Worker<D: Device, A: App, P: PageSource> {
     device: D,
@@ -71,9 +87,8 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     mac: MacAddr,
     vlan: Option<VlanId>,
     burst: Vec<D::Frame>,
-    /// What the frames of the burst mean, and where the index may have their flows; `None`: nothing is left to be done.
-    parsed: Vec<Result<Parsed, DropReason>>,
-    lookups: Vec<Option<Lookup>>,
+    /// What the frames of the burst are, one for each that it has room for: written over, not pushed.
+    arrivals: Vec<Arrival>,
     /// Where a frame that another worker handed over is worked on.
     parcel: Box<[u8]>,
     /// Packets that came in fragments.
@@ -111,6 +126,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             tcp.neighbors.set_permanent(address, mac, Instant::ZERO);
         }
         tcp.maintain(&mut pages);
+        let burst = Vec::with_capacity(BURST);
         Ok(Self {
             device,
             app,
@@ -120,9 +136,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             rules,
             mac,
             vlan,
-            burst: Vec::with_capacity(BURST),
-            parsed: Vec::with_capacity(BURST),
-            lookups: Vec::with_capacity(BURST),
+            // a device may fill a burst to its capacity
+            arrivals: vec![Arrival::NOTHING; burst.capacity()],
+            burst,
             parcel: vec![0; frame_bytes].into_boxed_slice(),
             reassembly: Reassembly::new(),
         })
@@ -146,18 +162,20 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             self.give_up_fragments();
         }
 
-        self.parse_and_prefetch(&burst);
+        let mut arrivals = core::mem::take(&mut self.arrivals);
+        self.parse_and_prefetch(&burst, &mut arrivals);
         let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
-        for ((frame, parsed), lookup) in burst.drain(..).zip(&self.parsed).zip(&self.lookups) {
-            match (parsed, lookup) {
-                (Ok(parsed), Some(lookup)) => {
+        for (frame, arrival) in burst.drain(..).zip(&arrivals) {
+            match &arrival.parsed {
+                Some(parsed) => {
                     self.tcp.set_arrived(frame.stamp().and_then(|nanos| clock.at(nanos)));
-                    dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, parsed, *lookup);
+                    dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, parsed, &arrival.lookup);
                 }
-                _ => tx.device.release(frame),
+                None => tx.device.release(frame),
             }
         }
         self.tcp.set_arrived(None);
+        self.arrivals = arrivals;
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel)
             + take_whole(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.reassembly);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
@@ -182,55 +200,75 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     }
 
     /// Steps 3 and 4: what each frame means, and its flow on the way into the cache.
-    fn parse_and_prefetch(&mut self, burst: &[D::Frame]) {
-        self.parsed.clear();
-        self.lookups.clear();
+    fn parse_and_prefetch(&mut self, burst: &[D::Frame], arrivals: &mut [Arrival]) {
+        let usual = self.rules.usual();
+        // With one worker nothing of the others is to cost anything
+        let alone = self.tcp.exchange.is_none();
         let mut octets = 0;
         burst.iter().take(FRAMES_AHEAD).for_each(prefetch_headers);
-        for (at, frame) in burst.iter().enumerate() {
+        for (at, (frame, arrival)) in burst.iter().zip(arrivals.iter_mut()).enumerate() {
             if let Some(ahead) = burst.get(at + FRAMES_AHEAD) {
                 prefetch_headers(ahead);
             }
             let bytes = frame.bytes();
             octets += bytes.len() as u64;
-            // Into its place at once: a descriptor is too long to be moved about
-            self.parsed.push(parse(bytes, &self.rules));
-            let lookup = match self.parsed.last() {
-                Some(Ok(Parsed::Tcp(segment))) => {
-                    let hash = self.tcp.hash_segment(segment);
-                    // asked here as well: with one worker nothing of the rest is to cost anything
-                    if self.tcp.exchange.is_some() && self.tcp.hand_over(segment, bytes) {
-                        None
-                    } else {
-                        self.tcp.table.prefetch(hash);
-                        Some(Lookup { hash, candidate: None })
+            match usual.and_then(|rules| parse_usual(bytes, &rules)) {
+                Some(segment) => {
+                    let hash = self.tcp.hash_segment(&segment);
+                    arrival.home = Some(self.tcp.table.prefetch(hash));
+                    arrival.lookup = Lookup { hash, candidate: None };
+                    // Into its place at once: a descriptor is too long to be moved about
+                    arrival.parsed = Some(Parsed::Tcp(segment));
+                    if !alone {
+                        self.hand_over(arrival, bytes);
                     }
                 }
-                Some(Ok(other)) => {
-                    self.tcp.tell_others(other, bytes);
-                    Some(Lookup::default())
+                None => {
+                    *arrival = self.parse_other(at, burst);
+                    self.hand_over(arrival, frame.bytes());
                 }
-                Some(Err(DropReason::Fragment)) => {
-                    self.take_fragment(at, burst);
-                    None
-                }
-                Some(Err(reason)) => {
-                    let reason = *reason;
-                    self.stats.dropped.count(reason);
-                    self.object(bytes, reason);
-                    None
-                }
-                None => None,
-            };
-            self.lookups.push(lookup);
+            }
         }
-        for (parsed, lookup) in self.parsed.iter().zip(&mut self.lookups) {
-            if let (Ok(Parsed::Tcp(_)), Some(lookup)) = (parsed, lookup) {
-                lookup.candidate = self.tcp.prefetch(lookup.hash);
+        for arrival in &mut arrivals[..burst.len()] {
+            if let Some(home) = arrival.home {
+                arrival.lookup.candidate = self.tcp.prefetch(arrival.lookup.hash, home);
             }
         }
         self.stats.rx_frames.add(burst.len() as u64);
         self.stats.rx_bytes.add(octets);
+    }
+
+    /// Gives the other workers what is theirs, if there are others.
+    #[inline(never)]
+    fn hand_over(&mut self, arrival: &mut Arrival, frame: &[u8]) {
+        match &arrival.parsed {
+            Some(Parsed::Tcp(segment)) if self.tcp.hand_over(segment, frame) => *arrival = Arrival::NOTHING,
+            Some(Parsed::Tcp(_)) | None => {}
+            Some(other) => self.tcp.tell_others(other, frame),
+        }
+    }
+
+    /// What a frame is that is not of the usual kind.
+    #[inline(never)]
+    fn parse_other(&mut self, at: usize, burst: &[D::Frame]) -> Arrival {
+        let bytes = burst.get(at).map_or(&[][..], Frame::bytes);
+        match parse(bytes, &self.rules) {
+            Ok(Parsed::Tcp(segment)) => {
+                let hash = self.tcp.hash_segment(&segment);
+                let home = Some(self.tcp.table.prefetch(hash));
+                Arrival { parsed: Some(Parsed::Tcp(segment)), lookup: Lookup { hash, candidate: None }, home }
+            }
+            Ok(other) => Arrival { parsed: Some(other), ..Arrival::NOTHING },
+            Err(DropReason::Fragment) => {
+                self.take_fragment(at, burst);
+                Arrival::NOTHING
+            }
+            Err(reason) => {
+                self.stats.dropped.count(reason);
+                self.object(bytes, reason);
+                Arrival::NOTHING
+            }
+        }
     }
 
     /// A fragment goes to the others of its packet, if it is for us.
@@ -358,25 +396,34 @@ impl<D: Device, A: App, P: PageSource> Drop for Worker<D, A, P> {
 }
 
 /// Step 5: one frame. Its buffer serves for the reply if nothing in it is needed any more.
-#[inline]
+#[inline(always)]
 fn dispatch<D: Device, A: App>(
     tcp: &mut Tcp,
     app: &mut A,
     tx: &mut Tx<'_, D>,
     frame: D::Frame,
     parsed: &Parsed,
-    lookup: Lookup,
+    lookup: &Lookup,
 ) {
+    let Parsed::Tcp(segment) = parsed else {
+        return dispatch_other(tcp, app, tx, frame, parsed);
+    };
+    if segment.payload_len > 0 {
+        tcp.segment_arrives(app, tx, segment, lookup, segment.payload(frame.bytes()));
+        return tx.device.release(frame);
+    }
+    tx.spare = Some(frame);
+    tcp.segment_arrives(app, tx, segment, lookup, &[]);
+    if let Some(frame) = tx.spare.take() {
+        tx.device.release(frame);
+    }
+}
+
+/// [`dispatch`], of what is no segment.
+#[inline(never)]
+fn dispatch_other<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: D::Frame, parsed: &Parsed) {
     match parsed {
-        Parsed::Tcp(segment) if segment.payload_len == 0 => {
-            tx.spare = Some(frame);
-            tcp.segment_arrives(app, tx, segment, lookup, &[]);
-            if let Some(frame) = tx.spare.take() {
-                tx.device.release(frame);
-            }
-            return;
-        }
-        Parsed::Tcp(segment) => tcp.segment_arrives(app, tx, segment, lookup, segment.payload(frame.bytes())),
+        Parsed::Tcp(_) => {}
         Parsed::Arp(packet) => tcp.arp(tx, packet),
         Parsed::Echo(request) => tcp.echo(tx, request, frame.bytes()),
         Parsed::IcmpError(error) => tcp.icmp_error(app, error),
@@ -402,7 +449,7 @@ fn take_parcels<D: Device, A: App>(
         match parse(frame, rules) {
             Ok(Parsed::Tcp(segment)) => {
                 let hash = tcp.hash_segment(&segment);
-                tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
+                tcp.segment_arrives(app, tx, &segment, &Lookup { hash, candidate: None }, segment.payload(frame));
             }
             Ok(Parsed::Arp(packet)) => tcp.learn_arp(&packet),
             Ok(Parsed::NeighborAdvertisement(told)) => tcp.neighbor_advertisement(&told),
@@ -428,7 +475,7 @@ fn take_whole<D: Device, A: App>(
             Ok(Parsed::Tcp(segment)) => {
                 let hash = tcp.hash_segment(&segment);
                 if !tcp.hand_over(&segment, frame) {
-                    tcp.segment_arrives(app, tx, &segment, Lookup { hash, candidate: None }, segment.payload(frame));
+                    tcp.segment_arrives(app, tx, &segment, &Lookup { hash, candidate: None }, segment.payload(frame));
                 }
             }
             Ok(Parsed::Echo(request)) => tcp.echo(tx, &request, frame),

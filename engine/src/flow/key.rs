@@ -68,6 +68,16 @@ impl HashKey {
         }
     }
 
+    /// The hash of one address, of the same kind.
+    #[inline]
+    pub fn hash_address(&self, address: IpAddr) -> u64 {
+        let ([k0, k1, k2, k3], bits) = match address {
+            IpAddr::V4(address) => (self.v4, u128::from(address.to_bits())),
+            IpAddr::V6(address) => ([self.v6[0], self.v6[1], self.v6[2], self.v6[3]], address.to_bits()),
+        };
+        fold(fold((bits >> 64) as u64 ^ k0, bits as u64 ^ k1) ^ k2, k3)
+    }
+
     #[inline(always)]
     fn hash_v4(&self, addresses: u64, ports: u64) -> u64 {
         let [k0, k1, k2, k3] = self.v4;

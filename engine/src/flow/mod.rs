@@ -17,4 +17,4 @@ pub mod table;
 pub use key::{FlowKey, HashKey};
 pub use log::Log;
 pub use slab::Slab;
-pub use table::{Candidate, FlowTable, Full, Kind};
+pub use table::{Candidate, FlowTable, Full, Home, Kind};

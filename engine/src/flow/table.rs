@@ -21,6 +21,8 @@
 //!
 //! **Full** is an answer, not a stall: an insertion that finds no room nearby is refused and counted.
 
+use core::num::NonZeroU64;
+
 use crate::page::{OutOfMemory, PageSource};
 use crate::prefetch::prefetch_read;
 
@@ -113,16 +115,32 @@ struct Bucket([u64; SLOTS]);
 
 type Page = [Bucket; BUCKETS];
 
+/// The bucket that a hash leads to first: `segment << 8 | bucket`. Good until the next [`maintain`](FlowTable::maintain).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home(u32);
+
 /// An entry that a hash led to, and where it lies: see [`FlowTable::candidate`]. Good until the next
 /// [`maintain`](FlowTable::maintain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// What the entry refers to.
-    pub kind: Kind,
-    /// Which one.
-    pub handle: u32,
+    /// The entry as it was found, without [`PASSED`].
+    entry: NonZeroU64,
     /// `segment << 11 | bucket << 3 | slot`.
     place: u32,
+}
+
+impl Candidate {
+    /// What the entry refers to.
+    #[inline(always)]
+    pub fn kind(&self) -> Kind {
+        kind_of(self.entry.get())
+    }
+
+    /// Which one.
+    #[inline(always)]
+    pub fn handle(&self) -> u32 {
+        handle_of(self.entry.get())
+    }
 }
 
 const _: () = assert!(DIRECTORY_MAX * SEGMENT_ENTRIES <= 1 << 29 && SEGMENT_ENTRIES == 1 << 11);
@@ -220,23 +238,26 @@ impl FlowTable {
         self.stats
     }
 
-    /// Asks for the home bucket's line. Do it for a whole burst before the first [`find`](Self::find).
+    /// Asks for the home bucket's line, and says which that is. Do it for a whole burst before the first
+    /// [`find`](Self::find).
     #[inline(always)]
-    pub fn prefetch(&self, hash: u64) {
-        let tag = hash >> TAG_SHIFT;
-        if let Some(Some(page)) = self.pages.get(self.segment_of(tag)) {
-            prefetch_read(&page[home_of(tag)]);
-        }
-    }
-
-    /// The first flow in the home bucket with the tag of `hash`: very likely the one, so that its record can be asked
-    /// for early. If there is none and entries went past, asks for the line where they went.
-    #[inline(always)]
-    pub fn candidate(&self, hash: u64) -> Option<Candidate> {
+    pub fn prefetch(&self, hash: u64) -> Home {
         let tag = hash >> TAG_SHIFT;
         let segment = self.segment_of(tag);
+        if let Some(Some(page)) = self.pages.get(segment) {
+            prefetch_read(&page[home_of(tag)]);
+        }
+        Home((segment * BUCKETS + home_of(tag)) as u32)
+    }
+
+    /// The first flow in the bucket `home`, that of `hash`, with the tag of `hash`: very likely the one, so that its record
+    /// can be asked for early. If there is none and entries went past, asks for the line where they went.
+    #[inline(always)]
+    pub fn candidate(&self, hash: u64, home: Home) -> Option<Candidate> {
+        let tag = hash >> TAG_SHIFT;
+        let (segment, index) = (home.0 as usize / BUCKETS, home.0 as usize % BUCKETS);
         let page = self.pages.get(segment)?.as_deref()?;
-        let bucket = &page[home_of(tag)];
+        let bucket = &page[index];
         let matches = bucket.matches(high(tag));
         if matches == 0 {
             if bucket.is_passed() {
@@ -245,18 +266,32 @@ impl FlowTable {
             return None;
         }
         let slot = matches.trailing_zeros() as usize % SLOTS;
-        let (kind, handle) = unpack(bucket.0[slot])?;
-        Some(Candidate { kind, handle, place: (segment * SEGMENT_ENTRIES + home_of(tag) * SLOTS + slot) as u32 })
+        let entry = NonZeroU64::new(bucket.0[slot] & !PASSED)?;
+        Some(Candidate { entry, place: home.0 * SLOTS as u32 + slot as u32 })
     }
 
-    /// Whether a candidate for `hash` is still in the table: other segments of its burst may have removed or replaced
-    /// it. Spares the search; that it is the right flow is for the caller to see by its record.
-    #[inline]
-    pub fn still_holds(&self, hash: u64, candidate: &Candidate) -> bool {
-        let (place, packed) = (candidate.place as usize, pack(hash >> TAG_SHIFT, candidate.kind, candidate.handle));
+    /// Whether a candidate is still in the table: other segments of its burst may have removed or replaced it. Spares the
+    /// search; that it is the right flow is for the caller to see by its record.
+    #[inline(always)]
+    pub fn still_holds(&self, candidate: &Candidate) -> bool {
+        let place = candidate.place as usize;
         match self.pages.get(place / SEGMENT_ENTRIES) {
-            Some(Some(page)) => page[place / SLOTS % BUCKETS].0[place % SLOTS] & !PASSED == packed,
+            Some(Some(page)) => page[place / SLOTS % BUCKETS].0[place % SLOTS] & !PASSED == candidate.entry.get(),
             _ => false,
+        }
+    }
+
+    /// Whether the home bucket alone says that there is no flow with `hash`, as it does of nearly every one that is not in
+    /// the table.
+    #[inline(always)]
+    pub fn is_absent(&self, hash: u64) -> bool {
+        let tag = hash >> TAG_SHIFT;
+        match self.pages.get(self.segment_of(tag)) {
+            Some(Some(page)) => {
+                let bucket = &page[home_of(tag)];
+                bucket.matches(high(tag)) == 0 && !bucket.is_passed()
+            }
+            _ => true,
         }
     }
 
@@ -398,7 +433,7 @@ impl FlowTable {
     #[inline(always)]
     fn segment_of(&self, tag: u64) -> usize {
         let index = directory_index(tag, self.directory.len());
-        self.directory.get(index).map_or(usize::MAX, |&segment| segment as usize)
+        self.directory.get(index).map_or(NONE as usize, |&segment| segment as usize)
     }
 
     fn add_segment(&mut self, page: &'static mut Page, header: Segment) -> usize {
@@ -637,13 +672,22 @@ fn pack(tag: u64, kind: Kind, handle: u32) -> u64 {
 
 #[inline(always)]
 fn unpack(entry: u64) -> Option<(Kind, u32)> {
-    let kind = match entry >> KIND_SHIFT & 3 {
+    (!is_empty(entry)).then(|| (kind_of(entry), handle_of(entry)))
+}
+
+/// What an entry refers to; it is not empty.
+#[inline(always)]
+fn kind_of(entry: u64) -> Kind {
+    match entry >> KIND_SHIFT & 3 {
         1 => Kind::Connection,
         2 => Kind::SynReceived,
-        3 => Kind::TimeWait,
-        _ => return None,
-    };
-    Some((kind, (entry >> HANDLE_SHIFT) as u32 & (HANDLE_SPAN - 1)))
+        _ => Kind::TimeWait,
+    }
+}
+
+#[inline(always)]
+fn handle_of(entry: u64) -> u32 {
+    (entry >> HANDLE_SHIFT) as u32 & (HANDLE_SPAN - 1)
 }
 
 fn is_empty(entry: u64) -> bool {

@@ -247,7 +247,8 @@ impl Tcp {
         for step in 0..walk.tries() {
             let Some((local, local_port, hash)) = self.pair_at(&walk, remote, step) else { continue };
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
-            if self.owns(&self.flow_key(&flow)) && self.find(hash, &flow).is_none() {
+            let is_ours = self.exchange.is_none() || self.owns(&self.flow_key(&flow));
+            if is_ours && self.find(hash, &flow).is_none() {
                 self.ports.advance(&walk, step + 1);
                 // Opens come in rows, and nothing has asked for the next one's place in the index yet.
                 if let Some((_, _, ahead)) = self.pair_at(&walk, remote, step + PORTS_AHEAD) {

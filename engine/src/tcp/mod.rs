@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use crate::app::{App, ConnId, End, Endpoints};
 use crate::config::{Config, ConfigError, Listener};
-use crate::flow::{Candidate, FlowKey, FlowTable, HashKey, Kind, Log, Slab};
+use crate::flow::{Candidate, FlowKey, FlowTable, HashKey, Home, Kind, Log, Slab};
 use crate::handover::Exchange;
 use crate::neighbor::{NeighborConfig, NeighborTable};
 use crate::page::{OutOfMemory, PageSource};
@@ -414,8 +414,13 @@ impl Tcp {
     }
 
     /// Finds a flow.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
+        if self.table.is_absent(hash) { None } else { self.search(hash, id) }
+    }
+
+    #[inline(never)]
+    fn search(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
         self.table.find(hash, |kind, handle| self.is_flow(kind, handle, id))
     }
 
@@ -423,15 +428,15 @@ impl Tcp {
     #[inline(always)]
     pub(crate) fn find_from(&self, candidate: Option<Candidate>, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
         match candidate {
-            Some(c) if self.table.still_holds(hash, &c) && self.is_flow(c.kind, c.handle, id) => {
-                Some((c.kind, c.handle))
+            Some(c) if self.table.still_holds(&c) && self.is_flow(c.kind(), c.handle(), id) => {
+                Some((c.kind(), c.handle()))
             }
             _ => self.find(hash, id),
         }
     }
 
     /// Whether a record is that of a flow.
-    #[inline]
+    #[inline(always)]
     fn is_flow(&self, kind: Kind, handle: u32, id: &FlowId) -> bool {
         let sockets = match kind {
             Kind::Connection => self.conns.get(handle).map(OfFlow::sockets),
@@ -500,12 +505,13 @@ impl Tcp {
         }
     }
 
-    /// Brings what the next steps will touch into the cache: the block of the likely match, which is returned.
+    /// Brings what the next steps will touch into the cache: the block of the likely match in the bucket `home`, which is
+    /// returned.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, hash: u64) -> Option<Candidate> {
-        let candidate = self.table.candidate(hash)?;
-        let handle = candidate.handle;
-        match candidate.kind {
+    pub(crate) fn prefetch(&self, hash: u64, home: Home) -> Option<Candidate> {
+        let candidate = self.table.candidate(hash, home)?;
+        let handle = candidate.handle();
+        match candidate.kind() {
             Kind::Connection => self.conns.prefetch(handle),
             Kind::SynReceived => self.syns.prefetch(handle),
             Kind::TimeWait => self.time_waits.prefetch(handle),

@@ -27,7 +27,7 @@ impl Tcp {
         app: &mut A,
         tx: &mut Tx<'_, D>,
         seg: &TcpSegment,
-        lookup: Lookup,
+        lookup: &Lookup,
         payload: &[u8],
     ) {
         //= RFC 1122 3.2.1.3-MUST-1

@@ -126,26 +126,31 @@ impl TcpOptions {
     /// is stepped over. Both count as malformed. Where an option comes twice the later one holds.
     #[inline]
     pub fn parse(octets: &[u8]) -> Self {
-        if octets.is_empty() {
-            return Self::NONE;
-        }
+        Self::parse_usual(octets).unwrap_or_else(|| Self::parse_each(octets))
+    }
+
+    /// [`parse`](Self::parse) of the options that nearly every segment has: none, timestamps, or the offer of a SYN. `None`:
+    /// they are others.
+    #[inline(always)]
+    pub(super) fn parse_usual(octets: &[u8]) -> Option<Self> {
         if let Ok([head @ .., v0, v1, v2, v3, e0, e1, e2, e3]) = <&[u8; TIMESTAMPS_LEN]>::try_from(octets)
             && *head == ALIGNED_TIMESTAMPS
         {
             let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
             let echo = u32::from_be_bytes([*e0, *e1, *e2, *e3]);
-            return Self::with_timestamps(Timestamps { value, echo });
+            return Some(Self::with_timestamps(Timestamps { value, echo }));
         }
-        if let Some(offer) = <&[u8; OFFER_LEN]>::try_from(octets).ok().and_then(Offer::parse) {
-            return Self {
+        if let Ok(octets) = <&[u8; OFFER_LEN]>::try_from(octets) {
+            let offer = Offer::parse(octets)?;
+            return Some(Self {
                 mss: Some(offer.mss),
                 window_scale: Some(offer.window_scale),
                 sack_permitted: true,
                 timestamps: Some(offer.timestamps),
                 ..Self::NONE
-            };
+            });
         }
-        Self::parse_each(octets)
+        octets.is_empty().then_some(Self::NONE)
     }
 
     //= RFC 9293 MUST-4, MUST-6, MUST-64, MUST-68
