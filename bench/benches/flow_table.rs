@@ -163,7 +163,9 @@ fn lookup(c: &mut Criterion) {
     group.bench_function("flow table, remove and insert in bursts of 64", |b| {
         b.iter(|| {
             let hashes: [u64; BURST] = std::array::from_fn(|_| secret.hash(&key(ids.below(flows))));
-            hashes.iter().for_each(|&hash| table.prefetch(hash));
+            for &hash in &hashes {
+                table.prefetch(hash);
+            }
             for hash in hashes {
                 let (kind, handle) = table.find(hash, |_, _| true).unwrap();
                 assert!(table.remove(hash, kind, handle));
