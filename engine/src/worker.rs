@@ -30,9 +30,8 @@ use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
 use crate::wire::fragment::Fragment;
-use crate::wire::frame::parse_usual;
 use crate::wire::objection::Objection;
-use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, VlanId, parse};
+use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, VlanId, parse, parse_usual};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;

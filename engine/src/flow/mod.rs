@@ -9,6 +9,7 @@
 //! The table knows tags and handles only; the caller compares keys in its own records. Everything here has one writer
 //! and grows only in `reserve` and `maintain`, between polls, by a bounded piece.
 
+mod bucket;
 pub mod key;
 pub mod log;
 pub mod slab;

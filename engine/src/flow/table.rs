@@ -9,10 +9,7 @@
 //!          │     tag      │ kind │    handle     │ passed │      kind 0: empty
 //! ```
 //!
-//! **Inside a segment** an entry goes to the first bucket with room on a way that starts at its home and follows from
-//! its tag. The eight `passed` bits of a bucket are one number: how many entries went past it. Zero ends a search, so
-//! hits and misses alike cost one line most times, and removal leaves no tombstone. At the presized load of 0.79
-//! 28 of 100 misses need a second line, and 100 hits need 12 more.
+//! **Inside a segment** (`bucket.rs`) an entry lies in its home bucket, or in the first with room on a way from there.
 //!
 //! **Growth** is extendible hashing: a segment past its share is split in two by one more bit of the tags, one in each
 //! [`maintain`](FlowTable::maintain) and without a look at any record. Which bit that is follows from the directory's
@@ -26,34 +23,17 @@ use core::num::NonZeroU64;
 use crate::page::{OutOfMemory, PageSource};
 use crate::prefetch::prefetch_read;
 
-/// Handles are below this.
-pub const HANDLE_SPAN: u32 = 1 << HANDLE_BITS;
+use super::bucket::{
+    BUCKETS, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, handle_of, high,
+    home_of, kind_of, locate, pack, place, probe, split_page, take_out, unpack,
+};
 
-const HANDLE_BITS: u32 = 28;
-const HANDLE_SHIFT: u32 = 1;
-const KIND_SHIFT: u32 = HANDLE_SHIFT + HANDLE_BITS;
-const TAG_SHIFT: u32 = KIND_SHIFT + 2;
-const PASSED: u64 = 1;
+pub use super::bucket::{Full, HANDLE_SPAN, Kind};
 
-const SLOTS: usize = 8;
-
-/// The largest count that the `passed` bits of a bucket hold: an insertion past it is refused.
-const PASSED_MAX: u32 = (1 << SLOTS) - 1;
-
-/// Buckets of a segment. Splitting one takes time in proportion: 25 µs for 256, besides what a fresh
-/// page costs.
-const BUCKETS: usize = 256;
-const SEGMENT_ENTRIES: usize = BUCKETS * SLOTS;
-
-/// Bits of the tag that choose the home bucket; those above choose the segment.
-const HOME_BITS: u32 = BUCKETS.trailing_zeros();
 const DIRECTORY_BITS: u32 = u64::BITS - TAG_SHIFT - HOME_BITS;
 
 /// Directory entries at most: 2¹⁸ segments of 2,048 entries are more than there are handles.
 const DIRECTORY_MAX: usize = 1 << 18;
-
-/// Buckets that an entry may lie in, and that a search may visit.
-const PROBES_MAX: usize = 32;
 
 /// Share of a segment filled by presizing, in 1/256: 0.79, 10.1 octets a flow.
 const PRESIZED_LOAD: usize = 202;
@@ -74,24 +54,7 @@ const DIRECTORY_STEP: usize = 4096;
 
 const NONE: u32 = u32::MAX;
 
-const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
 const _: () = assert!(DIRECTORY_MAX < 1 << DIRECTORY_BITS && DIRECTORY_BITS == 25);
-
-/// What a handle refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// A connection's block.
-    Connection = 1,
-    /// A record of the SYN cache.
-    SynReceived = 2,
-    /// A TIME-WAIT record.
-    TimeWait = 3,
-}
-
-/// No room where the entry belongs. Counted in [`TableStats::full`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
 
 /// What the table did, for counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,13 +70,6 @@ pub struct TableStats {
     /// Splits put off: memory or the directory's limit refused, or the halves did not come apart.
     pub refused: u64,
 }
-
-/// Eight entries in a cache line, the home of those whose tag ends in its number.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
-struct Bucket([u64; SLOTS]);
-
-type Page = [Bucket; BUCKETS];
 
 /// The bucket that a hash leads to first: `segment << 8 | bucket`. Good until the next [`maintain`](FlowTable::maintain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -613,252 +569,11 @@ impl Segment {
     }
 }
 
-impl Bucket {
-    /// A bit for each slot whose tag has `high` as its high 32 bits ([`high`]); the record's key decides. Empty slots have
-    /// tag 0. The bit of slot `n` is at `n + SLOTS`: the number of a bit, modulo `SLOTS`, is its slot's, and none is at
-    /// position 0, which compilers treat apart. Alike, they become vector lanes, sixteen instructions for all: in a
-    /// function of its own, as what callers know of the tag and want of the entries would make scalars of them.
-    #[inline(never)]
-    fn matches(&self, high: u32) -> u32 {
-        let bit = |slot: usize| if (self.0[slot] >> 32) as u32 == high { 1 << (slot + SLOTS) } else { 0 };
-        (0..SLOTS).fold(0, |bits, slot| bits | bit(slot))
-    }
-
-    /// Whether any entry went past this bucket.
-    #[inline(always)]
-    fn is_passed(&self) -> bool {
-        self.0.iter().fold(0, |bits, entry| bits | entry) & PASSED != 0
-    }
-
-    /// The slot of a packed entry.
-    #[inline(always)]
-    fn slot_of(&self, packed: u64) -> Option<usize> {
-        self.0.iter().position(|&entry| entry & !PASSED == packed)
-    }
-
-    fn passed(&self) -> u32 {
-        (0..SLOTS).fold(0, |count, slot| count | ((self.0[slot] & PASSED) as u32) << slot)
-    }
-
-    fn set_passed(&mut self, count: u32) {
-        for (slot, entry) in self.0.iter_mut().enumerate() {
-            *entry = *entry & !PASSED | u64::from(count >> slot) & PASSED;
-        }
-    }
-}
-
-/// The high 32 bits of a tag: what entries are told apart by before their records are looked at.
-#[inline(always)]
-fn high(tag: u64) -> u32 {
-    (tag >> 1) as u32
-}
-
-#[inline(always)]
-fn home_of(tag: u64) -> usize {
-    tag as usize % BUCKETS
-}
-
 /// The directory's `length` is the number of roots times a power of two: doubling it doubles the index and adds the
 /// bit by which a segment splits.
 #[inline(always)]
 fn directory_index(tag: u64, length: usize) -> usize {
     (((tag >> HOME_BITS) * length as u64) >> DIRECTORY_BITS) as usize
-}
-
-#[inline(always)]
-fn pack(tag: u64, kind: Kind, handle: u32) -> u64 {
-    tag << TAG_SHIFT | (kind as u64) << KIND_SHIFT | u64::from(handle) << HANDLE_SHIFT
-}
-
-#[inline(always)]
-fn unpack(entry: u64) -> Option<(Kind, u32)> {
-    (!is_empty(entry)).then(|| (kind_of(entry), handle_of(entry)))
-}
-
-/// What an entry refers to; it is not empty.
-#[inline(always)]
-fn kind_of(entry: u64) -> Kind {
-    match entry >> KIND_SHIFT & 3 {
-        1 => Kind::Connection,
-        2 => Kind::SynReceived,
-        _ => Kind::TimeWait,
-    }
-}
-
-#[inline(always)]
-fn handle_of(entry: u64) -> u32 {
-    (entry >> HANDLE_SHIFT) as u32 & (HANDLE_SPAN - 1)
-}
-
-fn is_empty(entry: u64) -> bool {
-    entry & !PASSED == 0
-}
-
-/// The bucket that an entry tries after `distance` others: its home, the other line of the home's pair (which
-/// processors fetch along), then pair after pair at a stride of its own. A common stride, the next bucket, makes runs
-/// of full buckets that are longer than [`PROBES_MAX`] at a load of 0.8.
-#[inline(always)]
-fn probe(tag: u64, distance: usize) -> usize {
-    let stride = (tag >> HOME_BITS) as usize | 1;
-    let pair = (home_of(tag) / 2).wrapping_add(stride * (distance / 2)) % (BUCKETS / 2);
-    pair * 2 + ((tag as usize ^ distance) & 1)
-}
-
-/// Puts a packed entry into the first free slot on its way, and counts it where it went past. Nearly all find one at home.
-#[inline(always)]
-fn place(page: &mut Page, packed: u64) -> Result<(), Full> {
-    let home = &mut page[home_of(packed >> TAG_SHIFT)];
-    match home.0.iter_mut().find(|entry| is_empty(**entry)) {
-        Some(entry) => {
-            *entry |= packed;
-            Ok(())
-        }
-        None => place_away(page, packed),
-    }
-}
-
-/// [`place`], for an entry whose home is full.
-#[cold]
-fn place_away(page: &mut Page, packed: u64) -> Result<(), Full> {
-    let tag = packed >> TAG_SHIFT;
-    for distance in 1..PROBES_MAX {
-        if page[probe(tag, distance - 1)].passed() == PASSED_MAX {
-            return Err(Full);
-        }
-        let bucket = &mut page[probe(tag, distance)];
-        if let Some(entry) = bucket.0.iter_mut().find(|entry| is_empty(**entry)) {
-            *entry |= packed;
-            for passed in 0..distance {
-                let bucket = &mut page[probe(tag, passed)];
-                bucket.set_passed(bucket.passed() + 1);
-            }
-            return Ok(());
-        }
-    }
-    Err(Full)
-}
-
-/// Empties a slot and uncounts its entry where it had gone past. Returns the entry.
-#[inline(always)]
-fn take_out(page: &mut Page, distance: usize, bucket: usize, slot: usize) -> u64 {
-    let entry = &mut page[bucket].0[slot];
-    let packed = *entry & !PASSED;
-    *entry &= PASSED;
-    if distance > 0 {
-        uncount(page, packed >> TAG_SHIFT, distance);
-    }
-    packed
-}
-
-/// Uncounts an entry in the buckets that it went past.
-#[cold]
-fn uncount(page: &mut Page, tag: u64, distance: usize) {
-    for passed in 0..distance {
-        let bucket = &mut page[probe(tag, passed)];
-        bucket.set_passed(bucket.passed().saturating_sub(1));
-    }
-}
-
-/// Where a packed entry lies: distance, bucket, slot. Nearly all lie at home.
-#[inline(always)]
-fn locate(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
-    let home = home_of(packed >> TAG_SHIFT);
-    match page[home].slot_of(packed) {
-        Some(slot) => Some((0, home, slot)),
-        None => locate_away(page, packed),
-    }
-}
-
-/// [`locate`], for an entry that is not at home.
-#[cold]
-fn locate_away(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
-    for distance in 1..PROBES_MAX {
-        if !page[probe(packed >> TAG_SHIFT, distance - 1)].is_passed() {
-            return None;
-        }
-        let index = probe(packed >> TAG_SHIFT, distance);
-        if let Some(slot) = page[index].slot_of(packed) {
-            return Some((distance, index, slot));
-        }
-    }
-    None
-}
-
-/// Moves the entries that `is_upper` wants, by tag, from `lower` to the empty page `upper`, and pulls those that stay
-/// towards their homes. Returns how many moved; `None`, and `lower` is as it was, if one finds no room.
-///
-/// An entry at home is at home in the other page too, so nine in ten move bucket by bucket, without a search and
-/// without a branch on the tag, which no processor could predict.
-fn split_page(lower: &mut Page, upper: &mut Page, is_upper: impl Fn(u64) -> bool) -> Option<u16> {
-    let is_home = |entry: u64, index| !is_empty(entry) & (home_of(entry >> TAG_SHIFT) == index);
-    let moves = |entry: u64, index| is_home(entry, index) & is_upper(entry >> TAG_SHIFT);
-    let mut moved = 0;
-    let mut with_displaced = [false; BUCKETS];
-    for (index, (from, to)) in lower.iter().zip(upper.iter_mut()).enumerate() {
-        let mut filled = 0;
-        for entry in from.0 {
-            to.0[filled % SLOTS] = entry & !PASSED & mask_if(moves(entry, index));
-            filled += usize::from(moves(entry, index));
-            with_displaced[index] |= !is_empty(entry) & !is_home(entry, index);
-        }
-        moved += filled as u16;
-    }
-    let displaced = |page: &Page, index: usize, slot: usize| {
-        let entry = page[index].0[slot];
-        (!is_empty(entry) && !is_home(entry, index)).then_some(entry & !PASSED)
-    };
-    let places = || {
-        let buckets = (0..BUCKETS).filter(|&index| with_displaced[index]);
-        buckets.flat_map(|index| (0..SLOTS).map(move |slot| (index, slot)))
-    };
-    for (index, slot) in places() {
-        if let Some(packed) = displaced(lower, index, slot)
-            && is_upper(packed >> TAG_SHIFT)
-        {
-            place(upper, packed).ok()?;
-            moved += 1;
-        }
-    }
-
-    for (index, bucket) in lower.iter_mut().enumerate() {
-        for entry in &mut bucket.0 {
-            *entry &= PASSED | mask_if(!moves(*entry, index));
-        }
-    }
-    for (index, slot) in places() {
-        if let Some(packed) = displaced(lower, index, slot) {
-            take_out(lower, distance_of(packed >> TAG_SHIFT, index), index, slot);
-            if !is_upper(packed >> TAG_SHIFT) {
-                // There is room: the slot it left is on its way, and so are the counts it gave back.
-                let _ = place(lower, packed);
-            }
-        }
-    }
-    Some(moved)
-}
-
-#[inline(always)]
-fn mask_if(condition: bool) -> u64 {
-    u64::from(condition).wrapping_neg()
-}
-
-/// Copies the entries of `from` into `to`: all of them, or none if one finds no room. Returns whether it did.
-fn copy_all(from: &Page, to: &mut Page) -> bool {
-    let entries = || from.iter().flat_map(|bucket| bucket.0).filter(|&entry| !is_empty(entry)).map(|e| e & !PASSED);
-    let Some(copied) = entries().position(|packed| place(to, packed).is_err()) else {
-        return true;
-    };
-    for packed in entries().take(copied) {
-        if let Some((distance, bucket, slot)) = locate(to, packed) {
-            take_out(to, distance, bucket, slot);
-        }
-    }
-    false
-}
-
-/// How far from home an entry in bucket `index` is.
-fn distance_of(tag: u64, index: usize) -> usize {
-    (0..PROBES_MAX).find(|&distance| probe(tag, distance) == index).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::flow::bucket::{distance_of, is_empty};
 use crate::page::HeapPages;
 use hashbrown::HashMap;
 

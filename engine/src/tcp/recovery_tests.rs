@@ -4,6 +4,8 @@ use super::*;
 use crate::config::TcpConfig;
 use crate::page::HeapPages;
 use crate::tcp::block::{NONE, Sent};
+use crate::tcp::scoreboard::{take_cumulative, take_sack};
+use crate::wire::{SackBlock, Seq};
 
 /// A sender with five segments of 100 octets in flight from 100 on, sent at 10,000 µs on a path of 8,000 µs.
 struct Sender {

@@ -8,10 +8,11 @@ use crate::wire::{DropReason, Flags, Seq, TcpSegment, Timestamps};
 use super::block::{Busy, Connection, NONE, Phase, busy, flag};
 use super::buffer::{Buffers, Chain};
 use super::conn::Conn;
+use super::lookup::remote_of;
 use super::output::Tx;
 use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
-use super::{FlowId, Lookup, Tcp, remote_of, undo};
+use super::{FlowId, Lookup, Tcp, scoreboard, undo};
 
 /// Sizes of packets that links commonly carry, octets (RFC 1191 §7).
 //= RFC 1191 5-MAY-1, 3-MUST-6
@@ -299,7 +300,7 @@ impl Tcp {
         let congestion = c.has(flag::ECN) && seg.flags.contains(Flags::ECE);
         let mut acked = Acked { congestion, ..Acked::default() };
         if seg.ack.after(c.snd_una) {
-            recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
+            scoreboard::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
             c.snd_una = seg.ack;
         } else if seg.ack == c.snd_una
             && !c.has(flag::SACK)
@@ -312,7 +313,7 @@ impl Tcp {
         }
         if c.has(flag::SACK) && !seg.options.sack.is_empty() {
             let edges = (seg.ack, c.snd_una, c.snd_nxt);
-            recovery::take_sack(&mut self.flights, b, edges, seg.options.sack.as_slice(), &env, &mut acked);
+            scoreboard::take_sack(&mut self.flights, b, edges, seg.options.sack.as_slice(), &env, &mut acked);
         }
         let was_shut = c.send_window() == 0;
         update_window(c, seg, acked.octets > 0);
@@ -584,7 +585,7 @@ impl Tcp {
         let slot = c.busy;
         if slot != NONE {
             let limit = c.payload_max();
-            recovery::mark_oversized(&mut self.flights, &mut self.busies[slot], limit);
+            scoreboard::mark_oversized(&mut self.flights, &mut self.busies[slot], limit);
             self.mark_dirty(id);
         }
     }

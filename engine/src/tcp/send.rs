@@ -15,11 +15,12 @@ use super::buffer::{Buffers, Chain};
 use super::flight::{Cursor, Flights};
 use super::isn::IsnKey;
 use super::locals::Locals;
+use super::lookup::remote_of;
 use super::output::{Tx, deadline, set_timers};
 use super::receive::{advertise, sack_blocks};
 use super::state::State;
 use super::tunables::Tunables;
-use super::{Remotes, congestion, listen, pacing, recovery, remote_of, rtt};
+use super::{Remotes, congestion, listen, pacing, recovery, rtt};
 
 /// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
 const SEGMENTS_MAX: usize = 64;

@@ -14,7 +14,7 @@ use super::output::Tx;
 use super::recovery::{self, Acked};
 use super::send::{Next, Sender};
 use super::state::{Event, State};
-use super::{Tcp, congestion, listen, rtt};
+use super::{Tcp, congestion, listen, rtt, scoreboard};
 
 impl Tcp {
     /// A segment for a connection in SYN-SENT. True if it may carry text to be worked on further.
@@ -96,7 +96,7 @@ impl Tcp {
         let env = recovery::Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
         let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
         let mut acked = Acked::default();
-        recovery::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
+        scoreboard::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
         c.snd_una = seg.ack;
         c.state = c.state.after(Event::ReceiveSynAck);
         if let Some(rtt_us) = acked.rtt_us {

@@ -23,6 +23,7 @@ pub mod objection;
 pub mod seq;
 pub mod tcp;
 pub mod tcp_options;
+mod usual;
 pub mod vlan;
 
 #[cfg(test)]
@@ -37,4 +38,5 @@ pub use seq::Seq;
 pub use tcp::{Flags, TcpSegment};
 pub(crate) use tcp_options::Offer;
 pub use tcp_options::{SackBlock, SackBlocks, TcpOptions, Timestamps};
+pub(crate) use usual::parse_usual;
 pub use vlan::VlanId;
