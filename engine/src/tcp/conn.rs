@@ -13,7 +13,7 @@ use super::{NONE, Tcp};
 /// Most octets queued on one connection: well within half the sequence space.
 const QUEUE_MAX: u32 = 1 << 30;
 
-/// A connection, as an [`App`](crate::app::App) sees it during a callback.
+/// A connection, as an [`App`] sees it during a callback.
 ///
 /// What is asked for here is sent at the end of the burst.
 pub struct Conn<'a> {
@@ -118,7 +118,7 @@ impl Conn<'_> {
         (b.flags & (busy::FIN_QUEUED | busy::ABORT) == 0).then_some((&mut conns[self.id], b, dirty))
     }
 
-    /// Queues a message of `len` octets that [`App::fill`](crate::app::App::fill) can write as often as needed.
+    /// Queues a message of `len` octets that [`App::fill`] can write as often as needed.
     ///
     /// False, and nothing is queued, if four messages are unacknowledged already, if [`write`](Conn::write) has
     /// octets unacknowledged, if 2³⁰ octets are queued, or after [`close`](Conn::close).
@@ -231,7 +231,7 @@ impl Conn<'_> {
     }
 
     /// Ends the connection at once: RST to the peer (RFC 9293 §3.10.5), then
-    /// [`App::closed`](crate::app::App::closed), at the end of this pass.
+    /// [`App::closed`], at the end of this pass.
     pub fn abort(&mut self) {
         let Some(slot) = self.tcp.attach(self.id) else { return };
         self.tcp.busies[slot].flags |= busy::ABORT;
@@ -249,7 +249,7 @@ impl Conn<'_> {
         due
     }
 
-    /// Asks for the octets that [`App::received`](crate::app::App::received) did not take: they are offered again at
+    /// Asks for the octets that [`App::received`] did not take: they are offered again at
     /// the end of this pass.
     pub fn resume(&mut self) {
         let slot = self.tcp.conns[self.id].busy;

@@ -2,7 +2,7 @@
 //!
 //! Losses are found by RACK (RFC 8985) where the peer sends SACK, by duplicate ACKs (RFC 5681, RFC 6582) where it does
 //! not, and by timeout (RFC 6298). What may be sent during fast recovery follows PRR (RFC 9937). A recovery that
-//! proves spurious is undone: [`undo`](super::undo).
+//! proves spurious is undone: [`undo`].
 
 use crate::stats::Stats;
 
