@@ -210,32 +210,38 @@ fn capture_config(clock: MonotonicClock) -> PcapConfig {
 }
 
 /// What a run's choices come from: which ends a connection has, when Poisson's next arrival is due, the keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Seed {
     /// The user's: what it decides can be repeated, the keys as well.
     Given(u64),
-    /// Drawn for this run, whose keys have nothing to do with it: it stands in the report.
-    Drawn(u64),
+    /// Drawn for this run, and the keys beside it, which have nothing to do with it: it stands in the report.
+    Drawn(u64, Secrets),
 }
 
 impl Seed {
     /// The seed that was given, or one from the operating system.
     pub fn new(given: Option<u64>) -> Self {
-        given.map_or_else(|| Self::Drawn(drawn()), Self::Given)
+        let key = || [drawn(), drawn()];
+        let secrets = || Secrets { table: key(), isn: key(), ports: key() };
+        given.map_or_else(|| Self::Drawn(drawn(), secrets()), Self::Given)
     }
 
     /// The number.
     pub const fn value(self) -> u64 {
         match self {
-            Self::Given(seed) | Self::Drawn(seed) => seed,
+            Self::Given(seed) | Self::Drawn(seed, _) => seed,
         }
     }
 
-    /// The keys of the run's workers. They share them: a frame may reach any of them first. What was not given is random in
-    /// all its bits (RFC 6528 §4).
+    /// The keys of the run's workers, the same each time. Workers share them, as a frame may reach any of them first, and so
+    /// do the steps of a search: the sequence numbers and timestamps of a pair of ends go on from one to the next. What was
+    /// not given is random in all its bits (RFC 6528 §4).
     //= RFC 6528 4-MUST-1
     pub fn secrets(self) -> Secrets {
-        let mut state = self.value();
+        let mut state = match self {
+            Self::Drawn(_, secrets) => return secrets,
+            Self::Given(seed) => seed,
+        };
         // SplitMix64 (Steele, Lea, Flood 2014): what a seed is spread out with.
         let mut spread = || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -244,10 +250,7 @@ impl Seed {
             word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
             word ^ word >> 31
         };
-        let mut key = || match self {
-            Self::Given(_) => [spread(), spread()],
-            Self::Drawn(_) => [drawn(), drawn()],
-        };
+        let mut key = || [spread(), spread()];
         Secrets { table: key(), isn: key(), ports: key() }
     }
 }
@@ -311,12 +314,12 @@ mod tests {
         };
         assert_eq!(keys(Seed::Given(7)), keys(Seed::Given(7)));
         assert_ne!(keys(Seed::Given(7)), keys(Seed::Given(8)));
-        let (a, b) = (keys(Seed::Drawn(7)), keys(Seed::Drawn(7)));
-        for words in [keys(Seed::Given(7)), a.clone(), [a, b].concat()] {
+        let (a, b) = (Seed::new(None), Seed::new(None));
+        for words in [keys(Seed::Given(7)), [keys(a), keys(b), vec![a.value(), b.value()]].concat()] {
             let different: std::collections::HashSet<_> = words.iter().collect();
             assert_eq!(different.len(), words.len(), "no word twice");
         }
-        assert_ne!(Seed::new(None), Seed::new(None));
+        assert_eq!(keys(a), keys(a), "of one run, whoever asks");
         assert_eq!(Seed::new(Some(7)).value(), 7);
     }
 }
