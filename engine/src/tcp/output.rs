@@ -74,9 +74,7 @@ impl<D: Device> Tx<'_, D> {
             }
         }
     }
-}
 
-impl<D: Device> Tx<'_, D> {
     /// Sends a SYN or SYN-ACK that offers everything over IPv4, on a link without VLAN: as nearly all do, and what an
     /// [`OutSegment`] comes to for them.
     #[inline(never)]
