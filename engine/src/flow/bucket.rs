@@ -22,9 +22,9 @@ pub(super) const SLOTS: usize = 8;
 /// The largest count that the `passed` bits of a bucket hold: an insertion past it is refused.
 const PASSED_MAX: u32 = (1 << SLOTS) - 1;
 
-/// Buckets of a segment. Splitting one takes time in proportion: 25 µs for 256, besides what a fresh
-/// page costs.
-pub(super) const BUCKETS: usize = 256;
+/// Buckets of a segment. Splitting one takes time in proportion; the fewer segments there are, the more of their numbers
+/// and headers the cache holds.
+pub(super) const BUCKETS: usize = 512;
 pub(super) const SEGMENT_ENTRIES: usize = BUCKETS * SLOTS;
 
 /// Bits of the tag that choose the home bucket; those above choose the segment.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  tag (33 bits of the hash)
-//!  ├─ high 25 ── × directory length ──▶ directory ──▶ segment   256 buckets, 16 KiB
-//!  └─ low 8 ─────────────────────────────────────────▶ bucket    8 entries, one cache line
+//!  ├─ high 24 ── × directory length ──▶ directory ──▶ segment   512 buckets, 32 KiB
+//!  └─ low 9 ─────────────────────────────────────────▶ bucket    8 entries, one cache line
 //!
 //!  entry   63           31 30  29 28            1   0
 //!          │     tag      │ kind │    handle     │ passed │      kind 0: empty
@@ -13,7 +13,7 @@
 //!
 //! **Growth** is extendible hashing: a segment past its share is split in two by one more bit of the tags, one in each
 //! [`maintain`](FlowTable::maintain) and without a look at any record. Which bit that is follows from the directory's
-//! index being a product, `tag × length / 2²⁵`: a table can start with any number of segments, and doubling the
+//! index being a product, `tag × length / 2²⁴`: a table can start with any number of segments, and doubling the
 //! directory doubles each index. The doubled directory is built ahead of need, some entries at a time.
 //!
 //! **Full** is an answer, not a stall: an insertion that finds no room nearby is refused and counted.
@@ -32,8 +32,8 @@ pub use super::bucket::{Full, HANDLE_SPAN, Kind};
 
 const DIRECTORY_BITS: u32 = u64::BITS - TAG_SHIFT - HOME_BITS;
 
-/// Directory entries at most: 2¹⁸ segments of 2,048 entries are more than there are handles.
-const DIRECTORY_MAX: usize = 1 << 18;
+/// Directory entries at most: 2¹⁷ segments of 4,096 entries are more than there are handles.
+const DIRECTORY_MAX: usize = 1 << 17;
 
 /// Share of a segment filled by presizing, in 1/256: 0.79, 10.1 octets a flow.
 const PRESIZED_LOAD: usize = 202;
@@ -54,7 +54,7 @@ const DIRECTORY_STEP: usize = 4096;
 
 const NONE: u32 = u32::MAX;
 
-const _: () = assert!(DIRECTORY_MAX < 1 << DIRECTORY_BITS && DIRECTORY_BITS == 25);
+const _: () = assert!(DIRECTORY_MAX < 1 << DIRECTORY_BITS && DIRECTORY_BITS == 24);
 
 /// What the table did, for counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct TableStats {
     pub refused: u64,
 }
 
-/// The bucket that a hash leads to first: `segment << 8 | bucket`. Good until the next [`maintain`](FlowTable::maintain).
+/// The bucket that a hash leads to first: `segment << 9 | bucket`. Good until the next [`maintain`](FlowTable::maintain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Home(u32);
 
@@ -81,7 +81,7 @@ pub struct Home(u32);
 pub struct Candidate {
     /// The entry as it was found, without [`PASSED`].
     entry: NonZeroU64,
-    /// `segment << 11 | bucket << 3 | slot`.
+    /// `segment << 12 | bucket << 3 | slot`.
     place: u32,
 }
 
@@ -99,7 +99,7 @@ impl Candidate {
     }
 }
 
-const _: () = assert!(DIRECTORY_MAX * SEGMENT_ENTRIES <= 1 << 29 && SEGMENT_ENTRIES == 1 << 11);
+const _: () = assert!(DIRECTORY_MAX * SEGMENT_ENTRIES <= 1 << 29 && SEGMENT_ENTRIES == 1 << 12);
 
 /// The flow table of one worker: see the [module](self).
 #[derive(Debug)]
