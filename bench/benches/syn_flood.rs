@@ -28,11 +28,11 @@ const BUFFERS: usize = 4 * BURST;
 const STEP: Duration = Duration::from_micros(8);
 
 /// As random as any.
-const SECRETS: Secrets = Secrets {
-    table: [0x9ae1_6a3b_2f90_404f, 0xc2b2_ae3d_27d4_eb4f],
-    isn: [0x1656_67b1_9e37_79f9, 0x27d4_eb2f_1656_67c5],
-    ports: [0x9e37_79b1_85eb_ca77, 0xc2b2_ae3d_27d4_eb4f],
-};
+const SECRETS: Secrets = Secrets::new(
+    [0x9ae1_6a3b_2f90_404f, 0xc2b2_ae3d_27d4_eb4f],
+    [0x1656_67b1_9e37_79f9, 0x27d4_eb2f_1656_67c5],
+    [0x9e37_79b1_85eb_ca77, 0xc2b2_ae3d_27d4_eb4f],
+);
 
 const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const THEIRS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);

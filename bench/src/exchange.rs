@@ -13,7 +13,7 @@ use syncline_engine::time::Instant;
 use syncline_engine::worker::Worker;
 
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
-const SECRETS: Secrets = Secrets { table: [1, 2], isn: [3, 4], ports: [5, 6] };
+const SECRETS: Secrets = Secrets::new([1, 2], [3, 4], [5, 6]);
 
 /// Frames of each end, and octets of the largest: IP packets of 1,500.
 const FRAMES: usize = 8192;

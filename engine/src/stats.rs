@@ -79,6 +79,8 @@ counters! {
     segments_retransmitted,
     /// SYNs of our own sent again.
     syn_retransmitted,
+    /// SYNs of our own that an old connection of the peer's answered: it was reset, and the SYN sent again at once.
+    syn_met_old,
     /// SYN-ACKs sent again.
     syn_ack_retransmitted,
     /// Retransmission timeouts (RFC 6298 §5).

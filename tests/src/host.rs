@@ -28,7 +28,7 @@ impl<D: Device, A: App> Node for Host<D, A> {
 /// Secrets from a seed.
 pub fn secrets(seed: u64) -> Secrets {
     let word = |n: u64| (seed + n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ 0x5851_f42d_4c95_7f2d;
-    Secrets { table: [word(1), word(2)], isn: [word(3), word(4)], ports: [word(5), word(6)] }
+    Secrets::new([word(1), word(2)], [word(3), word(4)], [word(5), word(6)])
 }
 
 /// A configuration with one address on a /16 or /64, listening on `ports`.

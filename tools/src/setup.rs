@@ -1,16 +1,18 @@
 //! From the arguments of `serve` and `load` to an engine's configuration and an open device.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
+use sha2::{Digest as _, Sha256};
 use syncline_engine::app::App;
 use syncline_engine::config::{AddressRange, Config, PortRange, TcpConfig};
 use syncline_engine::device::Device;
 use syncline_engine::device::pcap::{PcapConfig, PcapWriter};
 use syncline_engine::handover::Exchange;
-use syncline_engine::tcp::Secrets;
+use syncline_engine::tcp::{Secrets, TimestampClock};
 use syncline_engine::wire::MacAddr;
 use syncline_engine::worker::Worker;
 use syncline_xdp::{Claim, Interface, OpenError, Options, XdpDevice, netlink};
@@ -215,15 +217,17 @@ pub enum Seed {
     /// The user's: what it decides can be repeated, the keys as well.
     Given(u64),
     /// Drawn for this run, and the keys beside it, which have nothing to do with it: it stands in the report.
-    Drawn(u64, Secrets),
+    Drawn(u64, Keys),
 }
+
+/// Keys of the flow table, of initial sequence numbers and of ports.
+type Keys = [[u64; 2]; 3];
 
 impl Seed {
     /// The seed that was given, or one from the operating system.
     pub fn new(given: Option<u64>) -> Self {
         let key = || [drawn(), drawn()];
-        let secrets = || Secrets { table: key(), isn: key(), ports: key() };
-        given.map_or_else(|| Self::Drawn(drawn(), secrets()), Self::Given)
+        given.map_or_else(|| Self::Drawn(drawn(), [key(), key(), key()]), Self::Given)
     }
 
     /// The number.
@@ -233,13 +237,22 @@ impl Seed {
         }
     }
 
-    /// The keys of the run's workers, the same each time. Workers share them, as a frame may reach any of them first, and so
-    /// do the steps of a search: the sequence numbers and timestamps of a pair of ends go on from one to the next. What was
-    /// not given is random in all its bits (RFC 6528 §4).
+    /// The secrets of the run's workers, whose time is `clock`'s. Workers share them, as a frame may reach any of them first,
+    /// and so do the steps of a search: the sequence numbers of a pair of ends go on from one to the next. What was not given
+    /// is random in all its bits (RFC 6528 §4). Timestamps follow neither the seed nor the run: they go on from one run to
+    /// the next, until the machine starts anew.
+    //= RFC 6191 2-SHOULD-3
+    pub fn secrets(self, clock: MonotonicClock) -> Secrets {
+        let [table, isn, ports] = self.keys();
+        let timestamps = TimestampClock { key: timestamp_key(), origin_ms: clock.origin_ms() };
+        Secrets { table, isn, ports, timestamps }
+    }
+
+    /// The keys, the same each time.
     //= RFC 6528 4-MUST-1
-    pub fn secrets(self) -> Secrets {
+    fn keys(self) -> Keys {
         let mut state = match self {
-            Self::Drawn(_, secrets) => return secrets,
+            Self::Drawn(_, keys) => return keys,
             Self::Given(seed) => seed,
         };
         // SplitMix64 (Steele, Lea, Flood 2014): what a seed is spread out with.
@@ -251,8 +264,26 @@ impl Seed {
             word ^ word >> 31
         };
         let mut key = || [spread(), spread()];
-        Secrets { table: key(), isn: key(), ports: key() }
+        [key(), key(), key()]
     }
+}
+
+/// What keys the offsets of timestamps: one number for as long as the machine is up, that nobody beyond it knows. The
+/// kernel names each boot at random, and tells everyone on the machine; what is made of it does not lead back to the name.
+/// Where there is no /proc, the process has a key for itself.
+//= RFC 7323 7.1-SHOULD-1
+fn timestamp_key() -> [u64; 2] {
+    static KEY: LazyLock<[u64; 2]> = LazyLock::new(|| {
+        let boot = fs::read("/proc/sys/kernel/random/boot_id").ok().filter(|name| !name.is_empty());
+        boot.map_or_else(|| [drawn(), drawn()], |name| key_of_boot(&name))
+    });
+    *KEY
+}
+
+fn key_of_boot(name: &[u8]) -> [u64; 2] {
+    let digest = Sha256::new().chain_update("syncline timestamps\0").chain_update(name).finalize();
+    let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|octet| digest[at + octet]));
+    [word(0), word(8)]
 }
 
 /// A number from the operating system's random source.
@@ -308,10 +339,7 @@ mod tests {
     #[test]
     //= RFC 6528 4-MUST-1
     fn keys_follow_a_given_seed_alone() {
-        let keys = |seed: Seed| {
-            let Secrets { table, isn, ports } = seed.secrets();
-            [table, isn, ports].concat()
-        };
+        let keys = |seed: Seed| seed.keys().concat();
         assert_eq!(keys(Seed::Given(7)), keys(Seed::Given(7)));
         assert_ne!(keys(Seed::Given(7)), keys(Seed::Given(8)));
         let (a, b) = (Seed::new(None), Seed::new(None));
@@ -321,5 +349,20 @@ mod tests {
         }
         assert_eq!(keys(a), keys(a), "of one run, whoever asks");
         assert_eq!(Seed::new(Some(7)).value(), 7);
+    }
+
+    #[test]
+    //= RFC 6191 2-SHOULD-3
+    fn timestamps_go_on_from_one_run_to_the_next() {
+        let runs = [Seed::new(None), Seed::Given(7), Seed::Given(8)];
+        let clocks = runs.map(|seed| seed.secrets(MonotonicClock::start()).timestamps);
+        for two in clocks.windows(2) {
+            assert_eq!(two[0].key, two[1].key, "whatever the seed");
+            assert!(two[1].origin_ms.wrapping_sub(two[0].origin_ms) < 60_000, "later, by little: {clocks:?}");
+        }
+        let one = "7f0c4a0e-8a34-4f0e-9f0b-3c1f6f3f9d11\n";
+        let other = "7f0c4a0e-8a34-4f0e-9f0b-3c1f6f3f9d12\n";
+        assert_eq!(key_of_boot(one.as_bytes()), key_of_boot(one.as_bytes()));
+        assert_ne!(key_of_boot(one.as_bytes()), key_of_boot(other.as_bytes()));
     }
 }

@@ -29,7 +29,7 @@ fn flood(v6: bool, port: u16, syn_cookies: SynCookies) -> (u64, u64, u64) {
     };
     let clock = MonotonicClock::start();
     let app = Server::new(&[ServeApp::Discard], clock.wall_at_origin()).unwrap();
-    let mut worker = Worker::new(&config, &Seed::Given(1).secrets(), server, app, Pages::new()).unwrap();
+    let mut worker = Worker::new(&config, &Seed::Given(1).secrets(clock), server, app, Pages::new()).unwrap();
 
     let mac = MacAddr(worker.device().capabilities().mac);
     let station = Station { mac: MacAddr(device.capabilities().mac), vlan: None, own: vec![ours.parse().unwrap()] };

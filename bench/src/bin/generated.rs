@@ -318,7 +318,7 @@ impl Bench {
             failed: 0,
             slot: 0,
         };
-        let secrets = Secrets { table: [11, 12], isn: [13, 14], ports: [15, 16] };
+        let secrets = Secrets::new([11, 12], [13, 14], [15, 16]);
         let worker = Worker::new(&config, &secrets, Generated::new(false), app, MappedPages::with_thread())?;
         Ok(Self { worker, clock })
     }

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use crate::wire::Seq;
 
+use super::TimestampClock;
 use super::siphash::SipKey;
 
 /// The secret keys.
 #[derive(Clone, Debug)]
 pub(crate) struct IsnKey {
     isn: SipKey,
-    timestamp: [u64; 2],
+    timestamps: TimestampClock,
 }
 
 /// One number for an address of either family.
@@ -23,8 +24,8 @@ fn fold(address: IpAddr) -> u128 {
 }
 
 impl IsnKey {
-    pub(crate) fn new(isn: [u64; 2], timestamp: [u64; 2]) -> Self {
-        Self { isn: SipKey::new(isn[0], isn[1]), timestamp }
+    pub(crate) fn new(isn: [u64; 2], timestamps: TimestampClock) -> Self {
+        Self { isn: SipKey::new(isn[0], isn[1]), timestamps }
     }
 
     /// ISN = M + F(4-tuple, secret) (RFC 6528 §3), M one every 4 µs (RFC 9293 §3.4.1).
@@ -48,9 +49,9 @@ impl IsnKey {
         Seq((hash as u32).wrapping_add((now_us / 4) as u32))
     }
 
-    /// Offset of the timestamp clock for a pair of addresses. Keyed, so that uptime does not show; the same for every
-    /// connection of the pair, so that TSval never goes back from one incarnation to the next. A multiplication does:
-    /// the number protects no connection, sequence numbers do.
+    /// What is added to the engine's time for a pair of addresses: a keyed offset, so that uptime does not show, and the
+    /// origin. The same for every connection of the pair, so that TSval never goes back from one incarnation to the next. A
+    /// multiplication does: the number protects no connection, sequence numbers do.
     #[inline]
     //= RFC 7323 7.1-SHOULD-1
     //= RFC 6191 2-SHOULD-3
@@ -59,8 +60,8 @@ impl IsnKey {
             let bits = fold(address);
             (bits >> 64) as u64 ^ bits as u64
         };
-        let product = u128::from(mix(local) ^ self.timestamp[0])
-            .wrapping_mul(u128::from(mix(remote).rotate_left(32) ^ self.timestamp[1] | 1));
-        ((product >> 64) as u64 ^ product as u64) as u32
+        let product = u128::from(mix(local) ^ self.timestamps.key[0])
+            .wrapping_mul(u128::from(mix(remote).rotate_left(32) ^ self.timestamps.key[1] | 1));
+        (((product >> 64) as u64 ^ product as u64) as u32).wrapping_add(self.timestamps.origin_ms)
     }
 }

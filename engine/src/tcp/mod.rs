@@ -109,8 +109,29 @@ pub struct Secrets {
     pub table: [u64; 2],
     /// Keys initial sequence numbers (RFC 6528).
     pub isn: [u64; 2],
-    /// Keys ports (RFC 6056) and timestamp offsets (RFC 7323 §5.4).
+    /// Keys ports (RFC 6056).
     pub ports: [u64; 2],
+    /// Where timestamps are counted from (RFC 7323 §5.4).
+    pub timestamps: TimestampClock,
+}
+
+impl Secrets {
+    /// Secrets of a worker that has a world for itself: its timestamps are keyed as its ports are, and begin where its time
+    /// does.
+    pub const fn new(table: [u64; 2], isn: [u64; 2], ports: [u64; 2]) -> Self {
+        Self { table, isn, ports, timestamps: TimestampClock { key: ports, origin_ms: 0 } }
+    }
+}
+
+/// Where timestamps are counted from. A host that goes on from one process to the next takes both from the machine: then a
+/// connection's timestamps are later than those of any before it on the same addresses, which is what lets its SYN in where
+/// the peer still has an old one in TIME-WAIT (RFC 6191).
+#[derive(Clone, Copy, Debug)]
+pub struct TimestampClock {
+    /// Keys the offset of each pair of addresses.
+    pub key: [u64; 2],
+    /// What the machine's clock said at the origin of the engine's time, milliseconds modulo 2³².
+    pub origin_ms: u32,
 }
 
 /// Everything a worker knows of its connections.
@@ -217,7 +238,7 @@ impl Tcp {
             gateway_v6: config.gateway_v6,
             mtu,
             hash_key: HashKey::new(secrets.table),
-            isn_key: isn::IsnKey::new(secrets.isn, secrets.ports),
+            isn_key: isn::IsnKey::new(secrets.isn, secrets.timestamps),
             table,
             conns: Slab::with_limit(connections),
             busies: Slab::with_limit(busies),

@@ -164,20 +164,27 @@ impl Tcp {
 
     /// Answers a segment that belongs to no connection by a RST (RFC 9293 §3.10.7.1), within the limit.
     pub(crate) fn reset<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment) {
-        if seg.flags.rst() || self.shared {
-            return;
+        if !seg.flags.rst() && !self.shared {
+            self.reset_known(tx, seg);
         }
+    }
+
+    /// Answers a segment, which is no RST, between ends that are known to be ours by RST. True if it went out.
+    pub(crate) fn reset_known<D: Device>(&mut self, tx: &mut Tx<'_, D>, seg: &TcpSegment) -> bool {
         if !self.may_reset(seg) {
             self.stats.resets_limited.increment();
-            return self.stats.dropped.count(DropReason::RstRateLimited);
+            self.stats.dropped.count(DropReason::RstRateLimited);
+            return false;
         }
         let (link, hop_limit) = (tx.link(seg.source_mac), self.config.hop_limit);
-        let Some(segment) = OutSegment::reset_for(seg, link, hop_limit) else { return };
+        let Some(segment) = OutSegment::reset_for(seg, link, hop_limit) else { return false };
         let segment = OutSegment { dscp: self.config.dscp, ..segment };
-        if tx.frame(segment.header_len(), |out| segment.emit(out, 0).ok()) {
+        let sent = tx.frame(segment.header_len(), |out| segment.emit(out, 0).ok());
+        if sent {
             self.stats.resets_sent.increment();
             self.stats.segments_sent.increment();
         }
+        sent
     }
 
     /// The limit of all, and that of one pair of sockets: what a window full of segments draws after its connection is

@@ -16,6 +16,9 @@ use super::send::{Next, Sender};
 use super::state::{Event, State};
 use super::{Tcp, congestion, listen, rtt, scoreboard};
 
+/// From a RST to the peer's old connection to our SYN, ticks of the wheel: one at least passes. As in Linux.
+const SYN_AGAIN_MS: u32 = 2;
+
 impl Tcp {
     /// A segment for a connection in SYN-SENT. True if it may carry text to be worked on further.
     pub(crate) fn syn_sent_segment<A: App, D: Device>(
@@ -29,8 +32,9 @@ impl Tcp {
         // first, the ACK
         let acceptable = seg.ack.after(c.snd_una) && seg.ack.at_or_before(c.snd_nxt);
         if seg.flags.ack() && !acceptable {
-            if !seg.flags.rst() {
-                self.reset(tx, seg);
+            // The connection is ours, also where the address is not
+            if !seg.flags.rst() && self.reset_known(tx, seg) {
+                self.syn_again_soon(id);
             }
             return false;
         }
@@ -63,6 +67,22 @@ impl Tcp {
             }
             false
         }
+    }
+
+    /// The peer has an old connection between these ends, in TIME-WAIT or half-open, and answers for it; our RST ends it.
+    /// Nothing is lost that an RTO would have to wait for: the first SYN goes again as soon as the RST has had time to be
+    /// there before it. Once, so that a stranger's guess draws no more than one.
+    #[cold]
+    fn syn_again_soon(&mut self, id: u32) {
+        let slot = self.conns[id].busy;
+        let Some(b) = self.busies.get_mut(slot) else { return };
+        let first = self.flights.front(b).filter(|&at| self.flights.get(at).resent == 0);
+        let Some(at) = first.filter(|_| b.timeouts == 0 && b.lost == 0) else { return };
+        scoreboard::mark_lost(&mut self.flights, b, at);
+        b.rtx_at = self.now_ms.wrapping_add(SYN_AGAIN_MS);
+        b.timers |= 1;
+        self.schedule(slot);
+        self.stats.syn_met_old.increment();
     }
 
     /// IRS, RCV.NXT and the options of the peer's SYN.

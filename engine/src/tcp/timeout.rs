@@ -106,6 +106,11 @@ impl Tcp {
         let state = self.conns[id].state;
         let b = &self.busies[slot];
         let opening = matches!(state, State::SynSent | State::SynReceived);
+        if state == State::SynSent && b.lost > 0 && b.timeouts == 0 {
+            // no timeout: an old connection had answered our SYN, and is gone by now
+            self.mark_dirty(id);
+            return false;
+        }
         let waited_ms = self.now_ms.wrapping_sub(b.oldest_ms);
         //= RFC 9293 MUST-21
         let (limit, patience) = if b.flags & busy::USER_TIMEOUT != 0 {

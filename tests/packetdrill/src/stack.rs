@@ -149,7 +149,7 @@ fn secrets(now: Instant) -> Secrets {
         mixed ^ mixed >> 31
     };
     let mut pair = || [word(), word()];
-    Secrets { table: pair(), isn: pair(), ports: pair() }
+    Secrets::new(pair(), pair(), pair())
 }
 
 struct Shared {

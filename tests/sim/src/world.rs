@@ -362,6 +362,6 @@ fn host(plan: &Plan, end: End, device: LinkDevice, side: Side, generation: u64) 
     };
     let mut words = SplitMix64::new(plan.seed, 200 + 2 * generation + u64::from(end == End::B));
     let mut pair = || [words.next_u64(), words.next_u64()];
-    let secrets = Secrets { table: pair(), isn: pair(), ports: pair() };
+    let secrets = Secrets::new(pair(), pair(), pair());
     Worker::new(&config, &secrets, device, side, HeapPages::new()).expect("the plan's tunables are within their ranges")
 }

@@ -128,7 +128,7 @@ fn host(
         tcp,
         ..Config::default()
     };
-    let secrets = Secrets { table: [seed, 1], isn: [seed, 2], ports: [seed, 3] };
+    let secrets = Secrets::new([seed, 1], [seed, 2], [seed, 3]);
     Worker::new(&config, &secrets, device, app, HeapPages::new()).unwrap()
 }
 

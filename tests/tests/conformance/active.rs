@@ -175,6 +175,60 @@ checks! {
         }
     }
 
+    /// An old connection answers our SYN: it is reset, and the SYN goes again at once, once. RFC 9293 figure 9.
+    fn old_connection_answers(bed) {
+        for flags in [ACK, SYN | ACK] {
+            let mut c = bed.dialled();
+            let first = c.syn.clone().unwrap();
+            let (bad, before) = (c.irs - 7000, bed.engine(|host| host.stats().syn_met_old.get()));
+            c.send(Out::new(flags).seq(c.iss).ack(bad));
+            c.expect_reset(bad, "RST for an unacceptable ACK");
+            let again = c.any(10, "SYN again, after a tick");
+            c.need(again.kind() == SYN && again.seq == first.seq, "the same SYN");
+            c.need(again.options.mss == first.options.mss, "with the same options");
+
+            // whoever goes on like this is answered, and that is all
+            for offset in [3, 9000] {
+                c.send(Out::new(flags).seq(c.iss).ack(c.irs + offset));
+                c.expect_reset(c.irs + offset, "RST again");
+            }
+            let third = c.any(1300, "SYN after the RTO");
+            let waited = third.at.since(again.at).as_millis();
+            c.need(third.kind() == SYN && waited >= 900, &format!("after {waited} ms"));
+            assert_eq!(bed.engine(|host| host.stats().syn_met_old.get()), before + 1, "once for the connection");
+            c.answer_syn(&Offer::full());
+            request_after_third_ack(&mut c);
+        }
+        // Not after a SYN was lost; and what answers the SYN before it goes again, opens
+        let mut c = bed.dialled();
+        c.any(3000, "SYN again");
+        c.send(Out::new(ACK).seq(c.iss).ack(c.irs + 77));
+        c.expect_reset(c.irs + 77, "RST");
+        c.silent(800, "the RTO is waited for");
+        c.answer_syn(&Offer::full());
+        request_after_third_ack(&mut c);
+
+        let mut c = bed.dialled();
+        c.send(Out::new(ACK).seq(c.iss).ack(c.irs + 77));
+        c.answer_syn(&Offer::full());
+        c.expect_reset(c.irs + 77, "RST");
+        request_after_third_ack(&mut c);
+        let rest = c.collect(1500);
+        c.need(rest.iter().all(|s| !s.flags.contains(SYN)), "no SYN after the handshake");
+    }
+
+    /// Without retries a SYN still goes twice where the first was answered; then it is given up.
+    fn old_connection_answers_the_only_syn(bed) {
+        let bed = Bed::with(bed.is_v6(), |config| config.tcp.syn_retries = 0);
+        let mut c = bed.dialled();
+        c.send(Out::new(ACK).seq(c.iss).ack(c.irs + 77));
+        c.expect_reset(c.irs + 77, "RST");
+        let again = c.any(10, "SYN again");
+        c.need(again.kind() == SYN, "SYN again");
+        c.silent(4000, "given up");
+        c.need(bed.services().ended.last().is_some_and(|e| e.1 == End::SynTimeout), "given up");
+    }
+
     /// §3.10.7.3 fifth: without SYN and RST a segment is dropped, its ACK acceptable or not there.
     fn no_syn(bed) {
         let mut c = bed.dialled();

@@ -146,7 +146,7 @@ where
         clock: MonotonicClock,
         stop: &StopFlag,
     ) -> Result<Self> {
-        let secrets = plan.seed.secrets();
+        let secrets = plan.seed.secrets(clock);
         let (mut workers, mut counters) = (Vec::new(), Vec::new());
         for (device, core) in devices.into_iter().zip(cores) {
             let refused = |error: &dyn std::fmt::Display| Error::usage("cannot serve", error, "");

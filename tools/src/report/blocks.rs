@@ -22,6 +22,8 @@ pub struct Traffic {
     pub rx_bytes: u64,
     /// Segments sent again.
     pub retransmitted: u64,
+    /// SYNs that old connections answered.
+    pub syn_met_old: u64,
     /// Segments with just the pseudo-header sum.
     pub partial_checksum: u64,
     /// Calls of the operating system.
@@ -42,6 +44,7 @@ impl Traffic {
         self.tx_bytes += other.tx_bytes;
         self.rx_bytes += other.rx_bytes;
         self.retransmitted += other.retransmitted;
+        self.syn_met_old += other.syn_met_old;
         self.partial_checksum += other.partial_checksum;
         self.doorbells += other.doorbells;
         self.tx_full += other.tx_full;
@@ -61,6 +64,7 @@ impl Traffic {
             tx_bytes: self.tx_bytes.saturating_sub(earlier.tx_bytes),
             rx_bytes: self.rx_bytes.saturating_sub(earlier.rx_bytes),
             retransmitted: self.retransmitted.saturating_sub(earlier.retransmitted),
+            syn_met_old: self.syn_met_old.saturating_sub(earlier.syn_met_old),
             partial_checksum: self.partial_checksum.saturating_sub(earlier.partial_checksum),
             doorbells: self.doorbells.saturating_sub(earlier.doorbells),
             tx_full: self.tx_full.saturating_sub(earlier.tx_full),

@@ -31,6 +31,8 @@ pub struct Limits {
     pub achieved_ratio: f64,
     /// Frames lost in our own rings, of all. Default 0.0001.
     pub ring_loss_ratio: f64,
+    /// SYNs that old connections answered, of all connections, from where on they explain a shortfall. Default 0.01.
+    pub met_old_ratio: f64,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             busy_ratio_if_held_back: 0.9,
             achieved_ratio: 0.95,
             ring_loss_ratio: 1e-4,
+            met_old_ratio: 0.01,
         }
     }
 }
@@ -93,7 +96,14 @@ pub fn judge(report: &mut Report, thresholds: &[Threshold], context: &Context) {
         let ours = !limits.is_empty()
             || context.held_back == 0
             || busiest(&report.blocks) > context.limits.busy_ratio_if_held_back;
-        if ours { limits.push(shortfall) } else { broken.push(format!("{shortfall}: the target did not keep up")) }
+        match met_old(report, context) {
+            _ if ours => limits.push(shortfall),
+            // what an earlier run left behind tells nothing of what the target can do
+            Some(why) => limits.push(format!("{shortfall}: {why}")),
+            None => broken.push(format!("{shortfall}: the target did not keep up")),
+        }
+    } else if report.thresholds.iter().any(is_slow) {
+        broken.extend(met_old(report, context));
     }
     let total_failure = total_failure(&report.blocks);
     let nothing_done = report.blocks.connections.attempted.unwrap_or(0) == 0;
@@ -238,12 +248,27 @@ fn shortfall(report: &Report, context: &Context) -> Option<String> {
     missed(made as f64, due as f64).then(|| format!("{made} requests were answered of {due} that came due{held_back}"))
 }
 
+/// Whether enough SYNs were answered out of old connections to say so.
+fn met_old(report: &Report, context: &Context) -> Option<String> {
+    let (met, attempted) = (context.traffic.syn_met_old, report.blocks.connections.attempted?);
+    (met as f64 > attempted as f64 * context.limits.met_old_ratio).then(|| {
+        format!(
+            "{met} SYNs met connections of before, as an earlier run leaves them in the server's TIME-WAIT; wait until it is \
+             over (60 s on Linux), or use other or more addresses"
+        )
+    })
+}
+
+/// Whether it is a threshold on times that is broken.
+fn is_slow(result: &ThresholdResult) -> bool {
+    result.pass == Some(false) && result.expr.starts_with("latency_us.")
+}
+
 /// Whether launches were late enough to say so.
 fn lateness(report: &Report, limits: &Limits) -> Option<String> {
     let delay = &report.blocks.latency_us.schedule_delay;
     let (p50, p99) = (delay.p50?, delay.p99?);
-    let slow = |result: &ThresholdResult| result.pass == Some(false) && result.expr.starts_with("latency_us.");
-    let p99_max = if report.thresholds.iter().any(slow) {
+    let p99_max = if report.thresholds.iter().any(is_slow) {
         limits.schedule_delay_p99_if_broken_us
     } else {
         limits.schedule_delay_p99_us
@@ -391,6 +416,28 @@ mod tests {
         let report = judged(report, &[], |context| context.held_back = 1_000);
         assert_eq!((report.verdict, report.exit()), (Verdict::Failed, Exit::Failed));
         assert!(report.reasons[0].contains("did not keep up"), "{:?}", report.reasons);
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_behind_is_not_the_targets_fault() {
+        let mut report = good();
+        report.blocks.rate.offered_cps = Some(200.0);
+        let held_back =
+            |met| move |context: &mut Context| (context.held_back, context.traffic.syn_met_old) = (1_000, met);
+        let met = judged(report.clone(), &[], held_back(11));
+        assert_eq!((met.verdict, met.exit()), (Verdict::GeneratorLimited, Exit::Limited));
+        assert!(met.reasons[0].contains("11 SYNs met") && !met.reasons[0].contains("keep up"), "{:?}", met.reasons);
+        assert_eq!(judged(report, &[], held_back(10)).verdict, Verdict::Failed, "too few to be the cause");
+
+        let mut report = good();
+        report.blocks.latency_us.connect.p99 = Some(3_000);
+        let says = |threshold: &str| {
+            let report = judged(report.clone(), &[threshold], held_back(11));
+            assert_eq!(report.verdict, Verdict::Failed);
+            report.reasons.iter().any(|reason| reason.contains("11 SYNs met"))
+        };
+        assert!(says("latency_us.connect.p99<2000") && !says("connections.completed>1001"));
+        assert!(judged(report.clone(), &[], held_back(11)).reasons.is_empty(), "nothing is wrong");
     }
 
     #[test]

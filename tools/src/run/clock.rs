@@ -19,6 +19,11 @@ impl MonotonicClock {
         Self { origin_ns: monotonic_ns(), wall_at_origin: SystemTime::now() }
     }
 
+    /// The system's clock at the origin, whole milliseconds modulo 2³²: what timestamps go on from.
+    pub fn origin_ms(&self) -> u32 {
+        (self.origin_ns / 1_000_000) as u32
+    }
+
     /// The wall clock at the origin.
     pub fn wall_at_origin(&self) -> SystemTime {
         self.wall_at_origin

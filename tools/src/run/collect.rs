@@ -52,6 +52,7 @@ pub fn traffic(stats: &Stats, reading: &Reading) -> Traffic {
         tx_bytes: stats.tx_bytes.get(),
         rx_bytes: stats.rx_bytes.get(),
         retransmitted: stats.segments_retransmitted.get(),
+        syn_met_old: stats.syn_met_old.get(),
         partial_checksum: stats.partial_checksum.get(),
         doorbells: device.doorbells,
         dropped: stats.dropped.nonzero().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),

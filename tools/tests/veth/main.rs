@@ -7,6 +7,7 @@
 mod attack;
 mod causes;
 mod cookies;
+mod earlier;
 mod engines;
 mod failures;
 mod flood;

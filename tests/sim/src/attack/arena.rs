@@ -108,7 +108,7 @@ impl Arena {
         let mut words = SplitMix64::new(seed, 300);
         let mut secrets = || {
             let mut pair = || [words.next_u64(), words.next_u64()];
-            Secrets { table: pair(), isn: pair(), ports: pair() }
+            Secrets::new(pair(), pair(), pair())
         };
         let mut config = server_config(own, gateway);
         (attack.config)(&mut config);

@@ -144,7 +144,7 @@ where
         stop: &StopFlag,
         watches: &[SharedWatch],
     ) -> Result<Self> {
-        let secrets = plan.seed.secrets();
+        let secrets = plan.seed.secrets(clock);
         let (control, clients) = clients(plan, devices.len(), watches)?;
         let mut workers = Vec::new();
         for ((device, client), core) in devices.into_iter().zip(clients).zip(cores) {
