@@ -4,7 +4,7 @@ import re
 import tempfile
 import time
 
-from .bed import MESSAGE, Bed, call, line, program, report, warm
+from .bed import MESSAGE, Bed, call, line, program, report
 
 NGINX = """
 daemon off; pid %(dir)s/nginx.pid; error_log stderr crit; worker_processes 1;
@@ -25,7 +25,6 @@ def seen(r):
 
 
 def ring(a):
-    warm()
     r = report("bench", "ring", "--profile", "crr", "--piggyback", "--duration", str(a.seconds))
     return r["rate"]["achieved_cps"], seen(r)
 

@@ -493,11 +493,14 @@ impl Quantiles {
     }
 }
 
-/// Octets of memory this process has.
+/// Octets of memory this process has. The kernel counts reserved huge pages apart; here they belong to it.
 fn rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+    let octets = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    Some(octets("VmRSS:")? + octets("HugetlbPages:").unwrap_or(0))
 }
 
 fn main() -> anyhow::Result<()> {
