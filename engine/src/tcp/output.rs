@@ -203,48 +203,33 @@ impl Tcp {
         // What an application does from a callback here may add to the list; the walk ends with the pass.
         let end = self.dirty.len();
         while at < end {
-            let id = self.dirty[at];
+            self.output(app, tx, self.dirty[at]);
             at += 1;
-            let Some(c) = self.conns.get(id) else { continue };
-            let slot = c.busy;
-            if slot == NONE {
-                continue;
-            }
-            let b = &mut self.busies[slot];
-            let flags = b.flags;
-            if flags & busy::DIRTY == 0 {
-                continue;
-            }
-            b.flags &= !busy::DIRTY;
-            if flags & busy::RESUME != 0 {
-                self.resume(app, id, slot);
-            }
-            if self.busies[slot].flags & busy::ABORT != 0 {
-                self.abort(app, tx, id);
-            } else {
-                self.output(app, tx, id, slot);
-            }
         }
         self.dirty.copy_within(end.., 0);
         let left = self.dirty.len() - end;
         self.dirty.truncate(left);
     }
 
-    /// Offers the application again what it had not taken, as it asked.
-    #[cold]
-    fn resume<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
-        self.deliver_unread(app, id, slot);
-        if self.window_opened(id, slot) {
-            self.busies[slot].flags |= busy::ACK_NOW;
-        }
-    }
-
+    /// Lets one connection of the list speak, if it is there still.
     #[inline]
-    fn output<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, slot: u32) {
-        let Some(mac) = self.hop(app, id, slot) else { return };
-        let mut sender = self.sender(app, tx, id, slot, mac);
-        let turn = sender.speak();
-        let (outcome, deadline) = sender.settle(turn);
+    fn output<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32) {
+        let Some(c) = self.conns.get_mut(id) else { return };
+        let slot = c.busy;
+        let Some(b) = self.busies.get_mut(slot) else { return };
+        if b.flags & busy::DIRTY == 0 {
+            return;
+        }
+        b.flags &= !busy::DIRTY;
+        let known = b.neighbor.and_then(|index| self.neighbors.resolution(index, self.now));
+        let mac = match known {
+            Some(Resolution::Ready(mac)) if b.flags & (busy::RESUME | busy::ABORT) == 0 => mac,
+            _ => match self.before_turn(app, tx, id, slot) {
+                Some(mac) => mac,
+                None => return,
+            },
+        };
+        let (turn, outcome, deadline) = self.sender(app, tx, id, slot, mac).take_turn();
         if turn != Turn::Done {
             self.mark_dirty(id);
         }
@@ -261,8 +246,35 @@ impl Tcp {
         }
     }
 
+    /// What there may be to do before a connection's turn, and the station that its frames go to. `None`: it has no turn now.
+    #[inline(never)]
+    fn before_turn<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        slot: u32,
+    ) -> Option<MacAddr> {
+        if self.busies[slot].flags & busy::RESUME != 0 {
+            self.resume(app, id, slot);
+        }
+        if self.busies[slot].flags & busy::ABORT != 0 {
+            self.abort(app, tx, id);
+            return None;
+        }
+        self.hop(app, id, slot)
+    }
+
+    /// Offers the application again what it had not taken, as it asked.
+    #[cold]
+    fn resume<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        self.deliver_unread(app, id, slot);
+        if self.window_opened(id, slot) {
+            self.busies[slot].flags |= busy::ACK_NOW;
+        }
+    }
+
     /// The station the connection's frames go to. `None` if that is not known yet, or never will be.
-    #[inline]
     fn hop<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> Option<MacAddr> {
         let now = self.now;
         let known = self.busies[slot].neighbor.and_then(|index| self.neighbors.resolution(index, now));

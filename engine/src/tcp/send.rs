@@ -82,7 +82,7 @@ pub(super) struct Sender<'a, 'd, A: App, D: Device> {
 impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Everything that the connection wants to say and may.
     #[inline]
-    pub(super) fn speak(&mut self) -> Turn {
+    fn speak(&mut self) -> Turn {
         if self.b.flags & busy::HANDSHAKE != 0 {
             self.b.flags &= !busy::HANDSHAKE;
             let rides_along = self.config.piggyback && self.b.snd_end.after(self.c.snd_nxt);
@@ -106,13 +106,14 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         turn
     }
 
-    /// After its turn: the timers, what becomes of the connection, and when the wheel has to wake it, if it does not know
-    /// yet.
+    /// The whole turn, and after it: the timers, what becomes of the connection, and when the wheel has to wake it, if it does
+    /// not know yet.
     #[inline]
-    pub(super) fn settle(&mut self, turn: Turn) -> (Outcome, Option<u32>) {
+    pub(super) fn take_turn(&mut self) -> (Turn, Outcome, Option<u32>) {
+        let turn = self.speak();
         set_timers(self.c, self.b, self.flights, self.config, self.stats, self.now_ms);
         let outcome = if turn == Turn::Done { self.outcome() } else { Outcome::Stay };
-        (outcome, if outcome == Outcome::Stay { deadline(self.b, self.now_us, self.now_ms) } else { None })
+        (turn, outcome, if outcome == Outcome::Stay { deadline(self.b, self.now_us, self.now_ms) } else { None })
     }
 
     /// What becomes of a connection that has said all it had to: TIME-WAIT, the end, or rest without a busy block.
