@@ -12,6 +12,8 @@ use super::siphash::SipKey;
 pub(crate) struct IsnKey {
     isn: SipKey,
     timestamps: TimestampClock,
+    /// The origin of timestamps and this pass's time together, milliseconds.
+    clock_ms: u32,
 }
 
 /// One number for an address of either family.
@@ -25,7 +27,7 @@ fn fold(address: IpAddr) -> u128 {
 
 impl IsnKey {
     pub(crate) fn new(isn: [u64; 2], timestamps: TimestampClock) -> Self {
-        Self { isn: SipKey::new(isn[0], isn[1]), timestamps }
+        Self { isn: SipKey::new(isn[0], isn[1]), timestamps, clock_ms: timestamps.origin_ms }
     }
 
     /// ISN = M + F(4-tuple, secret) (RFC 6528 §3), M one every 4 µs (RFC 9293 §3.4.1).
@@ -49,19 +51,37 @@ impl IsnKey {
         Seq((hash as u32).wrapping_add((now_us / 4) as u32))
     }
 
-    /// What is added to the engine's time for a pair of addresses: a keyed offset, so that uptime does not show, and the
-    /// origin. The same for every connection of the pair, so that TSval never goes back from one incarnation to the next. A
-    /// multiplication does: the number protects no connection, sequence numbers do.
+    /// The time of a pass of the loop.
+    #[inline]
+    pub(crate) fn set_now(&mut self, now_ms: u32) {
+        self.clock_ms = now_ms.wrapping_add(self.timestamps.origin_ms);
+    }
+
+    /// TSval towards a pair of addresses, milliseconds.
+    #[inline]
+    pub(crate) fn timestamp(&self, local: IpAddr, remote: IpAddr) -> u32 {
+        self.clock_ms.wrapping_add(self.keyed(local, remote))
+    }
+
+    /// What is added to the engine's time for a pair of addresses.
+    #[inline]
+    pub(crate) fn timestamp_offset(&self, local: IpAddr, remote: IpAddr) -> u32 {
+        self.timestamps.origin_ms.wrapping_add(self.keyed(local, remote))
+    }
+
+    /// The offset of a pair of addresses. Keyed, so that uptime does not show; the same for every connection of the pair, so
+    /// that TSval never goes back from one incarnation to the next. A multiplication does: the number protects no connection,
+    /// sequence numbers do.
     #[inline]
     //= RFC 7323 7.1-SHOULD-1
     //= RFC 6191 2-SHOULD-3
-    pub(crate) fn timestamp_offset(&self, local: IpAddr, remote: IpAddr) -> u32 {
+    fn keyed(&self, local: IpAddr, remote: IpAddr) -> u32 {
         let mix = |address: IpAddr| {
             let bits = fold(address);
             (bits >> 64) as u64 ^ bits as u64
         };
         let product = u128::from(mix(local) ^ self.timestamps.key[0])
             .wrapping_mul(u128::from(mix(remote).rotate_left(32) ^ self.timestamps.key[1] | 1));
-        (((product >> 64) as u64 ^ product as u64) as u32).wrapping_add(self.timestamps.origin_ms)
+        ((product >> 64) as u64 ^ product as u64) as u32
     }
 }

@@ -280,9 +280,14 @@ impl Tcp {
     ) {
         let Some(mac) = self.station(mac, remote) else { return };
         let timestamps = (record.flags & flag::TIMESTAMPS != 0).then(|| {
-            let offset = self.isn_key.timestamp_offset(local, remote);
-            let clock = ts_bits.map_or(self.now_ms, |bits| syn_cookie::timestamp_with(bits, self.now_ms));
-            Timestamps { value: clock.wrapping_add(offset), echo: record.ts_recent }
+            let value = match ts_bits {
+                None => self.isn_key.timestamp(local, remote),
+                Some(bits) => {
+                    let clock = syn_cookie::timestamp_with(bits, self.now_ms);
+                    clock.wrapping_add(self.isn_key.timestamp_offset(local, remote))
+                }
+            };
+            Timestamps { value, echo: record.ts_recent }
         });
         let usual = record.flags & (flag::OFFERED | flag::IPV6 | flag::ECN) == flag::OFFERED && tx.vlan.is_none();
         if let (true, IpAddr::V4(source), IpAddr::V4(destination), Some(timestamps)) =

@@ -289,6 +289,7 @@ impl Tcp {
         self.now = now;
         self.now_us = now.micros() as u32;
         self.now_ms = now.millis32();
+        self.isn_key.set_now(self.now_ms);
         self.flights.walked = 0;
     }
 
@@ -488,7 +489,7 @@ impl Tcp {
     /// addresses alone, so that it goes on over incarnations.
     #[inline]
     pub(crate) fn timestamp(&self, local: u16, remote: IpAddr) -> u32 {
-        self.now_ms.wrapping_add(self.timestamp_offset(local, remote))
+        self.isn_key.timestamp(self.locals.address(local), remote)
     }
 
     #[inline]

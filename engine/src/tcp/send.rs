@@ -500,7 +500,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     #[inline]
     pub(super) fn timestamps(&self, source: IpAddr, destination: IpAddr) -> Timestamps {
         //= RFC 7323 3.2-SHOULD-3, 3.2-MUST-4, 5.4-MUST-1, 4.1-MUST-1
-        let value = self.now_ms.wrapping_add(self.isn_key.timestamp_offset(source, destination));
+        let value = self.isn_key.timestamp(source, destination);
         Timestamps { value, echo: self.c.ts_recent }
     }
 
