@@ -262,10 +262,30 @@ impl XdpDevice {
         }
     }
 
-    /// Whether what is pending leaves by the XDP program. Not while the ring holds frames that were sent before.
+    /// Whether what is pending leaves by the XDP program. Frames that are on the ring still go first: with the program the ring
+    /// holds few, and those that stayed there would have all that follow take the slow way behind them.
     #[inline]
     fn leaves_live(&mut self) -> bool {
-        self.pending.len() >= LIVE_LEAST && self.sends_live() && self.rings.tx.nb_free_exact() == self.transmit_ring
+        self.pending.len() >= LIVE_LEAST && self.sends_live() && (self.ring_is_empty() || self.drain_ring())
+    }
+
+    #[inline]
+    fn ring_is_empty(&mut self) -> bool {
+        self.rings.tx.nb_free_exact() == self.transmit_ring
+    }
+
+    /// Has the kernel take what is on the TX ring, however many calls that needs. False if it leaves something.
+    #[cold]
+    fn drain_ring(&mut self) -> bool {
+        let mut free = self.rings.tx.nb_free_exact();
+        while free < self.transmit_ring {
+            self.wake(Wakeup::Transmit);
+            let before = core::mem::replace(&mut free, self.rings.tx.nb_free_exact());
+            if free == before {
+                return false;
+            }
+        }
+        true
     }
 
     /// Sends what is pending by the XDP program. What it did not take stays pending.
@@ -309,8 +329,20 @@ impl XdpDevice {
         if self.zerocopy && self.rings.fill.needs_wakeup() {
             return Some(Wakeup::Both);
         }
-        let waiting = self.rings.tx.nb_free_exact() < self.transmit_ring;
-        (waiting && self.rings.tx.needs_wakeup()).then_some(Wakeup::Transmit)
+        (!self.ring_is_empty() && self.rings.tx.needs_wakeup()).then_some(Wakeup::Transmit)
+    }
+
+    /// Calls the kernel.
+    fn wake(&mut self, wakeup: Wakeup) {
+        self.counters.doorbells += 1;
+        let result = match wakeup {
+            Wakeup::Transmit => self.rings.tx.wakeup(),
+            // One `poll` wakes both directions.
+            Wakeup::Both => self.rings.rx.poll(0).map(drop),
+        };
+        if let Err(error) = result {
+            self.failure.get_or_insert(error);
+        }
     }
 }
 
@@ -406,15 +438,8 @@ impl Device for XdpDevice {
             return;
         }
         self.flush();
-        let Some(wakeup) = self.wanted_wakeup() else { return };
-        self.counters.doorbells += 1;
-        let result = match wakeup {
-            Wakeup::Transmit => self.rings.tx.wakeup(),
-            // One `poll` wakes both directions.
-            Wakeup::Both => self.rings.rx.poll(0).map(drop),
-        };
-        if let Err(error) = result {
-            self.failure.get_or_insert(error);
+        if let Some(wakeup) = self.wanted_wakeup() {
+            self.wake(wakeup);
         }
     }
 
