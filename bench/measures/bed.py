@@ -1,4 +1,5 @@
 """Programs, test beds, and what a run returns."""
+import contextlib
 import json
 import mmap
 import os
@@ -12,6 +13,9 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RELEASE = os.path.join(TOP, "target", "release")
 SYNCLINE = os.path.join(RELEASE, "syncline")
+HUGE_PAGES, HUGE_PAGE = "/proc/sys/vm/nr_hugepages", 2 << 20
+# Linux's, which Python has no name for
+MAP_HUGETLB = 0x40000
 # Request and response of every transaction, octets
 MESSAGE = ["--request-bytes", "64", "--response-bytes", "64"]
 
@@ -126,37 +130,26 @@ def touch(memory):
         memory[page] = 1
 
 
-class HugePages:
+@contextlib.contextmanager
+def huge_pages(octets):
     """huge pages of 2 MiB in reserve, as many as `octets` make or a quarter of the memory allows, each touched once: what
-    the engine's tables grow into without asking the host. The number is put back as it was at the end"""
-
-    FILE = "/proc/sys/vm/nr_hugepages"
-    FREE = "HugePages_Free:"
-    BYTES = 2 << 20
-    # MAP_HUGETLB of Linux, on every architecture that AF_XDP programs run on here
-    MAP_HUGETLB = 0x40000
-
-    def __init__(self, octets):
-        self.wanted = min(octets, memory_available() // 4) // self.BYTES
-        self.reserved = 0
-
-    def __enter__(self):
-        with open(self.FILE) as f:
-            self.before = f.read()
-        self.reserve(max(self.wanted, int(self.before)))
-        self.reserved = memory_field(self.FREE)
-        if self.reserved:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | self.MAP_HUGETLB
-            with mmap.mmap(-1, self.reserved * self.BYTES, flags) as memory:
+    the engine's tables grow into without asking the host. Yields how many; the number is put back as it was at the end"""
+    with open(HUGE_PAGES) as f:
+        before = int(f.read())
+    try:
+        reserve(max(before, min(octets, memory_available() // 4) // HUGE_PAGE))
+        free = memory_field("HugePages_Free:")
+        if free:
+            with mmap.mmap(-1, free * HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB) as memory:
                 touch(memory)
-        return self
+        yield free
+    finally:
+        reserve(before)
 
-    def __exit__(self, *_):
-        self.reserve(int(self.before))
 
-    def reserve(self, pages):
-        with open(self.FILE, "w") as f:
-            f.write(str(pages))
+def reserve(pages):
+    with open(HUGE_PAGES, "w") as f:
+        f.write(str(pages))
 
 
 def memory_available():
