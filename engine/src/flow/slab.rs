@@ -12,28 +12,40 @@ const RETURNS_PER_CALL: u32 = 4;
 /// Empty pages kept whatever the load: the worth of one burst's swing.
 const EMPTY_PAGES_MIN: u32 = 2;
 
+/// Free handles that may lie ready: a burst of records come and go without their pages being asked.
+const READY_MAX: usize = 128;
+
+/// Handles that are moved at once between those that lie ready and their pages.
+const READY_BATCH: usize = READY_MAX / 2;
+
 /// Records of type `T` in pages of `N` (a power of two, at least 64), found by `u32` handles.
 ///
-/// A handle is `page << log2(N) | slot`. Which slots are free is one bit per record beside the pages, so that `T` is
-/// stored as it is and a freed record is not written to. Records are handed out from the page last freed into, lowest
-/// words first: short-lived records stay in the same few cache lines.
+/// A handle is `page << log2(N) | slot`. Which slots are in use is one bit per record beside the pages, so that `T` is
+/// stored as it is and a freed record is not written to. A few free handles lie ready on a stack: short-lived records
+/// stay in the same few cache lines, and pages are asked for many handles at once, lowest words first.
 ///
 /// `alloc` and `free` never allocate; [`reserve`](Self::reserve) grows and [`maintain`](Self::maintain) shrinks.
 #[derive(Debug)]
 pub struct Slab<T: 'static, const N: usize> {
     pages: Vec<Option<&'static mut [T; N]>>,
     meta: Vec<PageMeta>,
-    /// `N / 64` words a page, a set bit is a free slot. Sized for the limit at creation; untouched words cost no memory.
-    free_bits: Vec<u64>,
-    /// Pages with some records and some room.
+    /// `N / 64` words a page, a set bit is a record in use. Sized for the limit at creation; untouched words cost no memory.
+    live_bits: Vec<u64>,
+    /// Free handles, the last freed on top; their pages count them as taken.
+    ready: [u32; READY_MAX],
+    ready_len: u32,
+    /// Records in use and handles that lie ready.
+    taken: u32,
+    /// Pages with some records taken and some room.
     open: u32,
-    /// Pages without a record.
+    /// Pages without a record taken.
     empty: u32,
     /// Page numbers whose page was given back.
     absent: u32,
     empty_count: u32,
     resident: u32,
-    len: u32,
+    /// Calls of `maintain`, modulo how often it takes back what lies ready.
+    turn: u8,
 }
 
 /// Book-keeping of a page, linked into at most one of the lists above.
@@ -41,7 +53,7 @@ pub struct Slab<T: 'static, const N: usize> {
 struct PageMeta {
     next: u32,
     prev: u32,
-    live: u32,
+    taken: u32,
     /// Word of the bitmap to look at first.
     hint: u32,
 }
@@ -56,7 +68,7 @@ where
 {
     type Output = T;
 
-    #[inline]
+    #[inline(always)]
     fn index(&self, handle: u32) -> &T {
         self.get(handle).expect("a live handle")
     }
@@ -66,7 +78,7 @@ impl<T: 'static, const N: usize> core::ops::IndexMut<u32> for Slab<T, N>
 where
     T: Copy + Default + Send,
 {
-    #[inline]
+    #[inline(always)]
     fn index_mut(&mut self, handle: u32) -> &mut T {
         self.get_mut(handle).expect("a live handle")
     }
@@ -85,29 +97,34 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
         Self {
             pages: Vec::with_capacity(pages_max),
             meta: Vec::with_capacity(pages_max),
-            free_bits: vec![0; pages_max * Self::WORDS],
+            live_bits: vec![0; pages_max * Self::WORDS],
+            ready: [0; READY_MAX],
+            ready_len: 0,
+            taken: 0,
             open: NONE,
             empty: NONE,
             absent: NONE,
             empty_count: 0,
             resident: 0,
-            len: 0,
+            turn: 0,
         }
     }
 
     /// Records in use.
+    #[inline]
     pub fn len(&self) -> u32 {
-        self.len
+        self.taken - self.ready_len
     }
 
     /// Whether no record is in use.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Records that can be allocated without growing.
+    #[inline]
     pub fn room(&self) -> u32 {
-        self.resident * N as u32 - self.len
+        self.resident * N as u32 - self.len()
     }
 
     /// Octets held: pages and the book-keeping in use for them.
@@ -130,6 +147,12 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
 
     /// Gives back a few pages if plenty are empty. Call it between polls.
     pub fn maintain<P: PageSource>(&mut self, source: &mut P) {
+        // A handle that lies ready keeps its page. Now and then they all go back, if there is as much room as makes a
+        // page one too many.
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn == 0 && self.room() > EMPTY_PAGES_MIN * N as u32 {
+            self.put_back(self.ready_len as usize);
+        }
         for _ in 0..RETURNS_PER_CALL {
             if self.empty_count <= EMPTY_PAGES_MIN + (self.resident - self.empty_count) / 8 {
                 return;
@@ -140,38 +163,26 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
 
     /// Gives back every page; all handles become invalid.
     pub fn release<P: PageSource>(&mut self, source: &mut P) {
+        self.live_bits[..self.pages.len() * Self::WORDS].fill(0);
         for page in self.pages.drain(..).flatten() {
             source.give_back(page);
         }
         self.meta.clear();
         (self.open, self.empty, self.absent) = (NONE, NONE, NONE);
-        (self.empty_count, self.resident, self.len) = (0, 0, 0);
+        (self.empty_count, self.resident, self.taken, self.ready_len) = (0, 0, 0, 0);
     }
 
     /// A free record, holding whatever its last owner left. `None` if there is no room: `reserve` was not called or
     /// was refused.
     #[inline]
     pub fn alloc(&mut self) -> Option<u32> {
-        let number = if self.open != NONE { self.open } else { self.empty };
-        let meta = self.meta.get_mut(number as usize)?;
-        let bits = self.free_bits.get_mut(number as usize * Self::WORDS..)?.get_mut(..Self::WORDS)?;
-        let mut word = meta.hint as usize % Self::WORDS;
-        if bits[word] == 0 {
-            word = (0..Self::WORDS).map(|offset| (word + offset) % Self::WORDS).find(|&word| bits[word] != 0)?;
+        if self.ready_len == 0 && !self.make_ready() {
+            return None;
         }
-        let slot = word as u32 * 64 + bits[word].trailing_zeros();
-        bits[word] &= bits[word] - 1;
-
-        meta.hint = word as u32;
-        meta.live += 1;
-        let live = meta.live;
-        self.len += 1;
-        match live {
-            1 => self.move_to(number, List::Empty, List::Open),
-            live if live == N as u32 => self.unlink(number, List::Open),
-            _ => {}
-        }
-        Some(number << Self::SHIFT | slot)
+        self.ready_len -= 1;
+        let handle = self.ready[self.ready_len as usize % READY_MAX];
+        *self.live_bits.get_mut(handle as usize / 64)? |= 1 << (handle % 64);
+        Some(handle)
     }
 
     /// Allocates a record and writes `record` into it.
@@ -185,21 +196,16 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
     /// Frees a record. Returns false, and does nothing, if it was not in use.
     #[inline]
     pub fn free(&mut self, handle: u32) -> bool {
-        if !self.is_live(handle) {
-            return false;
+        let bit = 1 << (handle % 64);
+        match self.live_bits.get_mut(handle as usize / 64) {
+            Some(word) if *word & bit != 0 => *word ^= bit,
+            _ => return false,
         }
-        let (number, slot) = Self::split(handle);
-        let word = slot / 64;
-        self.free_bits[number * Self::WORDS + word] |= 1 << (slot % 64);
-        let meta = &mut self.meta[number];
-        meta.hint = word as u32;
-        meta.live -= 1;
-        self.len -= 1;
-        match meta.live {
-            0 => self.move_to(number as u32, List::Open, List::Empty),
-            live if live == N as u32 - 1 => self.link(number as u32, List::Open),
-            _ => {}
+        if self.ready_len as usize == READY_MAX {
+            self.put_back(READY_BATCH);
         }
+        self.ready[self.ready_len as usize % READY_MAX] = handle;
+        self.ready_len += 1;
         true
     }
 
@@ -234,9 +240,7 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
     /// Whether the record at `handle` is in use.
     #[inline]
     pub fn is_live(&self, handle: u32) -> bool {
-        let (number, slot) = Self::split(handle);
-        matches!(self.pages.get(number), Some(Some(_)))
-            && self.free_bits[number * Self::WORDS + slot / 64] & 1 << (slot % 64) == 0
+        self.live_bits.get(handle as usize / 64).is_some_and(|word| word & 1 << (handle % 64) != 0)
     }
 
     /// Number of pages ever in use at once: the bound for [`live_in_page`](Self::live_in_page).
@@ -246,8 +250,7 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
 
     /// Handles in use in one page: iteration over a slab in bounded pieces.
     pub fn live_in_page(&self, number: u32) -> impl Iterator<Item = u32> {
-        let present = matches!(self.pages.get(number as usize), Some(Some(_)));
-        (0..if present { N as u32 } else { 0 })
+        (0..if number < self.page_count() { N as u32 } else { 0 })
             .map(move |slot| number << Self::SHIFT | slot)
             .filter(|&handle| self.is_live(handle))
     }
@@ -259,14 +262,14 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
 
     /// Whether there is a page in every place for one.
     fn is_at_limit(&self) -> bool {
-        self.absent == NONE && self.pages.len() * Self::WORDS >= self.free_bits.len()
+        self.absent == NONE && self.pages.len() * Self::WORDS >= self.live_bits.len()
     }
 
     fn grow<P: PageSource>(&mut self, source: &mut P) -> Result<(), OutOfMemory> {
         let page = source.take()?;
         let number = if self.absent == NONE {
             self.pages.push(None);
-            self.meta.push(PageMeta { next: NONE, prev: NONE, live: 0, hint: 0 });
+            self.meta.push(PageMeta { next: NONE, prev: NONE, taken: 0, hint: 0 });
             self.pages.len() as u32 - 1
         } else {
             let number = self.absent;
@@ -274,7 +277,6 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
             number
         };
         self.pages[number as usize] = Some(page);
-        self.free_bits[number as usize * Self::WORDS..][..Self::WORDS].fill(u64::MAX);
         self.meta[number as usize].hint = 0;
         self.resident += 1;
         self.link(number, List::Empty);
@@ -293,6 +295,63 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
             source.give_back(page);
             self.resident -= 1;
         }
+    }
+
+    /// Takes free handles from the page last given back to. False if no page has any. No handle may lie ready: what the
+    /// bitmap says to be free would not be all there for the taking.
+    #[cold]
+    #[inline(never)]
+    fn make_ready(&mut self) -> bool {
+        let number = if self.open != NONE { self.open } else { self.empty };
+        let Some(meta) = self.meta.get_mut(number as usize) else { return false };
+        let words = &self.live_bits[number as usize * Self::WORDS..][..Self::WORDS];
+        let mut count = 0;
+        for word in (0..Self::WORDS).map(|offset| (meta.hint as usize + offset) % Self::WORDS) {
+            let mut free = !words[word];
+            while free != 0 && count < READY_BATCH {
+                let slot = word as u32 * 64 + free.trailing_zeros();
+                self.ready[count] = number << Self::SHIFT | slot;
+                free &= free - 1;
+                count += 1;
+            }
+            if count == READY_BATCH {
+                meta.hint = word as u32;
+                break;
+            }
+        }
+        self.ready[..count].reverse();
+        self.ready_len = count as u32;
+        self.taken += count as u32;
+        let before = meta.taken;
+        meta.taken += count as u32;
+        let is_full = meta.taken == N as u32;
+        if before == 0 {
+            self.move_to(number, List::Empty, List::Open);
+        }
+        if is_full {
+            self.unlink(number, List::Open);
+        }
+        count > 0
+    }
+
+    /// Puts the `count` handles that lie ready longest back to their pages.
+    #[cold]
+    #[inline(never)]
+    fn put_back(&mut self, count: usize) {
+        for index in 0..count {
+            let (number, slot) = Self::split(self.ready[index]);
+            let meta = &mut self.meta[number];
+            meta.hint = slot as u32 / 64;
+            meta.taken -= 1;
+            match meta.taken {
+                0 => self.move_to(number as u32, List::Open, List::Empty),
+                taken if taken == N as u32 - 1 => self.link(number as u32, List::Open),
+                _ => {}
+            }
+        }
+        self.ready.copy_within(count..self.ready_len as usize, 0);
+        self.ready_len -= count as u32;
+        self.taken -= count as u32;
     }
 
     fn move_to(&mut self, number: u32, from: List, to: List) {
@@ -402,6 +461,27 @@ mod tests {
         assert_eq!(source.bytes_taken(), 2 * 512);
         slab.reserve(&mut source, 64_000).unwrap();
         assert_eq!(slab.room(), 64_000);
+    }
+
+    /// Handles that lie ready keep few pages, and not for long.
+    #[test]
+    fn pages_of_freed_records_go_back() {
+        let mut source = HeapPages::new();
+        let mut slab = Slab::<Record, 64>::with_limit(64_000);
+        slab.reserve(&mut source, 64_000).unwrap();
+        let handles: Vec<u32> = (0..64_000).map_while(|_| slab.alloc()).collect();
+        assert_eq!(handles.len(), 64_000);
+        // the last freed are all of different pages
+        for start in 0..64 {
+            assert!(handles.iter().skip(start).step_by(64).all(|&handle| slab.free(handle)));
+        }
+        assert_eq!((slab.len(), slab.room()), (0, 64_000));
+        for _ in 0..1000 {
+            slab.maintain(&mut source);
+        }
+        assert_eq!(source.bytes_taken(), 2 * 512);
+        assert_eq!((slab.room(), (0..128).map_while(|_| slab.alloc()).count()), (128, 128));
+        assert_eq!(slab.alloc(), None);
     }
 
     #[test]
