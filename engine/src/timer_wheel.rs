@@ -81,7 +81,8 @@ pub trait Links {
 /// The wheel: see the [module](self).
 #[derive(Clone, Debug)]
 pub struct TimerWheel {
-    heads: [[u32; SLOTS]; LEVELS],
+    /// The first record of each slot, level after level.
+    heads: [u32; SLOTS * LEVELS],
     occupied: [u64; LEVELS],
     /// All slots before this time are done.
     time_ms: u32,
@@ -91,7 +92,7 @@ pub struct TimerWheel {
 impl TimerWheel {
     /// An empty wheel at `now_ms`.
     pub fn new(now_ms: u32) -> Self {
-        Self { heads: [[NONE; SLOTS]; LEVELS], occupied: [0; LEVELS], time_ms: now_ms, len: 0 }
+        Self { heads: [NONE; SLOTS * LEVELS], occupied: [0; LEVELS], time_ms: now_ms, len: 0 }
     }
 
     /// Timers running.
@@ -111,20 +112,18 @@ impl TimerWheel {
     #[inline]
     pub fn schedule(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
         let link = links.link_mut(id);
-        if link.put_off(deadline_ms) {
-            return;
+        if !link.put_off(deadline_ms) {
+            let former = *link;
+            self.place(links, id, former, deadline_ms);
         }
-        if link.slot != UNSCHEDULED {
-            self.unlink(links, id);
-        }
-        self.insert(links, id, deadline_ms);
     }
 
     /// Stops the timer of `id`, if it runs.
     #[inline]
     pub fn cancel(&mut self, links: &mut impl Links, id: u32) {
-        if links.link(id).slot != UNSCHEDULED {
-            self.unlink(links, id);
+        let former = core::mem::take(links.link_mut(id));
+        if former.slot != UNSCHEDULED {
+            self.close_gap(links, former);
         }
     }
 
@@ -144,13 +143,13 @@ impl TimerWheel {
             }
             *budget -= 1;
             self.time_ms = at_ms;
-            let id = self.heads[level][slot];
-            let deadline_ms = links.link(id).deadline_ms;
-            self.unlink(links, id);
-            if level == 0 && !is_before(at_ms, deadline_ms) {
+            let id = self.heads[level * SLOTS + slot];
+            let former = *links.link(id);
+            if level == 0 && !is_before(at_ms, former.deadline_ms) {
+                self.cancel(links, id);
                 return Some(id);
             }
-            self.insert(links, id, deadline_ms);
+            self.place(links, id, former, former.deadline_ms);
         }
         if is_before(self.time_ms, now_ms) || self.len == 0 {
             self.time_ms = now_ms;
@@ -190,32 +189,38 @@ impl TimerWheel {
             .find_map(|slot| (self.occupied[top] >> slot & 1 != 0).then_some((slot << shift, top, slot as usize)))
     }
 
-    fn insert(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
+    /// Puts a record where its deadline says. `former` is its link as it was.
+    #[inline(never)]
+    fn place(&mut self, links: &mut impl Links, id: u32, former: Link, deadline_ms: u32) {
+        if former.slot != UNSCHEDULED {
+            self.close_gap(links, former);
+        }
         // One in the past goes to the present slot, and keeps its deadline for comparisons.
         let place_ms = if is_before(deadline_ms, self.time_ms) { self.time_ms } else { deadline_ms };
         let level = ((place_ms ^ self.time_ms) | 1).ilog2() as usize / DIGIT_BITS as usize;
         let slot = digit(place_ms, level);
-        let head = core::mem::replace(&mut self.heads[level][slot], id);
-        *links.link_mut(id) = Link { next: head, prev: NONE, deadline_ms, slot: (level * SLOTS + slot) as u16 };
-        if head != NONE {
-            links.link_mut(head).prev = id;
+        let head = &mut self.heads[level * SLOTS + slot];
+        let next = core::mem::replace(head, id);
+        *links.link_mut(id) = Link { next, prev: NONE, deadline_ms, slot: (level * SLOTS + slot) as u16 };
+        if next != NONE {
+            links.link_mut(next).prev = id;
         }
         self.occupied[level] |= 1 << slot;
         self.len += 1;
     }
 
-    fn unlink(&mut self, links: &mut impl Links, id: u32) {
-        let link = core::mem::take(links.link_mut(id));
-        if link.next != NONE {
-            links.link_mut(link.next).prev = link.prev;
+    /// Joins what lay before and after a record that has left its place. `former` is its link as it was.
+    fn close_gap(&mut self, links: &mut impl Links, former: Link) {
+        if former.next != NONE {
+            links.link_mut(former.next).prev = former.prev;
         }
-        if link.prev != NONE {
-            links.link_mut(link.prev).next = link.next;
+        if former.prev != NONE {
+            links.link_mut(former.prev).next = former.next;
         } else {
-            let (level, slot) = (usize::from(link.slot) / SLOTS, usize::from(link.slot) % SLOTS);
-            self.heads[level][slot] = link.next;
-            if link.next == NONE {
-                self.occupied[level] &= !(1 << slot);
+            let at = usize::from(former.slot);
+            self.heads[at] = former.next;
+            if former.next == NONE {
+                self.occupied[at / SLOTS] &= !(1 << (at % SLOTS));
             }
         }
         self.len -= 1;

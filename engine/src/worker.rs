@@ -29,9 +29,11 @@ use crate::reassembly::{Reassembly, Taken};
 use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
+use crate::wire::emit::UsualHead;
 use crate::wire::fragment::Fragment;
+use crate::wire::ip::tos;
 use crate::wire::objection::Objection;
-use crate::wire::{DropReason, MacAddr, ParseRules, Parsed, VlanId, parse, parse_usual};
+use crate::wire::{DropReason, Ecn, MacAddr, ParseRules, Parsed, VlanId, parse, parse_usual};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
@@ -85,6 +87,8 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     rules: ParseRules,
     mac: MacAddr,
     vlan: Option<VlanId>,
+    /// What most frames that leave begin with.
+    head: UsualHead,
     burst: Vec<D::Frame>,
     /// What the frames of the burst are, one for each that it has room for: written over, not pushed.
     arrivals: Vec<Arrival>,
@@ -135,6 +139,8 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             rules,
             mac,
             vlan,
+            //= RFC 9293 MUST-48, MUST-49
+            head: UsualHead::new(mac, config.tcp.hop_limit, tos(config.tcp.dscp, Ecn::NotCapable)),
             // a device may fill a burst to its capacity
             arrivals: vec![Arrival::NOTHING; burst.capacity()],
             burst,
@@ -163,7 +169,14 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
         let mut arrivals = core::mem::take(&mut self.arrivals);
         self.parse_and_prefetch(&burst, &mut arrivals);
-        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        let mut tx = Tx {
+            device: &mut self.device,
+            mac: self.mac,
+            vlan: self.vlan,
+            head: &self.head,
+            stats: &self.stats,
+            spare: None,
+        };
         for (frame, arrival) in burst.drain(..).zip(&arrivals) {
             match &arrival.parsed {
                 Some(parsed) => {
@@ -299,7 +312,14 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     //= RFC 8200 4.5-SHOULD-1
     #[cold]
     fn give_up_fragments(&mut self) {
-        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        let mut tx = Tx {
+            device: &mut self.device,
+            mac: self.mac,
+            vlan: self.vlan,
+            head: &self.head,
+            stats: &self.stats,
+            spare: None,
+        };
         while let Some(overdue) = self.reassembly.overdue(self.tcp.now) {
             self.stats.dropped.count(DropReason::Fragment);
             if !overdue.first.is_empty() {
@@ -317,7 +337,14 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     }
 
     fn tell(&mut self, objection: &Objection<'_>) {
-        let mut tx = Tx { device: &mut self.device, mac: self.mac, vlan: self.vlan, stats: &self.stats, spare: None };
+        let mut tx = Tx {
+            device: &mut self.device,
+            mac: self.mac,
+            vlan: self.vlan,
+            head: &self.head,
+            stats: &self.stats,
+            spare: None,
+        };
         self.tcp.object(&mut tx, objection);
     }
 

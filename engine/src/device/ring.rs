@@ -38,8 +38,9 @@ struct Buffer {
 /// A frame of a ring.
 pub struct RingFrame {
     buffer: Box<Buffer>,
-    len: u16,
-    capacity: u16,
+    // whole words, so that a frame moves as two registers
+    len: u32,
+    capacity: u32,
 }
 
 const _: () = assert!(size_of::<RingFrame>() == 16, "four handles to a cache line when a burst crosses");
@@ -47,31 +48,40 @@ const _: () = assert!(size_of::<RingFrame>() == 16, "four handles to a cache lin
 impl RingFrame {
     fn new(capacity: u16) -> Self {
         let buffer = Box::new(Buffer { octets: [0; FRAME_BYTES_MAX as usize], _spacing: [0; 64] });
-        Self { buffer, len: 0, capacity }
+        Self { buffer, len: 0, capacity: u32::from(capacity) }
     }
 }
 
 impl Frame for RingFrame {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        &self.buffer.octets[..usize::from(self.len)]
+        &self.buffer.octets[..self.len as usize]
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer.octets[..usize::from(self.len)]
+        &mut self.buffer.octets[..self.len as usize]
     }
 
+    #[inline]
     fn capacity(&self) -> usize {
-        usize::from(self.capacity)
+        self.capacity as usize
     }
 
     #[inline]
     fn resize(&mut self, len: usize) -> &mut [u8] {
-        assert!(len <= usize::from(self.capacity), "a frame of {len} octets in a buffer of {}", self.capacity);
-        self.len = len as u16;
+        if len > self.capacity as usize {
+            too_long(len, self.capacity);
+        }
+        self.len = len as u32;
         &mut self.buffer.octets[..len]
     }
+}
+
+/// By value and apart, so that nothing of a frame has to lie in memory for the message.
+#[cold]
+fn too_long(len: usize, capacity: u32) -> ! {
+    panic!("a frame of {len} octets in a buffer of {capacity}");
 }
 
 /// A container for a burst on its way: always of capacity [`BURST_FRAMES`].
@@ -187,6 +197,7 @@ impl RingDevice {
     }
 
     /// Hands the collected burst over, if there is room; else it stays.
+    #[inline(never)]
     fn hand_over(&mut self) -> bool {
         if self.out.full.is_full() {
             return false;

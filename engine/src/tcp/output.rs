@@ -10,9 +10,8 @@ use crate::app::{App, End};
 use crate::device::{Device, Frame};
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
-use crate::wire::emit::{TcpFields, UsualSegment};
+use crate::wire::emit::{TcpFields, UsualHead, UsualSegment};
 use crate::wire::ethernet::Link;
-use crate::wire::ip::tos;
 use crate::wire::{
     DropReason, Ecn, Flags, MacAddr, Offer, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId,
 };
@@ -20,7 +19,7 @@ use crate::wire::{
 use super::block::{Busy, Connection, NONE, busy, flag};
 use super::connect::mss_of;
 use super::flight::Flights;
-use super::send::{Outcome, Sender, Turn};
+use super::send::{Outcome, Sender};
 use super::state::State;
 use super::tunables::Tunables;
 use super::{Tcp, pacing, probe, rtt};
@@ -30,6 +29,8 @@ pub(crate) struct Tx<'a, D: Device> {
     pub(crate) device: &'a mut D,
     pub(crate) mac: MacAddr,
     pub(crate) vlan: Option<VlanId>,
+    /// The same for what most frames are, with more of it.
+    pub(crate) head: &'a UsualHead,
     pub(crate) stats: &'a Stats,
     /// The frame that is being worked on, if its reply may be built in it.
     pub(crate) spare: Option<D::Frame>,
@@ -46,57 +47,107 @@ impl<D: Device> Tx<'_, D> {
     /// buffer, no room, or nothing to send.
     #[inline]
     pub(crate) fn frame(&mut self, len: usize, build: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        let frame = self.spare.take().or_else(|| self.device.allocate());
-        let Some(mut frame) = frame else {
-            self.stats.tx_full.increment();
-            return false;
-        };
-        if len > frame.capacity() {
-            self.device.release(frame);
-            self.stats.dropped.count(DropReason::TxFull);
-            return false;
-        }
+        let Some(mut frame) = self.reply_blank(len) else { return false };
         let Some(len) = build(frame.resize(len)) else {
             self.device.release(frame);
             return false;
         };
         frame.resize(len);
+        self.send(frame, len)
+    }
+
+    /// A frame that holds `len` octets: the one that is being worked on, if it may be had, or a fresh one. `None`, and
+    /// counted, if there is none.
+    #[inline(always)]
+    fn reply_blank(&mut self, len: usize) -> Option<D::Frame> {
+        let Some(frame) = self.spare.take() else { return self.blank(len) };
+        if len > frame.capacity() {
+            return self.too_small(frame);
+        }
+        Some(frame)
+    }
+
+    /// A fresh frame that holds `len` octets. `None`, and counted, if there is none.
+    #[inline(always)]
+    pub(crate) fn blank(&mut self, len: usize) -> Option<D::Frame> {
+        let Some(frame) = self.device.allocate() else {
+            self.stats.tx_full.increment();
+            return None;
+        };
+        if len > frame.capacity() {
+            return self.too_small(frame);
+        }
+        Some(frame)
+    }
+
+    #[cold]
+    fn too_small(&mut self, frame: D::Frame) -> Option<D::Frame> {
+        self.device.release(frame);
+        self.stats.dropped.count(DropReason::TxFull);
+        None
+    }
+
+    /// Hands a frame of `len` octets to the device. False if that has no room.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, frame: D::Frame, len: usize) -> bool {
         match self.device.transmit(frame) {
             Ok(()) => {
                 self.stats.tx_frames.increment();
                 self.stats.tx_bytes.add(len as u64);
                 true
             }
-            Err(frame) => {
-                self.device.release(frame);
-                self.stats.tx_full.increment();
-                false
-            }
+            Err(frame) => self.refused(frame),
         }
+    }
+
+    #[cold]
+    fn refused(&mut self, frame: D::Frame) -> bool {
+        self.device.release(frame);
+        self.stats.tx_full.increment();
+        false
     }
 
     /// Sends a SYN or SYN-ACK that offers everything over IPv4, on a link without VLAN: as nearly all do, and what an
     /// [`OutSegment`] comes to for them.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn usual_syn(
         &mut self,
         (config, mtu): (&Tunables, u16),
-        mac: MacAddr,
+        station: MacAddr,
         (source, destination): (Ipv4Addr, Ipv4Addr),
         tcp: TcpFields,
         timestamps: Timestamps,
     ) -> bool {
-        let segment = UsualSegment {
-            link: Link { vlan: None, ..self.link(mac) },
-            source,
-            destination,
-            hop_limit: config.hop_limit,
-            tos: tos(config.dscp, Ecn::NotCapable),
-            tcp,
-        };
+        const LEN: usize = UsualSegment::OFFER_LEN;
+        let Some(mut frame) = self.reply_blank(LEN) else { return false };
+        let octets = frame.resize(LEN).first_chunk_mut().expect("a frame is as long as it was made");
         let offer = Offer { mss: mss_of(mtu, false), window_scale: config.receive_scale, timestamps };
-        self.frame(UsualSegment::OFFER_LEN, |out| segment.emit_offer(out, offer).ok())
+        UsualSegment { station, source, destination, tcp }.emit_offer(octets, self.head, offer);
+        self.send(frame, LEN)
     }
+}
+
+/// The turn of the connection whose blocks are `$c` and `$b` to speak to the station `$mac`. A method of [`Tcp`] would have to
+/// look the blocks up again.
+macro_rules! sender {
+    ($tcp:ident, $c:expr, $b:expr, $app:expr, $tx:expr, $mac:expr) => {
+        Sender {
+            c: $c,
+            b: $b,
+            flights: &mut $tcp.flights,
+            buffers: &$tcp.buffers,
+            remotes: &$tcp.remotes,
+            config: &$tcp.config,
+            locals: &$tcp.locals,
+            isn_key: &$tcp.isn_key,
+            mtu: $tcp.mtu,
+            now_us: $tcp.now_us,
+            now_ms: $tcp.now_ms,
+            app: $app,
+            tx: $tx,
+            mac: $mac,
+        }
+    };
 }
 
 /// A segment that belongs to no block: of a half-open or finished connection.
@@ -214,31 +265,29 @@ impl Tcp {
     /// Lets one connection of the list speak, if it is there still.
     #[inline]
     fn output<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32) {
-        let Some(c) = self.conns.get_mut(id) else { return };
+        let Some(mut c) = self.conns.get_mut(id) else { return };
         let slot = c.busy;
-        let Some(b) = self.busies.get_mut(slot) else { return };
+        let Some(mut b) = self.busies.get_mut(slot) else { return };
         if b.flags & busy::DIRTY == 0 {
             return;
         }
         b.flags &= !busy::DIRTY;
+        if c.state == State::Closed && b.is_silent() {
+            return self.remove(app, id, End::Closed);
+        }
         let known = b.neighbor.and_then(|index| self.neighbors.resolution(index, self.now));
         let mac = match known {
             Some(Resolution::Ready(mac)) if b.flags & (busy::RESUME | busy::ABORT) == 0 => mac,
-            _ => match self.before_turn(app, tx, id, slot) {
-                Some(mac) => mac,
-                None => return,
-            },
-        };
-        let (turn, outcome, deadline) = self.sender(app, tx, id, slot, mac).take_turn();
-        if turn != Turn::Done {
-            self.mark_dirty(id);
-        }
-        match outcome {
-            Outcome::Stay => {
-                if let Some(at) = deadline {
-                    self.wheel.schedule(&mut self.busies, slot, at);
-                }
+            _ => {
+                let Some(mac) = self.before_turn(app, tx, id, slot) else { return };
+                (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+                mac
             }
+        };
+        let sender = sender!(self, c, b, app, tx, mac);
+        match sender.take_turn(&mut self.dirty) {
+            Outcome::Stay(None) => {}
+            Outcome::Stay(Some(at)) => self.wheel.schedule(&mut self.busies, slot, at),
             // what rests or ends has no use for the wheel
             Outcome::Rest => self.detach(id),
             Outcome::TimeWait => self.enter_time_wait(app, id),
@@ -347,36 +396,8 @@ impl Tcp {
             self.neighbors.resolve(hop, now).map(|(_, resolution)| resolution)
         });
         if let Some(Resolution::Ready(mac)) = resolution {
-            self.sender(app, tx, id, slot, mac).send_ack();
-        }
-    }
-
-    /// The connection's turn to speak to the station `mac`.
-    #[inline]
-    fn sender<'a, 'd, A: App, D: Device>(
-        &'a mut self,
-        app: &'a A,
-        tx: &'a mut Tx<'d, D>,
-        id: u32,
-        slot: u32,
-        mac: MacAddr,
-    ) -> Sender<'a, 'd, A, D> {
-        Sender {
-            c: &mut self.conns[id],
-            b: &mut self.busies[slot],
-            flights: &mut self.flights,
-            buffers: &self.buffers,
-            remotes: &self.remotes,
-            config: &self.config,
-            locals: &self.locals,
-            isn_key: &self.isn_key,
-            stats: &self.stats,
-            mtu: self.mtu,
-            now_us: self.now_us,
-            now_ms: self.now_ms,
-            app,
-            tx,
-            mac,
+            let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+            sender!(self, c, b, app, tx, mac).send_ack();
         }
     }
 

@@ -30,8 +30,8 @@ pub(crate) fn timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &T
     // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
     let patience = if alone { config.rto_min_us } else { PROBE_SLACK_US };
     //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2
-    let timeout = b.srtt.saturating_mul(2).saturating_add(patience).min(rtt::rto_us(b, config));
-    Some(timeout.div_ceil(1000))
+    let timeout = (u64::from(b.srtt) * 2 + u64::from(patience)).min(u64::from(rtt::rto_us(b, config)));
+    Some((timeout as u32).div_ceil(1000))
 }
 
 impl<A: App, D: Device> Sender<'_, '_, A, D> {
@@ -59,7 +59,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         self.b.flags |= busy::PROBE_OUT | if new.is_none() { busy::PROBE_RESENT } else { 0 };
         self.b.recover = self.c.snd_nxt;
-        self.stats.tail_loss_probes.increment();
+        self.tx.stats.tail_loss_probes.increment();
         true
     }
 }

@@ -279,18 +279,16 @@ pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) ->
     b.ack_sent = c.rcv_nxt;
     //= RFC 9293 MAY-8
     let window = config.receive_window.min(0xffff << scale).saturating_sub(b.read_bytes);
-    let edge = c.rcv_nxt + window;
     // Silly window avoidance: the edge moves by a segment or half the buffer, or not at all. It never moves back.
     let step = u32::from(c.mss).min(config.receive_window / 2);
-    //= RFC 9293 SHLD-14, MUST-39
-    if edge.after(c.rcv_adv) && edge - c.rcv_adv >= step {
-        c.rcv_adv = edge;
-    }
     let open = c.rcv_adv - c.rcv_nxt;
+    //= RFC 9293 SHLD-14, MUST-39
+    let grows = window.wrapping_sub(open) as i32 >= step as i32;
+    let open = if grows { window } else { open };
     // Rounded up: rounding down would move the edge back
     //= RFC 7323 2.3-MUST-2, 2.4-MUST-1, 2.4-SHOULD-1
-    let field = ((u64::from(open) + (1 << scale) - 1) >> scale).min(0xffff) as u32;
-    c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt + (field << scale));
+    let field = ((open + ((1 << scale) - 1)) >> scale).min(0xffff);
+    c.rcv_adv = c.rcv_nxt + open.max(field << scale);
     field as u16
 }
 

@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::app::App;
-use crate::device::Device;
-use crate::stats::Stats;
+use crate::device::{Device, Frame};
+use crate::wire::checksum::Sum;
 use crate::wire::emit::{TcpFields, UsualSegment};
-use crate::wire::ethernet::Link;
-use crate::wire::ip::tos;
 use crate::wire::{Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, Timestamps};
 
 use super::block::{Busy, Connection, NONE, Phase, Sent, busy, flag, sent};
@@ -39,8 +37,8 @@ pub(super) enum Turn {
 /// What becomes of a connection after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It goes on.
-    Stay,
+    /// It goes on; the wheel has to wake it at this time, milliseconds, and does not know yet.
+    Stay(Option<u32>),
     /// It has nothing to do: it rests without a busy block.
     Rest,
     /// TIME-WAIT.
@@ -69,7 +67,6 @@ pub(super) struct Sender<'a, 'd, A: App, D: Device> {
     pub(super) config: &'a Tunables,
     pub(super) locals: &'a Locals,
     pub(super) isn_key: &'a IsnKey,
-    pub(super) stats: &'a Stats,
     pub(super) mtu: u16,
     pub(super) now_us: u32,
     pub(super) now_ms: u32,
@@ -83,50 +80,79 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Everything that the connection wants to say and may.
     #[inline]
     fn speak(&mut self) -> Turn {
-        if self.b.flags & busy::HANDSHAKE != 0 {
-            self.b.flags &= !busy::HANDSHAKE;
-            let rides_along = self.config.piggyback && self.b.snd_end.after(self.c.snd_nxt);
-            if !rides_along && !self.send_ack() {
-                return Turn::Blocked;
-            }
-        }
-        if self.b.lost > 0 && self.b.flags & busy::FRTO_NEW == 0 && !self.retransmit() {
-            return Turn::Blocked;
-        }
-        if self.b.flags & busy::PROBE_TAIL != 0 && !self.probe_tail() {
+        const BEFORE_DATA: u32 = busy::HANDSHAKE | busy::PROBE_TAIL;
+        const AFTER_DATA: u32 = busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::ACK_NOW;
+        if (self.b.flags & BEFORE_DATA != 0 || self.b.lost > 0) && !self.speak_first() {
             return Turn::Blocked;
         }
         let turn = self.send_new();
-        if turn == Turn::Blocked
-            || self.b.flags & (busy::PROBE_WINDOW | busy::KEEP_ALIVE) != 0 && !self.send_probe()
-            || self.b.flags & busy::ACK_NOW != 0 && !self.send_ack()
-        {
+        if turn == Turn::Blocked || self.b.flags & AFTER_DATA != 0 && !self.speak_last() {
             return Turn::Blocked;
         }
         turn
     }
 
-    /// The whole turn, and after it: the timers, what becomes of the connection, and when the wheel has to wake it, if it does
-    /// not know yet.
+    /// What goes before new data: the handshake's ACK, unless it rides on data, retransmissions, a tail loss probe. False if
+    /// the device has no room.
     #[inline]
-    pub(super) fn take_turn(&mut self) -> (Turn, Outcome, Option<u32>) {
-        let turn = self.speak();
-        set_timers(self.c, self.b, self.flights, self.config, self.stats, self.now_ms);
-        let outcome = if turn == Turn::Done { self.outcome() } else { Outcome::Stay };
-        (turn, outcome, if outcome == Outcome::Stay { deadline(self.b, self.now_us, self.now_ms) } else { None })
+    fn speak_first(&mut self) -> bool {
+        if self.b.flags & busy::HANDSHAKE != 0 {
+            self.b.flags &= !busy::HANDSHAKE;
+            let rides_along = self.config.piggyback && self.b.snd_end.after(self.c.snd_nxt);
+            if !rides_along && !self.send_ack() {
+                return false;
+            }
+        }
+        if self.b.lost > 0 && self.b.flags & busy::FRTO_NEW == 0 && !self.retransmit() {
+            return false;
+        }
+        self.b.flags & busy::PROBE_TAIL == 0 || self.probe_tail()
     }
 
-    /// What becomes of a connection that has said all it had to: TIME-WAIT, the end, or rest without a busy block.
+    /// What goes after it: probes, and an acknowledgement if no segment has carried it. False if the device has no room.
     #[inline]
-    fn outcome(&mut self) -> Outcome {
-        let (c, b) = (&*self.c, &mut *self.b);
-        match c.state {
-            State::TimeWait | State::Closed if b.read_head != NONE => return Outcome::Stay,
-            State::TimeWait => return Outcome::TimeWait,
-            State::Closed => return Outcome::Closed,
-            State::Established | State::CloseWait => {}
-            _ => return Outcome::Stay,
+    fn speak_last(&mut self) -> bool {
+        if self.b.flags & (busy::PROBE_WINDOW | busy::KEEP_ALIVE) != 0 && !self.send_probe() {
+            return false;
         }
+        self.b.flags & busy::ACK_NOW == 0 || self.send_ack()
+    }
+
+    /// The whole turn, and what becomes of the connection after it. One that has more to say goes back on the list.
+    #[inline]
+    pub(super) fn take_turn(mut self, dirty: &mut Vec<u32>) -> Outcome {
+        let turn = self.speak();
+        if turn != Turn::Done {
+            self.b.list(dirty);
+        } else if self.b.read_head == NONE {
+            match self.c.state {
+                State::TimeWait => return Outcome::TimeWait,
+                State::Closed => return Outcome::Closed,
+                _ => {}
+            }
+        }
+        set_timers(self.c, self.b, self.flights, self.config, self.tx.stats, self.now_ms);
+        if turn == Turn::Done && matches!(self.c.state, State::Established | State::CloseWait) && self.rests() {
+            return Outcome::Rest;
+        }
+        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms).map(|at| self.first_look(at)))
+    }
+
+    /// When the wheel looks at a deadline first. The first data will want a timer well before that of the SYN: the one is then
+    /// put off in its place, in place of being moved.
+    #[inline]
+    fn first_look(&self, at: u32) -> u32 {
+        if self.c.state != State::SynSent {
+            return at;
+        }
+        let soon = self.now_ms.wrapping_add(self.config.rto_min_us / 1_000);
+        if (at.wrapping_sub(soon) as i32) < 0 { at } else { soon }
+    }
+
+    /// Whether a synchronized connection that has said all it had to has no use for its busy block.
+    #[inline]
+    fn rests(&mut self) -> bool {
+        let (c, b) = (&*self.c, &mut *self.b);
         // a back-off has to outlive the rest (RFC 6298 §5)
         let quiet = b.flight_head == NONE
             && !b.snd_end.after(c.snd_nxt)
@@ -137,7 +163,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             && b.backoff == 0
             && b.flags & !(busy::FORGETTABLE | busy::SETTINGS) == 0;
         if !quiet {
-            return Outcome::Stay;
+            return false;
         }
         // A window that has grown is kept for as long as RFC 5681 §4.1 lets it be used: one RTO.
         if b.cwnd > congestion::initial_window(c.payload_max(), self.config) {
@@ -145,9 +171,9 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
                 b.misc_at = self.now_ms.wrapping_add(rtt::rto_ms(b, self.config).max(1));
                 b.timers |= 4;
             }
-            return Outcome::Stay;
+            return false;
         }
-        if b.flags & busy::SETTINGS == 0 { Outcome::Rest } else { Outcome::Stay }
+        b.flags & busy::SETTINGS == 0
     }
 
     /// Sends again what is marked lost, as far as the window allows. False if the device has no room.
@@ -210,9 +236,9 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         if self.b.phase != Phase::Open {
             self.b.undo_resent = self.b.undo_resent.saturating_add(1);
         }
-        self.stats.segments_retransmitted.increment();
+        self.tx.stats.segments_retransmitted.increment();
         if record.has(sent::SYN) && self.c.state == State::SynSent {
-            self.stats.syn_retransmitted.increment();
+            self.tx.stats.syn_retransmitted.increment();
             self.c.flags |= flag::SYN_RESENT;
         }
         true
@@ -301,7 +327,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         self.c.snd_nxt += len;
         if payload > 0 {
-            self.stats.payload_sent.add(u64::from(payload));
+            self.tx.stats.payload_sent.add(u64::from(payload));
         }
         true
     }
@@ -359,7 +385,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         };
         let sent = self.build(Next { seq, payload: 0, flags, data: false });
         if sent {
-            self.stats.acks_sent.increment();
+            self.tx.stats.acks_sent.increment();
         }
         sent
     }
@@ -376,57 +402,62 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// Builds a segment and hands it to the device. Every segment acknowledges.
+    #[inline]
     pub(super) fn build(&mut self, next: Next) -> bool {
         const OF_INTEREST: u8 = flag::IPV6 | flag::TIMESTAMPS | flag::ECN;
         let usual = self.c.flags & OF_INTEREST == flag::TIMESTAMPS && !next.flags.syn() && self.tx.vlan.is_none();
         let built = if usual && !self.has_blocks() {
-            self.build_usual(next)
-        } else if self.is_usual_syn() {
-            self.build_usual_syn(next.seq)
+            self.build_usual(next.seq, next.payload, next.flags)
         } else {
-            self.build_other(next)
+            self.build_unusual(next)
         };
         if built {
-            self.stats.segments_sent.increment();
+            self.tx.stats.segments_sent.increment();
         }
         built
     }
 
     /// A segment over IPv4 with timestamps and nothing else: what [`build_other`](Self::build_other) comes to for it.
-    #[inline]
-    fn build_usual(&mut self, next: Next) -> bool {
+    #[inline(never)]
+    fn build_usual(&mut self, seq: Seq, payload_len: u32, flags: Flags) -> bool {
         //= RFC 9293 MUST-45
         //= RFC 1122 3.2.1.3-MUST-3
         let IpAddr::V4(source) = self.locals.address(self.c.local) else { return false };
+        let len = UsualSegment::STAMPED_LEN + payload_len as usize;
+        let Some(mut frame) = self.tx.blank(len) else { return false };
+        let octets = frame.resize(len).split_first_chunk_mut();
+        let (headers, payload) = octets.expect("a frame is as long as it was made");
+        // First, so that nothing of the headers has to be kept over what the application does
+        let mut payload_sum = Sum::ZERO;
+        if payload_len > 0 {
+            fill(self.b, self.app, self.buffers, seq, payload);
+            payload_sum = Sum::of(payload);
+        }
         let destination = Ipv4Addr::from_bits(self.c.remote);
         //= RFC 7323 3.2-MUST-2, 3.2-MUST-4
         let timestamps = self.timestamps(IpAddr::V4(source), IpAddr::V4(destination));
-        let segment = UsualSegment {
-            link: Link { vlan: None, ..self.tx.link(self.mac) },
-            source,
-            destination,
-            //= RFC 9293 MUST-48, MUST-49
-            hop_limit: self.config.hop_limit,
-            tos: tos(self.config.dscp, Ecn::NotCapable),
-            tcp: TcpFields {
-                source_port: self.c.local_port,
-                destination_port: self.c.remote_port,
-                seq: next.seq,
-                ack: self.c.rcv_nxt,
-                flags: next.flags,
-                window: advertise(self.c, self.b, self.config),
-                urgent_pointer: 0,
-            },
+        let tcp = TcpFields {
+            source_port: self.c.local_port,
+            destination_port: self.c.remote_port,
+            seq,
+            ack: self.c.rcv_nxt,
+            flags,
+            window: advertise(self.c, self.b, self.config),
+            urgent_pointer: 0,
         };
-        let (b, app, buffers) = (&*self.b, self.app, self.buffers);
-        let built = self.tx.frame(UsualSegment::STAMPED_LEN + next.payload as usize, |out| {
-            let write = |payload: &mut [u8]| fill(b, app, buffers, next.seq, payload);
-            segment.emit_stamped(out, timestamps, next.payload as usize, write).ok()
-        });
-        if built {
+        let segment = UsualSegment { station: self.mac, source, destination, tcp };
+        segment.emit_stamped(headers, self.tx.head, timestamps, (payload_len as u16, payload_sum));
+        let sent = self.tx.send(frame, len);
+        if sent {
             self.acknowledged();
         }
-        built
+        sent
+    }
+
+    /// Our SYN, or a segment of a kind that is not usual.
+    #[inline(never)]
+    fn build_unusual(&mut self, next: Next) -> bool {
+        if self.is_usual_syn() { self.build_usual_syn(next.seq) } else { self.build_other(next) }
     }
 
     /// What was to be acknowledged has been.
@@ -440,7 +471,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Whether there is something for SACK blocks to report.
     #[inline]
     fn has_blocks(&self) -> bool {
-        self.c.has(flag::SACK) && (self.b.ahead_head != NONE || self.b.duplicate)
+        (self.b.ahead_head != NONE || self.b.duplicate) && self.c.has(flag::SACK)
     }
 
     /// A segment of any kind.
@@ -544,6 +575,21 @@ fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) 
             out = rest;
             seq += n as u32;
         }
+    }
+}
+
+impl Busy {
+    /// Whether a connection that is closed has nothing to say any more, to deliver or to be asked.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        const LOUD: u32 = busy::RESUME
+            | busy::ABORT
+            | busy::HANDSHAKE
+            | busy::ACK_NOW
+            | busy::PROBE_TAIL
+            | busy::PROBE_WINDOW
+            | busy::KEEP_ALIVE;
+        self.flags & LOUD == 0 && self.flight_head == NONE && self.read_head == NONE && self.unacked_segments == 0
     }
 }
 

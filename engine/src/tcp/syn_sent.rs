@@ -187,7 +187,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// Builds such a SYN.
-    #[inline]
+    #[inline(never)]
     pub(super) fn build_usual_syn(&mut self, iss: Seq) -> bool {
         let IpAddr::V4(source) = self.locals.address(self.c.local) else { return false };
         let destination = Ipv4Addr::from_bits(self.c.remote);

@@ -42,7 +42,7 @@ impl Tcp {
             }
             return self.remove(app, id, End::Closed);
         };
-        let hash = self.hash(&self.flow_id(id));
+        let hash = self.hash(&self.flow_of(&record));
         self.table.replace(hash, (Kind::Connection, id), (Kind::TimeWait, handle));
         self.stats.time_waits.increment();
         self.discard(app, id, End::Closed);

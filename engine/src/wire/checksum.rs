@@ -128,9 +128,16 @@ fn sum_short(octets: &[u8]) -> u64 {
     let add = |sum: u128, word: &[u8; 8]| sum + u128::from(u64::from_ne_bytes(*word));
     let (blocks, rest) = octets.as_chunks::<32>();
     let sum = blocks.iter().fold(0, |sum, block| block.as_chunks::<8>().0.iter().fold(sum, add));
-    let (words, mut rest) = rest.as_chunks::<8>();
+    let (words, rest) = rest.as_chunks::<8>();
     let sum = words.iter().fold(sum, add);
-    let mut sum = halves(sum as u64) + (sum >> 64) as u64;
+    let sum = halves(sum as u64) + (sum >> 64) as u64;
+    if rest.is_empty() { sum } else { sum + sum_rest(rest) }
+}
+
+/// Of fewer than eight octets.
+#[inline]
+fn sum_rest(mut rest: &[u8]) -> u64 {
+    let mut sum = 0;
     if let Some((&word, after)) = rest.split_first_chunk() {
         sum += u64::from(u32::from_ne_bytes(word));
         rest = after;

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::addr::MacAddr;
 use super::arp::{self, ArpPacket};
 use super::checksum::Sum;
 use super::ethernet::{self, EtherType, Link};
@@ -20,6 +21,9 @@ use super::tcp_options::{OFFER_LEN, Offer, TIMESTAMPS_LEN, TcpOptions, Timestamp
 /// Octets of the headers of a segment with timestamps, and of a SYN that offers everything: IPv4, no VLAN.
 const USUAL_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
 const USUAL_SYN_LEN: usize = USUAL_LEN - TIMESTAMPS_LEN + OFFER_LEN;
+/// Where their IPv4 header and their TCP header begin.
+const USUAL_IP: usize = ethernet::HEADER_LEN;
+const USUAL_TCP: usize = USUAL_IP + ipv4::HEADER_LEN;
 
 /// Why a frame was not built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,70 +116,84 @@ impl TcpFields {
     }
 }
 
+/// How every frame of a worker begins that holds a usual segment: Ethernet and IPv4 without options, on a link without VLAN.
+/// What differs from frame to frame is zero in it. Made once, copied for each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UsualHead {
+    /// All but half of the destination address: two words of the widest kind.
+    octets: [u8; 32],
+    /// The sum of the IPv4 header in it.
+    sum: Sum,
+}
+
+impl UsualHead {
+    pub(crate) fn new(source: MacAddr, hop_limit: u8, tos: u8) -> Self {
+        let mut octets = [0; 32];
+        let header = [0x45, tos, 0, 0, 0, 0, 0x40, 0, hop_limit, protocol::TCP];
+        octets[6..12].copy_from_slice(&source.0);
+        octets[12..USUAL_IP].copy_from_slice(&EtherType::IPV4.0.to_be_bytes());
+        octets[USUAL_IP..USUAL_IP + header.len()].copy_from_slice(&header);
+        Self { octets, sum: Sum::of(&header) }
+    }
+}
+
 /// A segment over IPv4, its options apart: with timestamps alone, or a SYN that offers everything, what nearly all
-/// traffic consists of.
+/// traffic consists of. The link has no VLAN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UsualSegment {
-    pub(crate) link: Link,
+    /// The station it goes to.
+    pub(crate) station: MacAddr,
     pub(crate) source: Ipv4Addr,
     pub(crate) destination: Ipv4Addr,
-    pub(crate) hop_limit: u8,
-    pub(crate) tos: u8,
     pub(crate) tcp: TcpFields,
 }
 
 impl UsualSegment {
-    /// Octets of the headers with timestamps on a link without VLAN.
+    /// Octets of the headers with timestamps.
     pub(crate) const STAMPED_LEN: usize = USUAL_LEN;
-    /// Octets of a SYN that offers everything on a link without VLAN.
+    /// Octets of a SYN that offers everything.
     pub(crate) const OFFER_LEN: usize = USUAL_SYN_LEN;
 
-    /// Writes the segment with timestamps as its only option and a payload that `write` is to write, on a link without
-    /// VLAN. Returns the length of the frame.
+    /// Writes the headers of the segment, with timestamps as its only option, before a payload of so many octets and with this
+    /// sum.
     #[inline(always)]
     pub(crate) fn emit_stamped(
         &self,
-        frame: &mut [u8],
+        headers: &mut [u8; USUAL_LEN],
+        head: &UsualHead,
         timestamps: Timestamps,
-        payload_len: usize,
-        write: impl FnOnce(&mut [u8]),
-    ) -> Result<usize, EmitError> {
-        let options = |octets: &mut [u8; TIMESTAMPS_LEN]| timestamps.emit_summed(octets);
-        self.emit::<USUAL_LEN, TIMESTAMPS_LEN>(frame, payload_len, write, options)
+        (payload_len, payload_sum): (u16, Sum),
+    ) {
+        let (rest, options) = headers.split_last_chunk_mut().expect("the options end the headers");
+        let sum = timestamps.emit_summed(options).plus(payload_sum);
+        self.emit(rest, head, TIMESTAMPS_LEN as u16, payload_len, sum);
     }
 
-    /// Writes the segment, a SYN, with everything on offer and no payload, on a link without VLAN. Returns the length of the
-    /// frame.
-    #[inline]
-    pub(crate) fn emit_offer(&self, frame: &mut [u8], offer: Offer) -> Result<usize, EmitError> {
-        let options = |octets: &mut [u8; OFFER_LEN]| offer.emit_summed(octets);
-        self.emit::<USUAL_SYN_LEN, OFFER_LEN>(frame, 0, |_| {}, options)
-    }
-
-    /// `LEN` being the length of all headers, no check is left on the way.
+    /// Writes the segment, a SYN, with everything on offer and no payload.
     #[inline(always)]
-    fn emit<const LEN: usize, const OPTIONS: usize>(
-        &self,
-        frame: &mut [u8],
-        payload_len: usize,
-        write: impl FnOnce(&mut [u8]),
-        write_options: impl FnOnce(&mut [u8; OPTIONS]) -> Sum,
-    ) -> Result<usize, EmitError> {
-        let (headers, rest) = frame.split_first_chunk_mut::<LEN>().ok_or(EmitError::NoRoom)?;
-        let payload = rest.get_mut(..payload_len).ok_or(EmitError::NoRoom)?;
-        let mut payload_sum = Sum::ZERO;
-        if payload_len > 0 {
-            write(payload);
-            payload_sum = Sum::of(payload);
-        }
-        let segment_len = tcp::HEADER_LEN + OPTIONS + payload_len;
-        let &Self { link, source, destination, hop_limit, tos, .. } = self;
-        let rest = put_ipv4(headers, &link, source, destination, protocol::TCP, hop_limit, tos, segment_len)?;
-        let (header, options) = rest.split_first_chunk_mut().ok_or(EmitError::NoRoom)?;
-        let options_sum = write_options(options.first_chunk_mut().ok_or(EmitError::NoRoom)?);
-        let pseudo = Sum::pseudo_v4(source, destination, protocol::TCP, segment_len as u32);
-        self.tcp.emit(header, OPTIONS, pseudo.plus(options_sum).plus(payload_sum));
-        Ok(LEN + payload_len)
+    pub(crate) fn emit_offer(&self, frame: &mut [u8; USUAL_SYN_LEN], head: &UsualHead, offer: Offer) {
+        let (rest, options) = frame.split_last_chunk_mut().expect("the options end the frame");
+        let sum = offer.emit_summed(options);
+        self.emit(rest, head, OFFER_LEN as u16, 0, sum);
+    }
+
+    /// Writes everything before the options. `sum` is that of the options and the payload.
+    #[inline(always)]
+    fn emit(&self, headers: &mut [u8], head: &UsualHead, options_len: u16, payload_len: u16, sum: Sum) {
+        const HEADERS_LEN: u16 = (ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16;
+        let total_len = HEADERS_LEN + options_len + payload_len;
+        let addresses = Sum::ZERO.add_u32(self.source.to_bits()).add_u32(self.destination.to_bits());
+        let checksum = head.sum.plus(addresses).add_u16(total_len).checksum();
+        headers[..32].copy_from_slice(&head.octets);
+        headers[..6].copy_from_slice(&self.station.0);
+        headers[USUAL_IP + 2..USUAL_IP + 4].copy_from_slice(&total_len.to_be_bytes());
+        headers[USUAL_IP + 10..USUAL_IP + 12].copy_from_slice(&checksum.to_be_bytes());
+        headers[USUAL_IP + 12..USUAL_IP + 16].copy_from_slice(&self.source.octets());
+        headers[USUAL_IP + 16..USUAL_TCP].copy_from_slice(&self.destination.octets());
+        // The segment's length is the packet's without the IP header: in such sums, plus the complement of that one's
+        let pseudo = addresses.add_u16(u16::from(protocol::TCP)).add_u16(total_len).add_u16(!(ipv4::HEADER_LEN as u16));
+        let header = headers[USUAL_TCP..].first_chunk_mut().expect("the options come after it");
+        self.tcp.emit(header, usize::from(options_len), pseudo.plus(sum));
     }
 }
 
@@ -209,13 +227,6 @@ impl OutSegment {
         payload_len: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<usize, EmitError> {
-        if let (IpAddr::V4(source), IpAddr::V4(destination), None) = (self.source, self.destination, self.link.vlan) {
-            let (hop_limit, tos) = (self.hop_limit, tos(self.dscp, self.ecn));
-            let usual = UsualSegment { link: self.link, source, destination, hop_limit, tos, tcp: self.tcp_fields() };
-            if let Some(timestamps) = self.options.only_timestamps() {
-                return usual.emit_stamped(frame, timestamps, payload_len, write);
-            }
-        }
         let start = self.header_len();
         write(frame.get_mut(start..start + payload_len).ok_or(EmitError::NoRoom)?);
         self.emit(frame, payload_len)
@@ -460,7 +471,7 @@ pub(crate) fn put_ipv6<'f>(
 mod tests {
     use super::*;
     use crate::wire::frame::{ParseRules, Parsed, parse};
-    use crate::wire::samples::{self, LINK, PAYLOAD};
+    use crate::wire::samples::{self, LINK, PAYLOAD, XorShift};
 
     fn received(flags: Flags, payload: &[u8]) -> TcpSegment {
         let frame = samples::build(&OutSegment { flags, ..samples::segment_v4() }, payload);
@@ -482,6 +493,59 @@ mod tests {
         ];
         assert_eq!(frame[..50], want.concat());
         assert_eq!(frame[52..], [&[0, 0, 2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9, 1, 3, 3, 7][..]].concat());
+    }
+
+    /// The usual road writes what the road of all segments writes.
+    #[test]
+    fn a_usual_segment_is_octet_for_octet_that_of_the_general_road() {
+        let mut random = XorShift::new(9293);
+        let mut noise = move |limit: usize| random.next() as usize % limit;
+        for round in 0..20_000 {
+            let mut word = || (noise(1 << 16) << 16 | noise(1 << 16)) as u32;
+            // addresses and numbers of zeroes and ones, too, where sums have two zeroes
+            let mut word = || [word(), word(), word(), 0, u32::MAX][word() as usize % 5];
+            let timestamps = Timestamps { value: word(), echo: word() };
+            let offer = Offer { mss: word() as u16, window_scale: (word() % 15) as u8, timestamps };
+            let is_syn = round % 4 == 0;
+            let payload: Vec<u8> = (0..if is_syn { 0 } else { word() % 200 }).map(|_| word() as u8).collect();
+            let segment = OutSegment {
+                source: IpAddr::V4(Ipv4Addr::from_bits(word())),
+                destination: IpAddr::V4(Ipv4Addr::from_bits(word())),
+                source_port: word() as u16,
+                destination_port: word() as u16,
+                seq: Seq(word()),
+                ack: Seq(word()),
+                flags: Flags::from_bits(word() as u8),
+                window: word() as u16,
+                hop_limit: word() as u8,
+                dscp: word() as u8 & 0x3f,
+                ecn: Ecn::NotCapable,
+                options: if is_syn {
+                    TcpOptions {
+                        mss: Some(offer.mss),
+                        window_scale: Some(offer.window_scale),
+                        sack_permitted: true,
+                        ..TcpOptions::with_timestamps(timestamps)
+                    }
+                } else {
+                    TcpOptions::with_timestamps(timestamps)
+                },
+                ..samples::segment_v4()
+            };
+            let want = samples::build(&segment, &payload);
+            let (IpAddr::V4(source), IpAddr::V4(destination)) = (segment.source, segment.destination) else { panic!() };
+            let head = UsualHead::new(LINK.source, segment.hop_limit, tos(segment.dscp, segment.ecn));
+            let usual = UsualSegment { station: LINK.destination, source, destination, tcp: segment.tcp_fields() };
+            let mut frame = vec![0xee; want.len()];
+            if is_syn {
+                usual.emit_offer(frame.first_chunk_mut().unwrap(), &head, offer);
+            } else {
+                let (headers, rest) = frame.split_first_chunk_mut().unwrap();
+                rest.copy_from_slice(&payload);
+                usual.emit_stamped(headers, &head, timestamps, (payload.len() as u16, Sum::of(&payload)));
+            }
+            assert_eq!(frame, want, "{segment:?}");
+        }
     }
 
     #[test]
