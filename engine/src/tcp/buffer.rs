@@ -6,7 +6,7 @@ use crate::flow::Slab;
 use crate::page::{OutOfMemory, PageSource};
 use crate::wire::Seq;
 
-use super::block::NONE;
+use super::block::{Busy, NONE};
 
 /// Octets of payload in a chunk.
 pub(crate) const CHUNK: usize = 2032;
@@ -201,6 +201,15 @@ impl Buffers {
             }
             at = chunk.next;
         }
+    }
+
+    /// Gives all back that hangs on a busy block.
+    #[inline(never)]
+    pub(crate) fn clear_all(&mut self, b: &Busy) {
+        for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)] {
+            self.clear(&mut Chain { head, tail });
+        }
+        self.ahead -= u32::from(b.ahead_chunks);
     }
 
     /// Gives a whole chain back.

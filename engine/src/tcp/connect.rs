@@ -13,12 +13,9 @@ use crate::wire::{Seq, ipv4, ipv6};
 
 use super::block::{ACTIVE, Connection, NONE, flag};
 use super::conn::Conn;
-use super::ports::Walk;
+use super::ports::Pair;
 use super::state::{Event, State};
 use super::{DIRTY_MAX, FlowId, Tcp};
-
-/// How many opens ahead the index is asked for: a miss takes about as long as four opens.
-const PORTS_AHEAD: u64 = 4;
 
 /// Whether a remote can be reached on the link, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,20 +168,18 @@ impl Tcp {
     }
 
     fn connect(&mut self, local: Option<u16>, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
-        if !self.is_host(remote) {
-            return Err(ConnectError::InvalidAddress);
-        }
-        if self.next_hop(remote.ip()).is_none() || self.locals.family(remote.is_ipv6()).next().is_none() {
-            return Err(ConnectError::NoRoute);
-        }
+        let run = match self.ports.run(local, remote) {
+            Some(run) => run,
+            None => self.begin_run(local, remote)?,
+        };
         if self.conns.len() >= self.max_connections || self.dirty.len() >= DIRTY_MAX {
             return Err(ConnectError::NoMemory);
         }
-        let (local, local_port, hash) = self.pick_port(local, remote).ok_or(ConnectError::NoPort)?;
+        let Pair { local, local_port, hash } = self.pick_pair(run, remote).ok_or(ConnectError::NoPort)?;
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
         let address = self.locals.address(local);
         let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port(), self.now.micros());
-        let Some(id) = self.conns.insert(Connection {
+        let begun = self.begin(Connection {
             remote: word_of_remote,
             remote_port: remote.port(),
             local_port,
@@ -201,23 +196,35 @@ impl Tcp {
             busy: NONE,
             word,
             ..Connection::default()
-        }) else {
-            self.forget_remote(word_of_remote, family);
-            return Err(ConnectError::NoMemory);
-        };
-        let attached = self.attach(id);
-        if attached.is_none() || self.table.insert(hash, Kind::Connection, id).is_err() {
+        });
+        let Self { busies, table, dirty, .. } = self;
+        if let Some((id, Some(slot))) = begun
+            && table.insert(hash, Kind::Connection, id).is_ok()
+        {
+            let b = &mut busies[slot];
+            b.snd_end = iss + 1;
+            b.list(dirty);
+            self.stats.active_opens.increment();
+            return Ok(id);
+        }
+        if let Some((id, _)) = begun {
             self.detach(id);
             self.conns.free(id);
-            self.forget_remote(word_of_remote, family);
-            return Err(ConnectError::NoMemory);
         }
-        if let Some(slot) = attached {
-            self.busies[slot].snd_end = iss + 1;
+        self.forget_remote(word_of_remote, family);
+        Err(ConnectError::NoMemory)
+    }
+
+    /// The first open towards `remote`, or one after others have come in between.
+    #[cold]
+    fn begin_run(&mut self, local: Option<u16>, remote: SocketAddr) -> Result<usize, ConnectError> {
+        if !self.is_host(remote) {
+            return Err(ConnectError::InvalidAddress);
         }
-        self.stats.active_opens.increment();
-        self.mark_dirty(id);
-        Ok(id)
+        if self.next_hop(remote.ip()).is_none() || self.locals.family(remote.is_ipv6()).next().is_none() {
+            return Err(ConnectError::NoRoute);
+        }
+        Ok(self.ports.begin(&self.locals, &self.hash_key, local, remote))
     }
 
     /// Whether a remote can be a host's: a segment from there would be taken.
@@ -239,33 +246,45 @@ impl Tcp {
         self.exchange = Some(exchange);
     }
 
-    /// A free pair of local address and port, and the flow's hash.
+    /// A free pair of local address and port of a run towards `remote`: where there are no other workers and the index
+    /// alone says that nothing has the one it is at, that one.
     #[inline]
     //= RFC 9293 MUST-44
-    fn pick_port(&mut self, local: Option<u16>, remote: SocketAddr) -> Option<(u16, u16, u64)> {
-        let walk = self.ports.walk(&self.locals, local, remote);
-        for step in 0..walk.tries() {
-            let Some((local, local_port, hash)) = self.pair_at(&walk, remote, step) else { continue };
+    fn pick_pair(&mut self, run: usize, remote: SocketAddr) -> Option<Pair> {
+        if self.exchange.is_none()
+            && let Some(pair) = self.ports.pair(run)
+            && self.table.is_absent(pair.hash)
+        {
+            self.pass_pair(run);
+            return Some(pair);
+        }
+        self.search_pair(run, remote)
+    }
+
+    #[inline(never)]
+    fn search_pair(&mut self, run: usize, remote: SocketAddr) -> Option<Pair> {
+        let tries = self.ports.tries(run);
+        for _ in 0..tries {
+            let pair = self.ports.pair(run);
+            self.pass_pair(run);
+            let Some(Pair { local, local_port, hash }) = pair else { continue };
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
             let is_ours = self.exchange.is_none() || self.owns(&self.flow_key(&flow));
             if is_ours && self.find(hash, &flow).is_none() {
-                self.ports.advance(&walk, step + 1);
-                // Opens come in rows, and nothing has asked for the next one's place in the index yet.
-                if let Some((_, _, ahead)) = self.pair_at(&walk, remote, step + PORTS_AHEAD) {
-                    self.table.prefetch(ahead);
-                }
-                return Some((local, local_port, hash));
+                return pair;
             }
         }
-        self.ports.advance(&walk, 1);
+        self.ports.give_up(run, tries);
         None
     }
 
+    /// Goes on by one pair. Opens come in rows, and nothing has asked for the next one's place in the index yet.
     #[inline]
-    fn pair_at(&self, walk: &Walk, remote: SocketAddr, step: u64) -> Option<(u16, u16, u64)> {
-        let (local, local_port) = self.ports.at(&self.locals, walk, step)?;
-        let hash = self.hash(&FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port });
-        Some((local, local_port, hash))
+    fn pass_pair(&mut self, run: usize) {
+        let Self { ports, locals, hash_key, table, .. } = self;
+        ports.pass(run, locals, hash_key, |ahead| {
+            table.prefetch(ahead);
+        });
     }
 
     /// The MSS assumed without an option, no more than the link carries (RFC 9293 §3.7.1).

@@ -241,14 +241,22 @@ impl Flights {
     /// Removes every segment, and the spare node.
     #[inline]
     pub(crate) fn clear(&mut self, busy: &mut Busy) {
-        let mut at = first_node(busy);
+        match busy.flight_nodes {
+            0 => {}
+            1 => _ = self.nodes.free(busy.flight_tail),
+            _ => self.free_chain(first_node(busy)),
+        }
+        (busy.flight_head, busy.flight_tail) = (NONE, NONE);
+        busy.flight_nodes = 0;
+    }
+
+    #[inline(never)]
+    fn free_chain(&mut self, mut at: u32) {
         while at != NONE {
             let next = self.nodes[at].next;
             self.nodes.free(at);
             at = next;
         }
-        (busy.flight_head, busy.flight_tail) = (NONE, NONE);
-        busy.flight_nodes = 0;
     }
 }
 

@@ -31,24 +31,26 @@ impl IsnKey {
     }
 
     /// ISN = M + F(4-tuple, secret) (RFC 6528 §3), M one every 4 µs (RFC 9293 §3.4.1).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn iss(&self, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16, now_us: u64) -> Seq {
         let ports = u32::from(local_port.swap_bytes()) | u32::from(remote_port.swap_bytes()) << 16;
         let hash = match (local, remote) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                let (local, remote) =
-                    (u64::from(local.to_bits().swap_bytes()), u64::from(remote.to_bits().swap_bytes()));
-                self.isn.hash([local | remote << 32], ports)
+                let (local, remote) = (local.to_bits().swap_bytes(), remote.to_bits().swap_bytes());
+                self.isn.hash([u64::from(local) | u64::from(remote) << 32], ports)
             }
-            _ => {
-                let (local, remote) = (fold(local).swap_bytes(), fold(remote).swap_bytes());
-                let words = [local as u64, (local >> 64) as u64, remote as u64, (remote >> 64) as u64];
-                self.isn.hash(words, ports)
-            }
+            _ => self.hash_v6(local, remote, ports),
         };
         //= RFC 9293 MUST-8, MUST-9, SHLD-1
         //= RFC 6528 3-SHOULD-1, 3-MUST-1
         Seq((hash as u32).wrapping_add((now_us / 4) as u32))
+    }
+
+    #[inline(never)]
+    fn hash_v6(&self, local: IpAddr, remote: IpAddr, ports: u32) -> u64 {
+        let (local, remote) = (fold(local).swap_bytes(), fold(remote).swap_bytes());
+        let words = [local as u64, (local >> 64) as u64, remote as u64, (remote >> 64) as u64];
+        self.isn.hash(words, ports)
     }
 
     /// The time of a pass of the loop.

@@ -109,11 +109,12 @@ const RATE_SPAN_MS: u32 = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct SynGuard {
     /// Records of each prefix, by its hash.
-    held: Vec<u32>,
+    held: Box<[u32; PREFIXES]>,
     held_max: u32,
     key: [u64; 2],
-    /// SYNs a second beyond the handshakes completed.
+    /// SYNs a second beyond the handshakes completed, and as many as are too many in one span.
     rate: u32,
+    excess_max: u32,
     since_ms: u32,
     syns: u32,
     completed: u32,
@@ -124,10 +125,11 @@ impl SynGuard {
     /// Nothing is held. `key` keeps others from choosing prefixes that share a place.
     pub(crate) fn new(held_max: u32, rate: u32, key: [u64; 2]) -> Self {
         Self {
-            held: vec![0; PREFIXES],
+            held: Box::new([0; PREFIXES]),
             held_max,
             key: [key[0] | 1, key[1]],
             rate,
+            excess_max: (rate / (1000 / RATE_SPAN_MS)).max(1),
             since_ms: 0,
             syns: 0,
             completed: 0,
@@ -137,7 +139,7 @@ impl SynGuard {
 
     /// The place of a source's prefix: 24 bits of IPv4, 56 of IPv6. A multiply-shift hash: SYNs are many.
     #[inline]
-    fn place(&self, source: IpAddr) -> usize {
+    pub(crate) fn place(&self, source: IpAddr) -> usize {
         let prefix = match source {
             IpAddr::V4(source) => u64::from(source.to_bits() >> 8),
             IpAddr::V6(source) => 1 << 63 | (source.to_bits() >> 72) as u64,
@@ -146,24 +148,23 @@ impl SynGuard {
         (mixed >> (64 - PREFIXES.trailing_zeros())) as usize
     }
 
-    /// Whether a source's prefix may have one more record.
+    /// Whether the prefix of a place may have one more record.
     #[inline]
-    pub(crate) fn has_room(&self, source: IpAddr) -> bool {
-        self.held[self.place(source)] < self.held_max
+    pub(crate) fn has_room(&self, place: usize) -> bool {
+        self.held[place % PREFIXES] < self.held_max
     }
 
-    /// A record was made for a source.
+    /// A record was made for a source whose prefix is counted at a place.
     #[inline]
-    pub(crate) fn take(&mut self, source: IpAddr) {
-        let place = self.place(source);
-        self.held[place] += 1;
+    pub(crate) fn take(&mut self, place: usize) {
+        self.held[place % PREFIXES] += 1;
     }
 
     /// A record of a source is gone.
     #[inline]
     pub(crate) fn give_back(&mut self, source: IpAddr) {
-        let place = self.place(source);
-        self.held[place] = self.held[place].saturating_sub(1);
+        let held = &mut self.held[self.place(source) % PREFIXES];
+        *held = held.saturating_sub(1);
     }
 
     /// Records counted, all prefixes together.
@@ -183,7 +184,7 @@ impl SynGuard {
         }
         self.syns = self.syns.saturating_add(1);
         let excess = self.syns.saturating_sub(self.completed);
-        self.flood |= excess >= (self.rate / (1000 / RATE_SPAN_MS)).max(1);
+        self.flood |= excess >= self.excess_max;
         self.flood
     }
 
@@ -236,19 +237,20 @@ mod tests {
     #[test]
     fn prefixes_are_counted_apart() {
         let mut guard = SynGuard::new(100, 1, [0x1234_5678_9abc_def1, 99]);
-        let hosts = |text: &str| text.parse::<IpAddr>().unwrap();
+        let host = |text: &str| text.parse::<IpAddr>().unwrap();
         for (one, same, other) in [
             ("192.0.2.1", "192.0.2.254", "192.0.3.1"),
             ("2001:db8:0:aa00::1", "2001:db8:0:aaff:9::7", "2001:db8:0:ab00::1"),
         ] {
+            let (own, others) = (guard.place(host(one)), guard.place(host(other)));
             for _ in 0..100 {
-                assert!(guard.has_room(hosts(one)));
-                guard.take(hosts(one));
+                assert!(guard.has_room(own));
+                guard.take(own);
             }
-            assert!(!guard.has_room(hosts(same)), "{same} is of the prefix of {one}");
-            assert!(guard.has_room(hosts(other)), "{other} is not");
-            guard.give_back(hosts(same));
-            assert!(guard.has_room(hosts(one)));
+            assert!(!guard.has_room(guard.place(host(same))), "{same} is of the prefix of {one}");
+            assert!(guard.has_room(others), "{other} is not");
+            guard.give_back(host(same));
+            assert!(guard.has_room(own));
         }
         assert_eq!(guard.held(), 198);
     }

@@ -31,6 +31,7 @@ pub(crate) struct Offer {
 impl Tcp {
     /// What is agreed to of the options of a SYN: those that the peer sent and we are configured for.
     //= RFC 7323 2.2-MUST-2
+    #[inline]
     pub(crate) fn agree(&self, seg: &TcpSegment) -> Offer {
         let v6 = seg.source.is_ipv6();
         let options = &seg.options;
@@ -156,20 +157,38 @@ impl Tcp {
                 Err(reason) => refusal = reason,
             }
         }
+        self.syn_by_cookie(tx, seg, flow, hash, (&mut record, &offer), after, (mode, refusal));
+    }
+
+    /// A SYN of which no record was kept, by the mode of its listener or for a reason to refuse it: it is answered by a
+    /// cookie, or not at all.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments)]
+    fn syn_by_cookie<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        flow: &FlowId,
+        hash: u64,
+        (record, offer): (&mut SynReceived, &Offer),
+        after: Option<Seq>,
+        (mode, refusal): (SynCookies, DropReason),
+    ) {
+        let ends = (seg.destination, flow.remote);
         if mode != SynCookies::Never {
-            let Cookie { iss, ts_bits } = self.cookies.bake(local, flow, seg.seq, &offer, self.now);
+            let Cookie { iss, ts_bits } = self.cookies.bake(seg.destination, flow, seg.seq, offer, self.now);
             if after.is_none_or(|floor| iss.after(floor)) {
                 record.iss = iss;
                 self.cookies.rely(self.now);
                 self.stats.syn_cookies_sent.increment();
-                return self.syn_ack(tx, &record, (local, flow.remote), ts_bits, Some(seg.source_mac));
+                return self.syn_ack(tx, record, ends, ts_bits, Some(seg.source_mac));
             }
             // a cookie is what it is: a number that has to be above another one needs a record
             if mode == SynCookies::Always
                 && !self.sheds(mode)
-                && self.keep_syn(local, flow, hash, &mut record, after).is_ok()
+                && self.keep_syn(seg.destination, flow, hash, record, after).is_ok()
             {
-                return self.syn_ack(tx, &record, (local, flow.remote), None, Some(seg.source_mac));
+                return self.syn_ack(tx, record, ends, None, Some(seg.source_mac));
             }
         }
         self.stats.refused_table_full.increment();
@@ -178,6 +197,7 @@ impl Tcp {
 
     /// Whether too many connections are half open, or too many SYNs lead to nothing: a flood then costs no memory and no
     /// table. Above three quarters of the limit this is so until half of it is reached again.
+    #[inline]
     fn sheds(&mut self, mode: SynCookies) -> bool {
         let held = self.syns.len();
         let mark = if self.shedding { self.max_syn_received / 2 } else { self.max_syn_received / 4 * 3 };
@@ -185,14 +205,15 @@ impl Tcp {
         // who cannot send cookies has to take the SYNs as they come
         let flood = self.syn_guard.syn(self.now_ms) && mode == SynCookies::Auto;
         let sheds = self.shedding || flood;
-        if sheds && self.stats.syn_flood_now.get() == 0 {
-            self.stats.syn_floods.increment();
+        if sheds != (self.stats.syn_flood_now.get() != 0) {
+            self.stats.syn_floods.add(u64::from(sheds));
+            self.stats.syn_flood_now.set(u64::from(sheds));
         }
-        self.stats.syn_flood_now.set(u64::from(sheds));
         sheds
     }
 
     /// Keeps a half-open connection, if there is room for it, with a number that the clock drives and above `after`.
+    #[inline]
     fn keep_syn(
         &mut self,
         local: IpAddr,
@@ -202,14 +223,15 @@ impl Tcp {
         after: Option<Seq>,
     ) -> Result<(), DropReason> {
         let full = Err(DropReason::TableFull);
-        if !self.syn_guard.has_room(flow.remote) {
+        let prefix = self.syn_guard.place(flow.remote);
+        if !self.syn_guard.has_room(prefix) {
             self.stats.syn_prefix_limited.increment();
             return Err(DropReason::PrefixLimited);
         }
         let Some((remote, family)) = self.intern(flow.remote) else { return full };
         let iss = self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, self.now.micros());
-        record.iss = after.filter(|&floor| !iss.after(floor)).unwrap_or(iss);
-        let Some(handle) = self.syns.push(SynReceived { remote, ..*record }) else {
+        (record.remote, record.iss) = (remote, after.filter(|&floor| !iss.after(floor)).unwrap_or(iss));
+        let Some(handle) = self.syns.push(*record) else {
             self.forget_remote(remote, family);
             return full;
         };
@@ -218,7 +240,7 @@ impl Tcp {
             self.forget_remote(remote, family);
             return full;
         }
-        self.syn_guard.take(flow.remote);
+        self.syn_guard.take(prefix);
         self.stats.passive_opens.increment();
         Ok(())
     }

@@ -20,6 +20,7 @@ struct OwnedV4 {
     first: u32,
     count: u32,
     base: u32,
+    mask: u32,
     /// The directed broadcast address of the prefix; beyond all addresses if it has none.
     broadcast: u64,
 }
@@ -40,7 +41,8 @@ impl Owned {
             31.. => u64::MAX,
             len => u64::from(first) | u64::from(u32::MAX) >> len,
         };
-        OwnedV4 { first, count: self.count, base: self.base, broadcast }
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
+        OwnedV4 { first, count: self.count, base: self.base, mask, broadcast }
     }
 }
 
@@ -102,14 +104,19 @@ impl Locals {
     /// The address of a number.
     #[inline]
     pub(crate) fn address(&self, number: u16) -> IpAddr {
-        let number = u32::from(number);
-        for range in &self.v4 {
-            let offset = number.wrapping_sub(range.base);
-            if offset < range.count {
-                return IpAddr::V4(Ipv4Addr::from_bits(range.first + offset));
-            }
+        match self.address_v4(number) {
+            Some(address) => IpAddr::V4(address),
+            None => self.address_v6(u32::from(number)),
         }
-        self.address_v6(number)
+    }
+
+    /// The address of a number, if it is one of IPv4.
+    #[inline]
+    pub(crate) fn address_v4(&self, number: u16) -> Option<Ipv4Addr> {
+        self.v4.iter().find_map(|range| {
+            let offset = u32::from(number).wrapping_sub(range.base);
+            (offset < range.count).then(|| Ipv4Addr::from_bits(range.first + offset))
+        })
     }
 
     fn address_v6(&self, number: u32) -> IpAddr {
@@ -126,11 +133,16 @@ impl Locals {
     /// Whether a destination is on the link: inside the prefix of one of our addresses.
     #[inline]
     pub(crate) fn on_link(&self, address: IpAddr) -> bool {
-        let (value, v6) = (bits(address), address.is_ipv6());
-        let width: u32 = if v6 { 128 } else { 32 };
-        self.ranges.iter().any(|range| {
-            let host_bits = width - u32::from(range.prefix_len).min(width);
-            range.v6 == v6 && (value ^ range.first).checked_shr(host_bits).unwrap_or(0) == 0
+        match address {
+            IpAddr::V4(address) => self.v4.iter().any(|range| (address.to_bits() ^ range.first) & range.mask == 0),
+            IpAddr::V6(address) => self.on_link_v6(address),
+        }
+    }
+
+    fn on_link_v6(&self, address: Ipv6Addr) -> bool {
+        self.ranges.iter().filter(|range| range.v6).any(|range| {
+            let host_bits = 128 - u32::from(range.prefix_len).min(128);
+            (address.to_bits() ^ range.first).checked_shr(host_bits).unwrap_or(0) == 0
         })
     }
 
@@ -176,6 +188,7 @@ mod tests {
             assert_eq!(locals.number(locals.address(number)), Some(number));
         }
         assert_eq!(locals.number("10.66.1.1".parse().unwrap()), None);
+        assert!(locals.on_link("192.0.2.9".parse().unwrap()) && !locals.on_link("192.0.2.8".parse().unwrap()));
         assert!(locals.on_link("10.66.200.1".parse().unwrap()));
         assert!(!locals.on_link("10.67.0.1".parse().unwrap()));
         assert!(locals.on_link("fd66::ffff".parse().unwrap()) && !locals.on_link("fd67::1".parse().unwrap()));

@@ -63,7 +63,7 @@ pub(crate) use output::Tx;
 pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 
 use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
-use buffer::{Buffers, Chain};
+use buffer::Buffers;
 use flight::Flights;
 use limit::{EachLimit, RateLimit, SynGuard};
 use locals::Locals;
@@ -150,8 +150,6 @@ pub struct Tcp {
     pub(crate) table: FlowTable,
     pub(crate) conns: Connections,
     pub(crate) busies: Busies,
-    /// A busy block as it begins: copied, not made, for every one taken.
-    idle: Busy,
     remotes: Remotes,
     pub(crate) flights: Flights,
     pub(crate) buffers: Buffers,
@@ -242,7 +240,6 @@ impl Tcp {
             table,
             conns: Slab::with_limit(connections),
             busies: Slab::with_limit(busies),
-            idle: Busy::default().without_chains(),
             remotes: Slab::with_limit(records),
             flights: Flights::new(busies, config.tcp.flight_segments_max),
             buffers: Buffers::new(config.buffer_bytes, config.out_of_order_bytes),
@@ -401,19 +398,19 @@ impl Tcp {
 
     #[inline(never)]
     fn take_busy(&mut self, id: u32) -> Option<u32> {
-        let c = &mut self.conns[id];
-        let slot = self.busies.alloc()?;
-        let b = &mut self.busies[slot];
-        *b = self.idle;
-        (b.conn, b.snd_end, b.ack_sent, b.snd_wnd_max) = (id, c.snd_nxt, c.rcv_nxt, c.send_window());
-        b.full_until = c.snd_una;
-        rtt::load(c, b);
-        if c.has(flag::SYN_RESENT) {
-            b.flags |= busy::SYN_LOST;
-        }
-        congestion::restart(b, c.payload_max(), block::compact::unpack(c.ssthresh), &self.config);
-        c.busy = slot;
-        Some(slot)
+        let Self { conns, busies, config, .. } = self;
+        take_busy(busies, config, id, &mut conns[id])
+    }
+
+    /// Adds a connection that is busy from its beginning: its number and its busy block, which it begins without if the pool is
+    /// empty. `None` if there is no room for it.
+    #[inline(always)]
+    fn begin(&mut self, connection: Connection) -> Option<(u32, Option<u32>)> {
+        let Self { conns, busies, config, .. } = self;
+        let id = conns.alloc()?;
+        let c = conns.get_mut(id)?;
+        *c = connection;
+        Some((id, take_busy(busies, config, id, c)))
     }
 
     /// Gives the busy block back, keeping what an idle connection keeps.
@@ -432,17 +429,15 @@ impl Tcp {
     /// Gives a busy block back, and what hangs on it.
     #[inline]
     fn free_busy(&mut self, slot: u32) {
-        self.wheel.cancel(&mut self.busies, slot);
-        let b = &mut self.busies[slot];
-        self.flights.clear(b);
-        if [b.write_head, b.read_head, b.ahead_head] != [NONE; 3] {
-            for (head, tail) in [(b.write_head, b.write_tail), (b.read_head, b.read_tail), (b.ahead_head, b.ahead_tail)]
-            {
-                self.buffers.clear(&mut Chain { head, tail });
-            }
-            self.buffers.ahead -= u32::from(b.ahead_chunks);
+        let Self { busies, wheel, flights, buffers, .. } = self;
+        let b = &mut busies[slot];
+        flights.clear(b);
+        // no chain is what all bits say
+        if b.write_head & b.read_head & b.ahead_head != NONE {
+            buffers.clear_all(b);
         }
-        self.busies.free(slot);
+        wheel.cancel(busies, slot);
+        busies.free(slot);
     }
 
     /// Puts the connection on the list of those with something to send or to settle at the end of this pass.
@@ -459,9 +454,10 @@ impl Tcp {
 
     /// Removes a connection from the table and tells the application.
     pub(crate) fn remove<A: App>(&mut self, app: &mut A, id: u32, end: End) {
-        let hash = self.hash(&self.flow_id(id));
+        let c = &self.conns[id];
+        let (remote, flags) = (c.remote, c.flags);
+        let hash = self.hash(&self.flow_of(c));
         self.table.remove(hash, Kind::Connection, id);
-        let (remote, flags) = (self.conns[id].remote, self.conns[id].flags);
         self.forget_remote(remote, flags);
         self.discard(app, id, end);
     }
@@ -496,4 +492,41 @@ impl Tcp {
     pub(crate) fn timestamp_offset(&self, local: u16, remote: IpAddr) -> u32 {
         self.isn_key.timestamp_offset(self.locals.address(local), remote)
     }
+}
+
+/// A busy block for the connection `c`, of number `id`. `None` if the pool is empty.
+#[inline(always)]
+fn take_busy(busies: &mut Busies, config: &Tunables, id: u32, c: &mut Connection) -> Option<u32> {
+    let slot = busies.alloc()?;
+    let b = busies.get_mut(slot)?;
+    // who freed it has stopped its timer
+    debug_assert_eq!(b.link, Link::default());
+    *b = Busy {
+        link: b.link,
+        conn: id,
+        snd_end: c.snd_nxt,
+        ack_sent: c.rcv_nxt,
+        snd_wnd_max: c.send_window(),
+        full_until: c.snd_una,
+        ssthresh: u32::MAX,
+        ..Busy::default().without_chains()
+    };
+    if c.has(flag::SYN_RESENT) {
+        b.flags |= busy::SYN_LOST;
+    }
+    if c.srtt | c.rttvar | c.ssthresh == 0 {
+        // nothing is known of the path yet, as of every connection that begins
+        b.cwnd = congestion::initial_window(c.payload_max(), config);
+    } else {
+        take_up(c, b, config);
+    }
+    c.busy = slot;
+    Some(slot)
+}
+
+/// Takes up what an idle connection has kept of its path.
+#[inline(never)]
+fn take_up(c: &Connection, b: &mut Busy, config: &Tunables) {
+    rtt::load(c, b);
+    congestion::restart(b, c.payload_max(), block::compact::unpack(c.ssthresh), config);
 }

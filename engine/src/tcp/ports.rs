@@ -8,7 +8,7 @@
 //! the entry of the card's table, and what the rest of the four-tuple contributes turns one group into another. So the
 //! next pair is found without trying ports, however many workers there are.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::{PortRange, TcpConfig};
@@ -24,6 +24,12 @@ const TABLE: usize = 256;
 /// Pairs tried for one open before it is given up for now: bounds the work of a pass.
 const TRIES: u64 = 256;
 
+/// How many opens ahead the index is asked for: a miss takes about as long as four opens.
+const AHEAD: usize = 4;
+
+/// Walks that are remembered, a power of two.
+const RUNS: usize = 8;
+
 /// Chooses local addresses and ports.
 pub(crate) struct Ports {
     range: PortRange,
@@ -31,6 +37,8 @@ pub(crate) struct Ports {
     counters: [u64; TABLE],
     /// For IPv4 and IPv6, where a port contributes from another place.
     groups: Option<[Groups; 2]>,
+    /// The last walks, each in a place that its remote names.
+    runs: [Run; RUNS],
 }
 
 /// The ports of the range, sorted by what they contribute to the entry of the card's table.
@@ -84,25 +92,128 @@ impl Groups {
 impl Ports {
     /// Ports of the configured range, or of the range that is ours on an address shared with the kernel.
     pub(crate) fn new(tcp: &TcpConfig, shared: Option<PortRange>, secret: [u64; 2]) -> Self {
-        Self { range: shared.unwrap_or(tcp.local_ports), key: HashKey::new(secret), counters: [0; TABLE], groups: None }
+        Self {
+            range: shared.unwrap_or(tcp.local_ports),
+            key: HashKey::new(secret),
+            counters: [0; TABLE],
+            groups: None,
+            runs: [Run::NOWHERE; RUNS],
+        }
     }
 
     /// From now on only pairs whose answers arrive on the queues that `steering` names.
     pub(crate) fn steer(&mut self, rss: &Arc<Rss>, steering: Steering) {
         self.groups = Some([false, true].map(|v6| Groups::new(rss, steering, self.range, v6)));
+        self.runs = [Run::NOWHERE; RUNS];
     }
 
-    /// The walk towards `remote`, where the last one stopped: from the address of number `local`, or from all of them.
+    /// The place of the run that an open of the same kind began, if nothing has come in its way. What was found of the
+    /// remote then still holds.
     #[inline]
+    pub(crate) fn run(&self, local: Option<u16>, remote: SocketAddr) -> Option<usize> {
+        let place = run_place(remote);
+        let run = &self.runs[place];
+        let known = run.remote == remote && run.local == local && run.count == self.counters[run.walk.counter % TABLE];
+        known.then_some(place)
+    }
+
+    /// Begins a run towards `remote`, where the last walk stopped: from the address of number `local`, or from all of them.
+    #[inline(never)]
+    pub(crate) fn begin(&mut self, locals: &Locals, key: &HashKey, local: Option<u16>, remote: SocketAddr) -> usize {
+        let walk = self.walk(locals, local, remote);
+        let step = walk.step(locals, 0).unwrap_or_default();
+        let place = run_place(remote);
+        let count = self.counters[walk.counter % TABLE];
+        self.runs[place] = Run { remote, local, walk, count, step, ..Run::NOWHERE };
+        if walk.pairs > 0 {
+            self.look_ahead(place, locals, key);
+        }
+        place
+    }
+
+    /// How many pairs of a run may be tried for one open.
+    pub(crate) fn tries(&self, run: usize) -> u64 {
+        TRIES.min(self.runs[run % RUNS].walk.pairs)
+    }
+
+    /// The pair at which a run is. `None` if there is none at this step of its walk.
+    #[inline]
+    pub(crate) fn pair(&self, run: usize) -> Option<Pair> {
+        let run = &self.runs[run % RUNS];
+        run.ahead[usize::from(run.first) % AHEAD]
+    }
+
+    /// Goes on by one step, and looks at one or two pairs more that later opens will come upon. `ask` gets their hashes.
+    #[inline]
+    pub(crate) fn pass(&mut self, run: usize, locals: &Locals, key: &HashKey, mut ask: impl FnMut(u64)) {
+        let place = run % RUNS;
+        let run = &mut self.runs[place];
+        run.count += 1;
+        self.counters[run.walk.counter % TABLE] = run.count;
+        run.first = run.first.wrapping_add(1);
+        run.ahead_len -= 1;
+        let short = usize::from(run.ahead_len) < AHEAD - 1;
+        if let Some(pair) = self.look_ahead(place, locals, key) {
+            ask(pair.hash);
+        }
+        if short && let Some(pair) = self.look_far_ahead(place, locals, key) {
+            ask(pair.hash);
+        }
+    }
+
+    /// All pairs that an open may try were taken, `passed` of them: the next one tries from one step further on.
+    #[cold]
+    pub(crate) fn give_up(&mut self, run: usize, passed: u64) {
+        let run = &mut self.runs[run % RUNS];
+        self.counters[run.walk.counter % TABLE] = run.count - passed + 1;
+        *run = Run::NOWHERE;
+    }
+
+    /// Adds what the walk comes upon next to the pairs ahead of a run, of which there are not all.
+    #[inline]
+    fn look_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey) -> Option<Pair> {
+        let Self { runs, range, groups, .. } = self;
+        let run = &mut runs[run % RUNS];
+        let local = run.step.number;
+        let local_port = match groups {
+            None => Some(range.first + run.step.place as u16),
+            Some(groups) => steered_port(groups, locals, &run.walk, &run.step),
+        };
+        let pair = local_port.map(|local_port| Pair {
+            local,
+            local_port,
+            hash: match (run.remote, locals.address_v4(local)) {
+                (SocketAddr::V4(remote), Some(address)) => key.hash(&FlowKey {
+                    local: IpAddr::V4(address),
+                    remote: IpAddr::V4(*remote.ip()),
+                    local_port,
+                    remote_port: remote.port(),
+                }),
+                (remote, _) => hash_v6(key, locals, (local, local_port), remote),
+            },
+        });
+        run.ahead[usize::from(run.first.wrapping_add(run.ahead_len)) % AHEAD] = pair;
+        run.ahead_len += 1;
+        run.step = run.step.next(locals, &run.walk);
+        pair
+    }
+
+    /// The same, where a run has just begun.
+    #[cold]
+    fn look_far_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey) -> Option<Pair> {
+        self.look_ahead(run, locals, key)
+    }
+
+    /// The walk towards `remote`, where the last one stopped.
     //= RFC 6056 3.3-SHOULD-1
-    pub(crate) fn walk(&self, locals: &Locals, local: Option<u16>, remote: SocketAddr) -> Walk {
+    fn walk(&self, locals: &Locals, local: Option<u16>, remote: SocketAddr) -> Walk {
         let ip = remote.ip();
         let from = local.map_or(ip, |number| locals.address(number));
         let hash = self.key.hash(&FlowKey { local: from, remote: ip, local_port: 0, remote_port: remote.port() });
         let counter = hash as usize % TABLE;
         let addresses = match local {
             Some(_) => 1,
-            None => locals.family(ip.is_ipv6()).map(|(_, count)| u64::from(count)).sum::<u64>(),
+            None => locals.family(ip.is_ipv6()).map(|(_, count)| count).sum::<u32>(),
         };
         let groups = self.groups(ip);
         let places = groups.map_or(u64::from(self.range.last - self.range.first) + 1, Groups::places);
@@ -111,7 +222,7 @@ impl Ports {
             local,
             remote_part: groups.map_or(0, |groups| groups.rss.remote_part(ip, remote.port())),
             addresses,
-            pairs: addresses * places,
+            pairs: u64::from(addresses) * places,
             counter,
             start: (hash >> 8).wrapping_add(self.counters[counter]),
         }
@@ -121,37 +232,68 @@ impl Ports {
     fn groups(&self, ip: IpAddr) -> Option<&Groups> {
         self.groups.as_ref().map(|groups| &groups[usize::from(ip.is_ipv6())])
     }
+}
 
-    /// Moves the walk on by `steps`.
-    #[inline]
-    pub(crate) fn advance(&mut self, walk: &Walk, steps: u64) {
-        self.counters[walk.counter] += steps;
-    }
+/// The port at a step of a walk, among those that groups name. `None` if there is none.
+#[inline(never)]
+fn steered_port(groups: &[Groups; 2], locals: &Locals, walk: &Walk, step: &Step) -> Option<u16> {
+    let groups = &groups[usize::from(walk.v6)];
+    groups.at(step.place, walk.remote_part ^ groups.rss.local_part(locals.address(step.number)))
+}
 
-    /// The pair so many steps on: number of the address, port. `None` if there is none at this step of the walk.
-    #[inline]
-    pub(crate) fn at(&self, locals: &Locals, walk: &Walk, step: u64) -> Option<(u16, u16)> {
-        let at = walk.start.wrapping_add(step).checked_rem(walk.pairs)?;
-        let (place, mut index) = (at / walk.addresses, (at % walk.addresses) as u32);
-        let number = match walk.local {
-            Some(local) => local,
-            None => locals.family(walk.v6).find_map(|(base, count)| {
-                if index < count {
-                    return Some((base + index) as u16);
-                }
-                index -= count;
-                None
-            })?,
-        };
-        let port = match &self.groups {
-            None => self.range.first + place as u16,
-            Some(groups) => {
-                let groups = &groups[usize::from(walk.v6)];
-                groups.at(place, walk.remote_part ^ groups.rss.local_part(locals.address(number)))?
-            }
-        };
-        Some((number, port))
-    }
+#[inline(never)]
+fn hash_v6(key: &HashKey, locals: &Locals, (local, local_port): (u16, u16), remote: SocketAddr) -> u64 {
+    let local = locals.address(local);
+    key.hash(&FlowKey { local, remote: remote.ip(), local_port, remote_port: remote.port() })
+}
+
+/// A free pair of local address and port, or one that may be, and the hash of its flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) local: u16,
+    pub(crate) local_port: u16,
+    pub(crate) hash: u64,
+}
+
+/// A walk that one open after another goes on with: each looks at pairs that come later, so that the index has answered
+/// by the time that they are due.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    remote: SocketAddr,
+    local: Option<u16>,
+    walk: Walk,
+    /// Where its last open left the counter, which another walk may share.
+    count: u64,
+    /// The step after the pairs ahead.
+    step: Step,
+    ahead: [Option<Pair>; AHEAD],
+    /// Of `ahead`, modulo its length.
+    first: u8,
+    ahead_len: u8,
+}
+
+impl Run {
+    /// To no remote: no host has port 0.
+    const NOWHERE: Self = Self {
+        remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        local: None,
+        walk: Walk { v6: false, local: None, remote_part: 0, addresses: 0, pairs: 0, counter: 0, start: 0 },
+        count: 0,
+        step: Step { place: 0, index: 0, number: 0, left: 0 },
+        ahead: [None; AHEAD],
+        first: 0,
+        ahead_len: 0,
+    };
+}
+
+/// Where the run towards a remote is kept.
+#[inline]
+fn run_place(remote: SocketAddr) -> usize {
+    let low = match remote.ip() {
+        IpAddr::V4(address) => address.to_bits() as usize,
+        IpAddr::V6(address) => address.to_bits() as usize,
+    };
+    (low ^ usize::from(remote.port())) % RUNS
 }
 
 /// A walk over the pairs of owned address and port towards one remote.
@@ -162,7 +304,7 @@ pub(crate) struct Walk {
     local: Option<u16>,
     /// What the remote end contributes to the card's hash.
     remote_part: u32,
-    addresses: u64,
+    addresses: u32,
     /// Steps until the walk comes round.
     pairs: u64,
     /// Which of the counters is its own.
@@ -170,10 +312,60 @@ pub(crate) struct Walk {
     start: u64,
 }
 
+/// A step of a walk: all addresses with one port, then all with the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Step {
+    /// Which of the ports.
+    place: u64,
+    /// Which of the addresses, its number, and how many of its range come from here on.
+    index: u32,
+    number: u16,
+    left: u32,
+}
+
 impl Walk {
-    /// How many pairs may be tried for one open.
-    pub(crate) fn tries(&self) -> u64 {
-        TRIES.min(self.pairs)
+    /// The step so many steps on. `None` if there is none at all.
+    fn step(&self, locals: &Locals, steps: u64) -> Option<Step> {
+        let at = self.start.wrapping_add(steps).checked_rem(self.pairs)?;
+        let addresses = u64::from(self.addresses);
+        self.step_at(locals, at / addresses, (at % addresses) as u32)
+    }
+
+    fn step_at(&self, locals: &Locals, place: u64, index: u32) -> Option<Step> {
+        if let Some(number) = self.local {
+            return Some(Step { place, index, number, left: 1 });
+        }
+        let mut rest = index;
+        locals.family(self.v6).find_map(|(base, count)| {
+            if rest < count {
+                return Some(Step { place, index, number: (base + rest) as u16, left: count - rest });
+            }
+            rest -= count;
+            None
+        })
+    }
+}
+
+impl Step {
+    /// The step after this one: without a division in the middle of a range.
+    #[inline]
+    fn next(self, locals: &Locals, walk: &Walk) -> Self {
+        if self.left > 1 {
+            Self { index: self.index + 1, number: self.number + 1, left: self.left - 1, ..self }
+        } else {
+            self.next_range(locals, walk)
+        }
+    }
+
+    fn next_range(self, locals: &Locals, walk: &Walk) -> Self {
+        let (mut place, mut index) = (self.place, self.index + 1);
+        if index >= walk.addresses {
+            (place, index) = (place + 1, 0);
+            if place * u64::from(walk.addresses) >= walk.pairs {
+                place = 0;
+            }
+        }
+        walk.step_at(locals, place, index).unwrap_or_default()
     }
 }
 
@@ -185,29 +377,79 @@ mod tests {
     use crate::config::AddressRange;
     use crate::handover::Exchange;
 
+    /// The pair at a step of a walk, by division.
+    fn at(ports: &Ports, locals: &Locals, walk: &Walk, step: u64) -> Option<(u16, u16)> {
+        let step = walk.step(locals, step).unwrap();
+        let port = match &ports.groups {
+            None => Some(ports.range.first + step.place as u16),
+            Some(groups) => steered_port(groups, locals, walk, &step),
+        };
+        port.map(|port| (step.number, port))
+    }
+
+    fn range(first: &str, last: &str) -> AddressRange {
+        AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap(), prefix_len: 24 }
+    }
+
     #[test]
     //= RFC 6056 3.3-SHOULD-1
     fn every_pair_is_met_once_before_any_comes_again() {
         let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1099 }, ..TcpConfig::default() };
         let mut ports = Ports::new(&config, None, [1, 2]);
-        let range = |first: &str, last: &str| AddressRange {
-            first: first.parse().unwrap(),
-            last: last.parse().unwrap(),
-            prefix_len: 24,
-        };
+        let key = HashKey::new([3, 4]);
         let locals = Locals::new(&[range("10.0.0.1", "10.0.0.3"), range("10.0.0.9", "10.0.0.10")]);
         let remote = "10.0.0.200:80".parse().unwrap();
         let mut seen = HashSet::new();
+        let mut open = || {
+            let run = ports.run(None, remote).unwrap_or_else(|| ports.begin(&locals, &key, None, remote));
+            let pair = ports.pair(run).unwrap();
+            ports.pass(run, &locals, &key, |_| {});
+            (pair.local, pair.local_port)
+        };
         for _ in 0..500 {
-            let walk = ports.walk(&locals, None, remote);
-            let pair = ports.at(&locals, &walk, 0).unwrap();
-            ports.advance(&walk, 1);
+            let pair = open();
             assert!((1000..=1099).contains(&pair.1) && pair.0 < 5);
             assert!(seen.insert(pair), "{pair:?} came twice");
         }
-        let again = ports.at(&locals, &ports.walk(&locals, None, remote), 0).unwrap();
-        assert!(seen.contains(&again));
+        assert!(seen.contains(&open()));
     }
+
+    /// Opens to many remotes in turns, from all addresses or from one, some of which try several pairs: whichever runs are
+    /// remembered, each open is given what the division of its walk's start says.
+    #[test]
+    fn runs_are_what_their_walks_say() {
+        let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1006 }, ..TcpConfig::default() };
+        let mut ports = Ports::new(&config, None, [1, 2]);
+        let key = HashKey::new([3, 4]);
+        let locals =
+            Locals::new(&[range("10.0.0.1", "10.0.0.3"), range("fd00::1", "fd00::2"), range("10.0.0.9", "10.0.0.9")]);
+        let mut random = crate::flow::table::tests::Random(7);
+        for _ in 0..20_000 {
+            let remote = match random.below(40) {
+                low @ 0..30 => SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0080 | low as u32).into(), 80),
+                30 => "[fd00::77]:443".parse().unwrap(),
+                _ => "10.0.0.200:80".parse().unwrap(),
+            };
+            let local = (random.below(4) == 0 && remote.is_ipv4()).then(|| random.below(3) as u16);
+            let walk = ports.walk(&locals, local, remote);
+            let run = ports.run(local, remote).unwrap_or_else(|| ports.begin(&locals, &key, local, remote));
+            let tried = 1 + random.below(4) / 3 * random.below(20);
+            for step in 0..tried {
+                let said = at(&ports, &locals, &walk, step);
+                let pair = ports.pair(run);
+                ports.pass(run, &locals, &key, |_| {});
+                assert_eq!(pair.map(|pair| (pair.local, pair.local_port)), said);
+                let Some(Pair { local, local_port, hash }) = pair else { continue };
+                let (local, remote, remote_port) = (locals.address(local), remote.ip(), remote.port());
+                assert_eq!(hash, key.hash(&FlowKey { local, remote, local_port, remote_port }));
+            }
+            if random.below(50) == 0 {
+                ports.give_up(run, tried);
+                assert_eq!(ports.walk(&locals, local, remote).start, walk.start + 1);
+            }
+        }
+    }
+
     /// Every worker's walk meets exactly the pairs whose answers arrive on its queue, each once: for port ranges and
     /// tables of all shapes, keys of all kinds, both families.
     #[test]
@@ -238,7 +480,7 @@ mod tests {
                 ports.steer(rss, steering);
                 let walk = ports.walk(&locals, None, remote);
                 for step in 0..walk.pairs {
-                    let Some((number, port)) = ports.at(&locals, &walk, step) else { continue };
+                    let Some((number, port)) = at(&ports, &locals, &walk, step) else { continue };
                     let local = SocketAddr::new(locals.address(number), port);
                     assert_eq!(u32::from(rss.queue_of_flow(local, remote)), place.index());
                     assert!((first..=last).contains(&port) && seen.insert(local), "{local} came twice");
@@ -263,7 +505,7 @@ mod tests {
             let (rss, steering) = place.steering().unwrap();
             ports.steer(rss, steering);
             let walk = ports.walk(&locals, None, "10.0.0.9:80".parse().unwrap());
-            let found = (0..walk.pairs).filter(|&step| ports.at(&locals, &walk, step).is_some()).count();
+            let found = (0..walk.pairs).filter(|&step| at(&ports, &locals, &walk, step).is_some()).count();
             assert!(found as f64 > 0.98 * walk.pairs as f64, "{found} of {}", walk.pairs);
         }
     }

@@ -122,7 +122,7 @@ impl Tcp {
         }
         let scaled = record.flags & flag::SCALING != 0;
         let rcv_nxt = record.irs + 1;
-        let id = self.conns.insert(Connection {
+        let begun = self.begin(Connection {
             remote: record.remote,
             remote_port: record.remote_port,
             local_port: record.local_port,
@@ -146,7 +146,7 @@ impl Tcp {
             busy: NONE,
             word: 0,
         });
-        let Some(id) = id else {
+        let Some((id, slot)) = begun else {
             self.stats.refused_table_full.increment();
             self.stats.dropped.count(DropReason::TableFull);
             return None;
@@ -158,6 +158,7 @@ impl Tcp {
                 self.syn_guard.give_back(seg.source);
             }
             None if self.table.insert(hash, Kind::Connection, id).is_err() => {
+                self.detach(id);
                 self.conns.free(id);
                 self.stats.refused_table_full.increment();
                 self.stats.dropped.count(DropReason::TableFull);
@@ -170,8 +171,9 @@ impl Tcp {
         let on_link = self.locals.on_link(seg.source);
         let neighbor = on_link.then(|| self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
         let took_us = self.now_us.wrapping_sub(record.sent_us).saturating_sub(self.age_us);
-        if let Some(slot) = self.attach(id) {
-            let b = &mut self.busies[slot];
+        if let Some(slot) = slot {
+            let Self { conns, busies, dirty, .. } = self;
+            let b = &mut busies[slot];
             b.neighbor = neighbor.flatten();
             if handle.is_none() {
                 // a cookie does not tell when it was sent
@@ -181,10 +183,10 @@ impl Tcp {
                 // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
                 //= RFC 5681 3.1-MUST-1
                 //= RFC 6928 2-MUST-1
-                b.cwnd = self.conns[id].payload_max();
+                b.cwnd = conns[id].payload_max();
             }
             b.snd_wnd_max = u32::from(seg.window) << record.scales;
-            self.mark_dirty(id);
+            b.list(dirty);
         }
         app.accepted(&mut super::Conn { tcp: self, id }, usize::from(record.listener));
         Some(id)
