@@ -162,7 +162,13 @@ pub const LATENCY_DIGITS: u8 = 3;
 
 /// A histogram of times in microseconds, from 1 µs to [`LATENCY_MAX_US`], of fixed size (about 170 KiB).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Latency(Histogram<u64>);
+pub struct Latency {
+    histogram: Histogram<u64>,
+    /// The last of [`record_micros`](Self::record_micros), microseconds, and how often it came in a row: not in the
+    /// histogram yet.
+    last_us: u32,
+    times: u64,
+}
 
 impl Default for Latency {
     fn default() -> Self {
@@ -176,36 +182,57 @@ impl Latency {
         let mut histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, LATENCY_DIGITS)
             .expect("1 µs to 10 minutes at 3 digits are bounds that the histogram takes");
         histogram.auto(false);
-        Self(histogram)
+        Self { histogram, last_us: 0, times: 0 }
     }
 
     /// Counts one span of time. What took less than a microsecond counts as 0, and more than the maximum as the maximum.
     pub fn record(&mut self, span: Duration) {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        self.0.saturating_record(micros);
+        self.histogram.saturating_record(micros);
+    }
+
+    /// [`record`](Self::record) for a worker's loop: what a burst brings took the same time, more often than not, and a row
+    /// of equal times goes into the histogram at once. [`settle`](Self::settle) before it is read.
+    #[inline]
+    pub fn record_micros(&mut self, micros: u32) {
+        if micros != self.last_us {
+            self.settle();
+            self.last_us = micros;
+        }
+        self.times += 1;
+    }
+
+    /// Puts what [`record_micros`](Self::record_micros) has put off into the histogram.
+    pub fn settle(&mut self) {
+        if self.times > 0 {
+            self.histogram.saturating_record_n(self.last_us.into(), self.times);
+        }
+        (self.last_us, self.times) = (0, 0);
     }
 
     /// Adds the counts of `other`, exactly.
     pub fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("every latency histogram has the same bounds");
+        self.histogram.add(other.histogram()).expect("every latency histogram has the same bounds");
     }
 
     /// Adds the counts of a histogram that came from elsewhere. False if it has times beyond the bounds: then some of
     /// it may be added.
     pub fn add_histogram(&mut self, other: &Histogram<u64>) -> bool {
-        self.0.add(other).is_ok()
+        self.histogram.add(other).is_ok()
     }
 
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
-        if !self.0.is_empty() {
-            self.0.reset();
+        (self.last_us, self.times) = (0, 0);
+        if !self.histogram.is_empty() {
+            self.histogram.reset();
         }
     }
 
     /// The histogram itself, in microseconds.
     pub fn histogram(&self) -> &Histogram<u64> {
-        &self.0
+        debug_assert_eq!(self.times, 0, "read before it was settled");
+        &self.histogram
     }
 }
 
@@ -224,6 +251,17 @@ impl Measures {
         self.latency[stage as usize].record(span);
     }
 
+    /// The same for a worker's loop: see [`Latency::record_micros`].
+    #[inline]
+    pub fn record_micros(&mut self, stage: Stage, micros: u32) {
+        self.latency[stage as usize].record_micros(micros);
+    }
+
+    /// To be called before what [`record_micros`](Self::record_micros) counted is read.
+    pub fn settle(&mut self) {
+        self.latency.iter_mut().for_each(Latency::settle);
+    }
+
     /// The times recorded under `stage`.
     pub fn stage(&self, stage: Stage) -> &Latency {
         &self.latency[stage as usize]
@@ -233,7 +271,7 @@ impl Measures {
     pub fn add(&mut self, other: &Self) {
         self.tally.add(&other.tally);
         for (sum, more) in self.latency.iter_mut().zip(&other.latency) {
-            if !more.0.is_empty() {
+            if !more.histogram().is_empty() {
                 sum.add(more);
             }
         }
@@ -271,6 +309,18 @@ mod tests {
         left.add(&right);
         assert_eq!(left, whole);
         assert_eq!(whole.tally.failed_total(), 10_000);
+    }
+
+    #[test]
+    fn rows_of_equal_times_count_as_often_as_they_came() {
+        let (mut rows, mut single) = (Latency::new(), Latency::new());
+        for micros in [7, 7, 7, 0, 0, 9, 7, u32::MAX, u32::MAX, 0] {
+            rows.record_micros(micros);
+            single.record(Duration::from_micros(micros.into()));
+        }
+        rows.settle();
+        assert_eq!(rows, single);
+        assert_eq!(rows.histogram().len(), 10);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::cli::bench::{BenchWhat, RingArgs, RingProfile};
 use crate::error::{Error, Exit, Result};
 use crate::load::Load;
 use crate::privilege;
+use crate::run::Idling;
 use crate::setup::{self, Seed};
 use crate::signals::StopFlag;
 
@@ -52,7 +53,7 @@ fn ring(args: &RingArgs) -> Result<Exit> {
     };
     let (server, load) = ring::pair(FRAMES, FRAME_BYTES).map_err(|error| Error::unexpected("the ring", error))?;
     let seed = Seed::new(None);
-    let server_plan = pair::server_plan(config(SERVER.into(), SERVER.into()), seed);
+    let mut server_plan = pair::server_plan(config(SERVER.into(), SERVER.into()), seed);
     let mut client_config = config(CLIENTS.0.into(), CLIENTS.1.into());
     client_config.tcp.piggyback = args.piggyback;
     let target = SocketAddr::from((SERVER, PORT));
@@ -65,6 +66,7 @@ fn ring(args: &RingArgs) -> Result<Exit> {
         load_plan.maximum_asked = false;
         load_plan.title = format!("bench ring: {} connections/s", rate.as_f64());
     }
+    (server_plan.idling, load_plan.idling) = (idling(cores), idling(cores));
     let mut watch = Watch::new(&args.output, &cores, "bench")?;
     privilege::give_up()?;
     let mut report = pair::run((server, &server_plan), (load, &load_plan), cores, None, &stop, &mut watch)?;
@@ -76,6 +78,15 @@ fn ring(args: &RingArgs) -> Result<Exit> {
         (report.config["rate"], report.config["concurrency"]) = (rate.as_f64().into(), serde_json::Value::Null);
     }
     output.publish(&report)
+}
+
+/// Ends with a core each poll: a ring has nothing to wake a sleeper by, and a millisecond that the host takes from either
+/// would have the other sleep.
+fn idling(cores: [Option<usize>; 2]) -> Idling {
+    match cores {
+        [Some(server), Some(load)] if server != load => Idling::Poll,
+        _ => Idling::Sleep,
+    }
 }
 
 fn config(first: IpAddr, last: IpAddr) -> Config {

@@ -81,6 +81,8 @@ pub struct Client {
     fresh_before: usize,
     /// The kinds of connections.
     pub(super) flows: Vec<Flow>,
+    /// Some of them make requests that nobody answers: what is acknowledged is all.
+    pub(super) unanswered: bool,
     /// The kind that each target belongs to; empty if there is but one.
     pub(super) flow_of: Vec<u16>,
     pub(super) turns: Turns,
@@ -184,6 +186,7 @@ impl Client {
             fresh_before: 0,
             flow_of: flow_of(&flows),
             turns: Turns::new(&flows),
+            unanswered: flows.iter().any(Flow::is_unanswered),
             flows,
             population: [0; Stage::COUNT],
             open: 0,

@@ -40,9 +40,9 @@ impl App for Client {
         let of_target = self.since_it_left(elapsed, &session);
         self.watched(|watch| watch.took(conn.id().0, "connect", of_target));
         let measures = self.measures(&session);
-        measures.record(Measured::Connect, micros(of_target));
+        measures.record_micros(Measured::Connect, of_target);
         if session.behind != UNSCHEDULED {
-            measures.record(Measured::ConnectFromSchedule, micros(session.behind.saturating_add(elapsed)));
+            measures.record_micros(Measured::ConnectFromSchedule, session.behind.saturating_add(elapsed));
             // What the answer waits for us is the schedule's to bear, too.
             session.behind = session.behind.saturating_add(self.elapsed(conn, &session)).min(UNSCHEDULED - 1);
         }
@@ -76,7 +76,7 @@ impl App for Client {
                 if session.received == 0 && !session.reading {
                     let elapsed = self.answered_after(conn, &session);
                     let of_target = self.since_it_left(elapsed, &session);
-                    self.measures(&session).record(Measured::FirstByte, micros(of_target));
+                    self.measures(&session).record_micros(Measured::FirstByte, of_target);
                 }
                 self.read(conn, &mut session, data);
                 self.keep(conn, &mut session);
@@ -114,11 +114,15 @@ impl App for Client {
     }
 
     fn sent(&mut self, conn: &mut Conn<'_>) {
+        // A session in its word alone has queued all of its request
+        if !self.sessions.is_spilled(conn.word()) && !self.unanswered {
+            return;
+        }
         let mut session = self.sessions.load(conn.word());
         if session.stage != Stage::Waiting {
             return;
         }
-        let unanswered = matches!(self.flow(&session).exchange, Exchange::Octets { response: Response::None, .. });
+        let unanswered = self.flow(&session).is_unanswered();
         if session.sent != ALL_SENT {
             if self.plan.bitrate.is_none() {
                 self.push(conn, &mut session);
@@ -144,7 +148,7 @@ impl App for Client {
             (Stage::Failed, _) => {}
             (Stage::Closing, End::Closed) => {
                 self.tally(&session, |tally| tally.completed += 1);
-                self.measures(&session).record(Measured::Close, micros(elapsed));
+                self.measures(&session).record_micros(Measured::Close, elapsed);
                 self.watched(|watch| watch.took(id.0, "close", elapsed));
             }
             (Stage::Resetting, End::Aborted | End::Closed) => self.tally(&session, |tally| tally.completed += 1),
@@ -202,11 +206,6 @@ fn cause(stage: Stage, end: End) -> Failure {
         End::Memory => Failure::LocalMemory,
         End::Closed | End::Aborted => Failure::Other,
     }
-}
-
-#[inline]
-fn micros(micros: u32) -> Duration {
-    Duration::from_micros(u64::from(micros))
 }
 
 impl Client {
@@ -539,9 +538,9 @@ impl Client {
         let of_target = self.since_it_left(elapsed, session);
         self.watched(|watch| watch.took(conn.id().0, "transaction", of_target));
         let measures = self.measures(session);
-        measures.record(Measured::Transaction, micros(of_target));
+        measures.record_micros(Measured::Transaction, of_target);
         if behind != UNSCHEDULED {
-            measures.record(Measured::TransactionFromSchedule, micros(behind.saturating_add(elapsed)));
+            measures.record_micros(Measured::TransactionFromSchedule, behind.saturating_add(elapsed));
         }
         if let Some(sha256) = sha256.filter(|_| self.plan.digest) {
             let transfers = &mut self.recorder.current.transfers;

@@ -124,6 +124,13 @@ pub struct Flow {
     pub checks: Checks,
 }
 
+impl Flow {
+    /// Whether its requests draw no answer: that they are acknowledged is all there is to wait for.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self.exchange, Exchange::Octets { response: Response::None, .. })
+    }
+}
+
 /// What an HTTP target is called: takes the place of the address in the Host field, and of the request's path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {

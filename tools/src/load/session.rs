@@ -177,10 +177,16 @@ impl Sessions {
         Self { sides: Slab::new(sides_max) }
     }
 
+    /// Whether `word` only names a side record. Otherwise all of the present request has been queued.
+    #[inline]
+    pub(super) fn is_spilled(&self, word: u64) -> bool {
+        word & SPILLED != 0
+    }
+
     /// What `word` says.
     #[inline]
     pub(super) fn load(&self, word: u64) -> Session {
-        if word & SPILLED == 0 { Session::unpack(word) } else { self.sides[word as u32].session }
+        if !self.is_spilled(word) { Session::unpack(word) } else { self.sides[word as u32].session }
     }
 
     /// The word that says `session`. `None` if that needs a side record and there is none to be had.

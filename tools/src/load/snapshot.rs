@@ -291,6 +291,8 @@ impl Recorder {
         self.current.stage = full.stage;
         (self.current.open_max, self.current.cut_short) = (full.open_max, full.cut_short);
         full.last = phase == Phase::Done;
+        full.ramp.settle();
+        full.sustain.settle();
         // There are as many places as boxes.
         self.mailbox.full.push(full).is_ok()
     }
