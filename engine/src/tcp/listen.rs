@@ -43,7 +43,8 @@ impl Tcp {
         //= RFC 1191 6.4-MUST-2
         //= RFC 6691 7.2-MUST-1
         //= RFC 8201 5.4-MUST-2
-        let mss = options.mss.unwrap_or(self.mss_default(v6)).max(self.config.mss_min).min(self.mss_of_link(v6));
+        let mss =
+            options.mss.unwrap_or_else(|| self.mss_default(v6)).max(self.config.mss_min).min(self.mss_of_link(v6));
         let mut offer = Offer { mss, flags: 0, snd_scale: 0, ts_recent: 0 };
         //= RFC 7323 2.2-MUST-1
         if let (Some(scale), true) = (options.window_scale, self.config.window_scaling) {
@@ -213,7 +214,7 @@ impl Tcp {
     }
 
     /// Keeps a half-open connection, if there is room for it, with a number that the clock drives and above `after`.
-    #[inline]
+    #[inline(always)]
     fn keep_syn(
         &mut self,
         local: IpAddr,
@@ -291,7 +292,7 @@ impl Tcp {
     }
 
     /// Sends a SYN-ACK: to the station the SYN came from, or else to the next hop. `ts_bits` are the cookie's, if it is one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn syn_ack<D: Device>(
         &mut self,
         tx: &mut Tx<'_, D>,
@@ -300,35 +301,38 @@ impl Tcp {
         ts_bits: Option<u32>,
         mac: Option<MacAddr>,
     ) {
-        let Some(mac) = self.station(mac, remote) else { return };
-        let timestamps = (record.flags & flag::TIMESTAMPS != 0).then(|| {
-            let value = match ts_bits {
-                None => self.isn_key.timestamp(local, remote),
-                Some(bits) => {
-                    let clock = syn_cookie::timestamp_with(bits, self.now_ms);
-                    clock.wrapping_add(self.isn_key.timestamp_offset(local, remote))
-                }
-            };
-            Timestamps { value, echo: record.ts_recent }
-        });
         let usual = record.flags & (flag::OFFERED | flag::IPV6 | flag::ECN) == flag::OFFERED && tx.vlan.is_none();
-        if let (true, IpAddr::V4(source), IpAddr::V4(destination), Some(timestamps)) =
-            (usual, local, remote, timestamps)
-        {
-            let tcp = TcpFields {
-                source_port: record.local_port,
-                destination_port: record.remote_port,
-                seq: record.iss,
-                ack: record.irs + 1,
-                flags: Flags::SYN_ACK,
-                window: self.syn_window(),
-                urgent_pointer: 0,
-            };
-            if tx.usual_syn((&self.config, self.mtu), mac, (source, destination), tcp, timestamps) {
-                self.stats.segments_sent.increment();
-            }
-            return;
+        let (true, Some(mac), IpAddr::V4(source), IpAddr::V4(destination)) = (usual, mac, local, remote) else {
+            return self.whole_syn_ack(tx, record, (local, remote), ts_bits, mac);
+        };
+        let tcp = TcpFields {
+            source_port: record.local_port,
+            destination_port: record.remote_port,
+            seq: record.iss,
+            ack: record.irs + 1,
+            flags: Flags::SYN_ACK,
+            window: self.syn_window(),
+            urgent_pointer: 0,
+        };
+        let timestamps = self.syn_timestamps(record, (local, remote), ts_bits);
+        if tx.usual_syn((&self.config, self.mtu), mac, (source, destination), tcp, timestamps) {
+            self.stats.segments_sent.increment();
         }
+    }
+
+    /// A SYN-ACK with whatever was agreed to, which only the usual one has all of.
+    #[inline(never)]
+    fn whole_syn_ack<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        record: &SynReceived,
+        (local, remote): (IpAddr, IpAddr),
+        ts_bits: Option<u32>,
+        mac: Option<MacAddr>,
+    ) {
+        let Some(mac) = self.station(mac, remote) else { return };
+        let timestamps =
+            (record.flags & flag::TIMESTAMPS != 0).then(|| self.syn_timestamps(record, (local, remote), ts_bits));
         let mut flags = Flags::SYN_ACK;
         if record.flags & flag::ECN != 0 {
             flags |= Flags::ECE;
@@ -350,6 +354,23 @@ impl Tcp {
             options: self.syn_options(remote.is_ipv6(), record.flags, timestamps),
         };
         self.send_alone(tx, &segment);
+    }
+
+    #[inline]
+    fn syn_timestamps(
+        &self,
+        record: &SynReceived,
+        (local, remote): (IpAddr, IpAddr),
+        ts_bits: Option<u32>,
+    ) -> Timestamps {
+        let value = match ts_bits {
+            None => self.isn_key.timestamp(local, remote),
+            Some(bits) => {
+                let clock = syn_cookie::timestamp_with(bits, self.now_ms);
+                clock.wrapping_add(self.isn_key.timestamp_offset(local, remote))
+            }
+        };
+        Timestamps { value, echo: record.ts_recent }
     }
 }
 

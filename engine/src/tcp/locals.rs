@@ -29,8 +29,9 @@ struct OwnedV4 {
 #[derive(Clone, Debug)]
 pub(crate) struct Locals {
     ranges: Vec<Owned>,
-    /// Those of IPv4 once more.
+    /// Those of IPv4 once more, and the first of them, which for most is the only one.
     v4: Vec<OwnedV4>,
+    first_v4: OwnedV4,
 }
 
 impl Owned {
@@ -43,6 +44,23 @@ impl Owned {
         };
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
         OwnedV4 { first, count: self.count, base: self.base, mask, broadcast }
+    }
+}
+
+impl OwnedV4 {
+    /// No address.
+    const NONE: Self = Self { first: 0, count: 0, base: 0, mask: u32::MAX, broadcast: u64::MAX };
+
+    #[inline(always)]
+    fn number(&self, address: Ipv4Addr) -> Option<u16> {
+        let offset = address.to_bits().wrapping_sub(self.first);
+        (offset < self.count).then_some((self.base + offset) as u16)
+    }
+
+    #[inline(always)]
+    fn address(&self, number: u16) -> Option<Ipv4Addr> {
+        let offset = u32::from(number).wrapping_sub(self.base);
+        (offset < self.count).then(|| Ipv4Addr::from_bits(self.first + offset))
     }
 }
 
@@ -76,8 +94,9 @@ impl Locals {
             });
             base += count;
         }
-        let v4 = owned.iter().filter(|range| !range.v6).map(Owned::v4).collect();
-        Self { ranges: owned, v4 }
+        let v4: Vec<_> = owned.iter().filter(|range| !range.v6).map(Owned::v4).collect();
+        let first_v4 = v4.first().copied().unwrap_or(OwnedV4::NONE);
+        Self { ranges: owned, v4, first_v4 }
     }
 
     /// Whether any of them is IPv6.
@@ -88,15 +107,24 @@ impl Locals {
     /// The number of an owned address.
     #[inline]
     pub(crate) fn number(&self, address: IpAddr) -> Option<u16> {
-        if let IpAddr::V4(address) = address {
-            return self.v4.iter().find_map(|range| {
-                let offset = address.to_bits().wrapping_sub(range.first);
-                (offset < range.count).then_some((range.base + offset) as u16)
-            });
+        match address {
+            IpAddr::V4(address) => match self.first_v4.number(address) {
+                Some(number) => Some(number),
+                None => self.number_v4(address),
+            },
+            IpAddr::V6(address) => self.number_v6(address),
         }
-        let value = bits(address);
+    }
+
+    #[inline(never)]
+    fn number_v4(&self, address: Ipv4Addr) -> Option<u16> {
+        self.v4.iter().find_map(|range| range.number(address))
+    }
+
+    #[inline(never)]
+    fn number_v6(&self, address: Ipv6Addr) -> Option<u16> {
         self.ranges.iter().find_map(|range| {
-            let offset = value.wrapping_sub(range.first);
+            let offset = address.to_bits().wrapping_sub(range.first);
             (range.v6 && offset < u128::from(range.count)).then(|| (range.base + offset as u32) as u16)
         })
     }
@@ -104,25 +132,28 @@ impl Locals {
     /// The address of a number.
     #[inline]
     pub(crate) fn address(&self, number: u16) -> IpAddr {
-        match self.address_v4(number) {
+        match self.first_v4.address(number) {
             Some(address) => IpAddr::V4(address),
-            None => self.address_v6(u32::from(number)),
+            None => self.further_address(number),
         }
+    }
+
+    #[inline(never)]
+    fn further_address(&self, number: u16) -> IpAddr {
+        let number = u32::from(number);
+        let found = self.ranges.iter().find(|range| number.wrapping_sub(range.base) < range.count);
+        let Some(range) = found else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let bits = range.first + u128::from(number - range.base);
+        if range.v6 { IpAddr::V6(Ipv6Addr::from_bits(bits)) } else { IpAddr::V4(Ipv4Addr::from_bits(bits as u32)) }
     }
 
     /// The address of a number, if it is one of IPv4.
     #[inline]
     pub(crate) fn address_v4(&self, number: u16) -> Option<Ipv4Addr> {
-        self.v4.iter().find_map(|range| {
-            let offset = u32::from(number).wrapping_sub(range.base);
-            (offset < range.count).then(|| Ipv4Addr::from_bits(range.first + offset))
-        })
-    }
-
-    fn address_v6(&self, number: u32) -> IpAddr {
-        let found = self.ranges.iter().find(|range| number.wrapping_sub(range.base) < range.count);
-        let Some(range) = found else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        IpAddr::V6(Ipv6Addr::from_bits(range.first + u128::from(number - range.base)))
+        match self.address(number) {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
     }
 
     /// Numbers of the addresses of a family: first and count of each range.
@@ -184,6 +215,7 @@ mod tests {
             range("fd66::1", "fd66::1", 64),
             range("192.0.2.9", "192.0.2.9", 32),
         ]);
+        assert_eq!(locals.address(257), "192.0.2.9".parse::<IpAddr>().unwrap());
         for number in 0..258 {
             assert_eq!(locals.number(locals.address(number)), Some(number));
         }

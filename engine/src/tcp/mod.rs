@@ -427,7 +427,7 @@ impl Tcp {
     }
 
     /// Gives a busy block back, and what hangs on it.
-    #[inline]
+    #[inline(always)]
     fn free_busy(&mut self, slot: u32) {
         let Self { busies, wheel, flights, buffers, .. } = self;
         let b = &mut busies[slot];
