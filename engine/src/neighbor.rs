@@ -242,6 +242,12 @@ impl NeighborTable {
     #[inline]
     pub fn resolution(&mut self, index: NeighborIndex, now: Instant) -> Option<Resolution> {
         let slot = self.slot_of(index)?;
+        let entry = self.entries.get_mut(slot as usize)?;
+        if entry.state == State::Reachable && now < entry.deadline {
+            // as nearly always
+            entry.used = now;
+            return Some(Resolution::Ready(entry.mac));
+        }
         Some(self.use_slot(slot, now))
     }
 
@@ -402,7 +408,6 @@ impl NeighborTable {
         (self.config.capacity / 2).max(1)
     }
 
-    #[inline]
     //= RFC 1122 2.3.2.1-MUST-1
     fn use_slot(&mut self, slot: u32, now: Instant) -> Resolution {
         let Some(entry) = self.entries.get_mut(slot as usize) else { return Resolution::Failed };

@@ -111,11 +111,30 @@ impl TimerWheel {
     /// every acknowledgment costs a store each time.
     #[inline]
     pub fn schedule(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
-        let link = links.link_mut(id);
-        if !link.put_off(deadline_ms) {
-            let former = *link;
-            self.place(links, id, former, deadline_ms);
+        if !links.link_mut(id).put_off(deadline_ms) {
+            self.start(links, id, deadline_ms);
         }
+    }
+
+    /// [`schedule`](Self::schedule) of a deadline that [`Link::put_off`] has refused.
+    #[inline(never)]
+    pub fn start(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
+        let former = *links.link(id);
+        if former.slot != UNSCHEDULED {
+            self.close_gap(links, former);
+        }
+        // One in the past goes to the present slot, and keeps its deadline for comparisons.
+        let place_ms = if is_before(deadline_ms, self.time_ms) { self.time_ms } else { deadline_ms };
+        let level = ((place_ms ^ self.time_ms) | 1).ilog2() as usize / DIGIT_BITS as usize;
+        let slot = digit(place_ms, level);
+        let head = &mut self.heads[level * SLOTS + slot];
+        let next = core::mem::replace(head, id);
+        *links.link_mut(id) = Link { next, prev: NONE, deadline_ms, slot: (level * SLOTS + slot) as u16 };
+        if next != NONE {
+            links.link_mut(next).prev = id;
+        }
+        self.occupied[level] |= 1 << slot;
+        self.len += 1;
     }
 
     /// Stops the timer of `id`, if it runs.
@@ -144,12 +163,12 @@ impl TimerWheel {
             *budget -= 1;
             self.time_ms = at_ms;
             let id = self.heads[level * SLOTS + slot];
-            let former = *links.link(id);
-            if level == 0 && !is_before(at_ms, former.deadline_ms) {
+            let deadline_ms = links.link(id).deadline_ms;
+            if level == 0 && !is_before(at_ms, deadline_ms) {
                 self.cancel(links, id);
                 return Some(id);
             }
-            self.place(links, id, former, former.deadline_ms);
+            self.start(links, id, deadline_ms);
         }
         if is_before(self.time_ms, now_ms) || self.len == 0 {
             self.time_ms = now_ms;
@@ -187,26 +206,6 @@ impl TimerWheel {
         (1..TOP_SLOTS)
             .map(|ahead| ((self.time_ms >> shift) + ahead) % TOP_SLOTS)
             .find_map(|slot| (self.occupied[top] >> slot & 1 != 0).then_some((slot << shift, top, slot as usize)))
-    }
-
-    /// Puts a record where its deadline says. `former` is its link as it was.
-    #[inline(never)]
-    fn place(&mut self, links: &mut impl Links, id: u32, former: Link, deadline_ms: u32) {
-        if former.slot != UNSCHEDULED {
-            self.close_gap(links, former);
-        }
-        // One in the past goes to the present slot, and keeps its deadline for comparisons.
-        let place_ms = if is_before(deadline_ms, self.time_ms) { self.time_ms } else { deadline_ms };
-        let level = ((place_ms ^ self.time_ms) | 1).ilog2() as usize / DIGIT_BITS as usize;
-        let slot = digit(place_ms, level);
-        let head = &mut self.heads[level * SLOTS + slot];
-        let next = core::mem::replace(head, id);
-        *links.link_mut(id) = Link { next, prev: NONE, deadline_ms, slot: (level * SLOTS + slot) as u16 };
-        if next != NONE {
-            links.link_mut(next).prev = id;
-        }
-        self.occupied[level] |= 1 << slot;
-        self.len += 1;
     }
 
     /// Joins what lay before and after a record that has left its place. `former` is its link as it was.

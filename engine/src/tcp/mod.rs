@@ -49,7 +49,7 @@ use crate::app::{App, ConnId, End};
 use crate::config::{Config, ConfigError, Listener};
 use crate::flow::{FlowTable, HashKey, Kind, Log, Slab};
 use crate::handover::Exchange;
-use crate::neighbor::{NeighborConfig, NeighborTable};
+use crate::neighbor::{NeighborConfig, NeighborIndex, NeighborTable};
 use crate::page::{OutOfMemory, PageSource};
 use crate::stats::Stats;
 use crate::time::Instant;
@@ -156,9 +156,14 @@ pub struct Tcp {
     syns: SynCache,
     time_waits: Log<TimeWait, 2048>,
     wheel: TimerWheel,
+    /// Connections with something to send or to settle at the end of the pass.
     pub(crate) dirty: Vec<u32>,
+    /// The list that takes its place while it is walked.
+    listed: Vec<u32>,
     ports: Ports,
     pub(crate) neighbors: NeighborTable,
+    /// A peer over IPv4 and its next hop: those that were looked up last.
+    recent_hop: Option<(u32, NeighborIndex)>,
     /// Connections that wait for their next hop.
     pub(crate) unresolved: Vec<u32>,
     /// SYN-RECEIVED records whose SYN-ACK waits for its next hop.
@@ -247,11 +252,13 @@ impl Tcp {
             time_waits: Log::with_limit(time_waits),
             wheel: TimerWheel::new(0),
             dirty: Vec::with_capacity(DIRTY_MAX),
+            listed: Vec::with_capacity(DIRTY_MAX),
             ports: Ports::new(&config.tcp, config.shared, secrets.ports),
             neighbors: NeighborTable::new(
                 NeighborConfig { capacity: config.max_neighbors as usize, ..NeighborConfig::default() },
                 secrets.ports,
             ),
+            recent_hop: None,
             unresolved: Vec::with_capacity(4096),
             resets: RateLimit::new(config.resets_per_second),
             icmp: RateLimit::new(config.icmp_per_second),

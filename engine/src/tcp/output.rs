@@ -249,17 +249,16 @@ impl Tcp {
 
     /// Step 8 of the loop: everything that the connections on the list want to say.
     //= RFC 9293 MUST-58
+    // Apart from the loop's other steps: it has use for every register
+    #[inline(never)]
     pub(crate) fn flush<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>) {
-        let mut at = 0;
-        // What an application does from a callback here may add to the list; the walk ends with the pass.
-        let end = self.dirty.len();
-        while at < end {
-            self.output(app, tx, self.dirty[at]);
-            at += 1;
+        // What an application does from a callback here goes on the next pass's list
+        let listed = core::mem::replace(&mut self.dirty, core::mem::take(&mut self.listed));
+        for &id in &listed {
+            self.output(app, tx, id);
         }
-        self.dirty.copy_within(end.., 0);
-        let left = self.dirty.len() - end;
-        self.dirty.truncate(left);
+        self.listed = listed;
+        self.listed.clear();
     }
 
     /// Lets one connection of the list speak, if it is there still.
@@ -272,22 +271,23 @@ impl Tcp {
             return;
         }
         b.flags &= !busy::DIRTY;
-        if c.state == State::Closed && b.is_silent() {
-            return self.remove(app, id, End::Closed);
-        }
-        let known = b.neighbor.and_then(|index| self.neighbors.resolution(index, self.now));
-        let mac = match known {
-            Some(Resolution::Ready(mac)) if b.flags & (busy::RESUME | busy::ABORT) == 0 => mac,
+        // One that begins mostly goes where the one before it went
+        let same = |&(remote, _): &(u32, _)| remote == c.remote && !c.has(flag::IPV6);
+        let hop = b.neighbor.or_else(|| self.recent_hop.filter(same).map(|(_, index)| index));
+        let mac = match hop.and_then(|index| self.neighbors.resolution(index, self.now)) {
+            Some(Resolution::Ready(mac)) if b.flags & (busy::RESUME | busy::ABORT) == 0 => {
+                b.neighbor = hop;
+                mac
+            }
             _ => {
                 let Some(mac) = self.before_turn(app, tx, id, slot) else { return };
                 (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
                 mac
             }
         };
-        let sender = sender!(self, c, b, app, tx, mac);
-        match sender.take_turn(&mut self.dirty) {
+        match sender!(self, c, b, app, tx, mac).take_turn(&mut self.dirty) {
             Outcome::Stay(None) => {}
-            Outcome::Stay(Some(at)) => self.wheel.schedule(&mut self.busies, slot, at),
+            Outcome::Stay(Some(at)) => self.wheel.start(&mut self.busies, slot, at),
             // what rests or ends has no use for the wheel
             Outcome::Rest => self.detach(id),
             Outcome::TimeWait => self.enter_time_wait(app, id),
@@ -330,11 +330,14 @@ impl Tcp {
         let resolution = match known {
             Some(resolution) => resolution,
             None => {
-                let c = &self.conns[id];
-                let hop = self.next_hop(self.remote(c.remote, c.flags))?;
+                let (word, flags) = (self.conns[id].remote, self.conns[id].flags);
+                let hop = self.next_hop(self.remote(word, flags))?;
                 match self.neighbors.resolve(hop, now) {
                     Some((index, resolution)) => {
                         self.busies[slot].neighbor = Some(index);
+                        if flags & flag::IPV6 == 0 {
+                            self.recent_hop = Some((word, index));
+                        }
                         resolution
                     }
                     None => {
@@ -441,7 +444,7 @@ impl Tcp {
     #[inline]
     pub(crate) fn schedule(&mut self, slot: u32) {
         if let Some(at) = deadline(&mut self.busies[slot], self.now_us, self.now_ms) {
-            self.wheel.schedule(&mut self.busies, slot, at);
+            self.wheel.start(&mut self.busies, slot, at);
         }
     }
 }
@@ -459,17 +462,7 @@ pub(super) fn set_timers(
     if b.flight_head != NONE || c.state == State::SynSent {
         // what a full device had held back may have gone since: then a timer that waits for a window is the wrong one
         if b.timers & 1 == 0 || b.flags & busy::PERSIST != 0 {
-            b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
-            let timeout = match probe::timeout_ms(flights, c, b, config) {
-                Some(timeout) => {
-                    b.flags |= busy::PROBE_TIMER;
-                    timeout
-                }
-                None => rtt::rto_ms(b, config),
-            };
-            //= RFC 6298 5-MUST-1, 5-SHOULD-1, 1-MUST-1
-            b.rtx_at = now_ms.wrapping_add(timeout.max(1));
-            b.timers |= 1;
+            start_retransmission_timer(c, b, config, now_ms, |b| flights.is_single(b));
         }
     } else {
         let fin_due = b.flags & busy::FIN_QUEUED != 0 && !c.snd_nxt.after(b.snd_end);
@@ -497,6 +490,29 @@ pub(super) fn set_timers(
         b.misc_at = now_ms.wrapping_add(config.fin_wait_2_ms);
         b.timers |= 4;
     }
+}
+
+/// Starts the retransmission timer, or the one of the tail loss probe in its place. `alone`: whether no more than one segment
+/// is in flight.
+#[inline(always)]
+pub(super) fn start_retransmission_timer(
+    c: &Connection,
+    b: &mut Busy,
+    config: &Tunables,
+    now_ms: u32,
+    alone: impl FnOnce(&Busy) -> bool,
+) {
+    b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
+    let timeout = match probe::timeout_ms(c, b, config, alone) {
+        Some(timeout) => {
+            b.flags |= busy::PROBE_TIMER;
+            timeout
+        }
+        None => rtt::rto_ms(b, config),
+    };
+    //= RFC 6298 5-MUST-1, 5-SHOULD-1, 1-MUST-1
+    b.rtx_at = now_ms.wrapping_add(timeout.max(1));
+    b.timers |= 1;
 }
 
 /// The earliest of a connection's deadlines, unless the wheel has it already, or an earlier one.

@@ -45,11 +45,15 @@ pub(super) fn wait_ms(b: &Busy, now_us: u32) -> u32 {
 
 /// A segment of `len` octets has left: the next one's time. The rate is a window in a round trip, twice that in slow
 /// start and 1.2 times after, as in Linux: the window grows, and what is late catches up.
-#[inline]
+#[inline(always)]
 pub(super) fn sent(b: &mut Busy, len: u32, now_us: u32) {
-    if b.pace_us == 0 {
-        return;
+    if b.pace_us != 0 {
+        space(b, len, now_us);
     }
+}
+
+#[inline(never)]
+fn space(b: &mut Busy, len: u32, now_us: u32) {
     let window = u64::from(b.cwnd.max(b.pipe).max(len));
     let (num, den) = if b.cwnd < b.ssthresh / 2 { (1, 2) } else { (5, 6) };
     let takes = (u64::from(len) * u64::from(b.srtt) * num / (window * den)) as u32;

@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::device::Device;
 
 use super::block::{Busy, Connection, Phase, busy, flag};
-use super::flight::Flights;
 use super::recovery::{Acked, Env};
 use super::send::Sender;
 use super::state::State;
@@ -16,9 +15,15 @@ use super::{congestion, rtt};
 const PROBE_SLACK_US: u32 = 2_000;
 
 /// TLP_calc_PTO() of RFC 8985 §7.2, milliseconds; `None` if no probe may be scheduled: without SACK, during recovery,
-/// while another is out or has not been followed by a measurement, or where RACK's own timer serves.
-#[inline]
-pub(crate) fn timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &Tunables) -> Option<u32> {
+/// while another is out or has not been followed by a measurement, or where RACK's own timer serves. `alone`: whether no more
+/// than one segment is in flight.
+#[inline(always)]
+pub(crate) fn timeout_ms(
+    c: &Connection,
+    b: &Busy,
+    config: &Tunables,
+    alone: impl FnOnce(&Busy) -> bool,
+) -> Option<u32> {
     let opening = matches!(c.state, State::SynSent | State::SynReceived);
     //= RFC 8985 7.3-MUST-4
     let probed = b.flags & (busy::PROBE_OUT | busy::PROBE_RESENT) != 0;
@@ -26,9 +31,8 @@ pub(crate) fn timeout_ms(flights: &Flights, c: &Connection, b: &Busy, config: &T
     if opening || busy || !c.has(flag::SACK) || b.srtt == 0 {
         return None;
     }
-    let alone = flights.is_single(b);
     // A lone segment may meet a delayed acknowledgement; others, a tick of either end's clock
-    let patience = if alone { config.rto_min_us } else { PROBE_SLACK_US };
+    let patience = if alone(b) { config.rto_min_us } else { PROBE_SLACK_US };
     //= RFC 8985 7.2-SHOULD-1, 7.2-SHOULD-2
     let timeout = (u64::from(b.srtt) * 2 + u64::from(patience)).min(u64::from(rtt::rto_us(b, config)));
     Some((timeout as u32).div_ceil(1000))

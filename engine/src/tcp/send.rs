@@ -14,7 +14,7 @@ use super::flight::{Cursor, Flights};
 use super::isn::IsnKey;
 use super::locals::Locals;
 use super::lookup::remote_of;
-use super::output::{Tx, deadline, set_timers};
+use super::output::{Tx, deadline, set_timers, start_retransmission_timer};
 use super::receive::{advertise, sack_blocks};
 use super::state::State;
 use super::tunables::Tunables;
@@ -119,9 +119,59 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// The whole turn, and what becomes of the connection after it. One that has more to say goes back on the list.
-    #[inline]
-    pub(super) fn take_turn(mut self, dirty: &mut Vec<u32>) -> Outcome {
+    #[inline(always)]
+    pub(super) fn take_turn(&mut self, dirty: &mut Vec<u32>) -> Outcome {
+        let Some((payload, fin)) = self.short_message() else { return self.take_any_turn(dirty) };
+        debug_assert_eq!(self.next_new(), Some((payload, fin)), "the short way sends what the long one would");
+        // its ACK rides along
+        self.b.flags &= !busy::HANDSHAKE;
+        if !self.send_one(payload, fin, false) {
+            return self.end_turn(Turn::Blocked, dirty);
+        }
+        if self.b.timers & 1 == 0 {
+            start_retransmission_timer(self.c, self.b, self.config, self.now_ms, |_| true);
+        }
+        debug_assert!(self.flights.is_single(self.b) && self.timers_are_set(), "there is nothing to do besides");
+        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms))
+    }
+
+    /// Whether [`set_timers`] has nothing to do.
+    fn timers_are_set(&self) -> bool {
+        let mut b = *self.b;
+        set_timers(self.c, &mut b, self.flights, self.config, self.tx.stats, self.now_ms);
+        (b.timers, b.flags, b.rtx_at) == (self.b.timers, self.b.flags, self.b.rtx_at)
+    }
+
+    /// All that is queued, if that is one segment which both windows take and which is alone: so go short exchanges, and what
+    /// [`take_any_turn`](Self::take_any_turn) comes to for them.
+    #[inline(always)]
+    fn short_message(&self) -> Option<(u32, bool)> {
+        const UNUSUAL: u32 = busy::PROBE_TAIL | busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::PERSIST | busy::CORK;
+        let (c, b) = (&*self.c, &*self.b);
+        let opening = matches!(c.state, State::SynSent | State::SynReceived);
+        if b.flight_head != NONE || b.flags & UNUSUAL != 0 || opening {
+            return None;
+        }
+        // after our FIN this is more than any window takes
+        let unsent = b.snd_end - c.snd_nxt;
+        if unsent >= c.send_window() || unsent + u32::from(c.option_bytes()) > u32::from(c.mss) {
+            return None;
+        }
+        let fin = b.flags & busy::FIN_QUEUED != 0;
+        let rides_along = b.flags & busy::HANDSHAKE == 0 || self.config.piggyback && unsent > 0;
+        ((unsent > 0 || fin) && rides_along).then_some((unsent, fin))
+    }
+
+    /// [`take_turn`](Self::take_turn) of any connection.
+    #[inline(never)]
+    fn take_any_turn(&mut self, dirty: &mut Vec<u32>) -> Outcome {
         let turn = self.speak();
+        self.end_turn(turn, dirty)
+    }
+
+    /// What becomes of a connection after its turn.
+    #[inline]
+    fn end_turn(&mut self, turn: Turn, dirty: &mut Vec<u32>) -> Outcome {
         if turn != Turn::Done {
             self.b.list(dirty);
         } else if self.b.read_head == NONE {
@@ -409,7 +459,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let built = if usual && !self.has_blocks() {
             self.build_usual(next.seq, next.payload, next.flags)
         } else {
-            self.build_unusual(next)
+            self.build_unusual(next.seq, next.payload, next.flags, next.data)
         };
         if built {
             self.tx.stats.segments_sent.increment();
@@ -456,8 +506,11 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// Our SYN, or a segment of a kind that is not usual.
     #[inline(never)]
-    fn build_unusual(&mut self, next: Next) -> bool {
-        if self.is_usual_syn() { self.build_usual_syn(next.seq) } else { self.build_other(next) }
+    fn build_unusual(&mut self, seq: Seq, payload: u32, flags: Flags, data: bool) -> bool {
+        if self.is_usual_syn() {
+            return self.build_usual_syn(seq);
+        }
+        self.build_other(Next { seq, payload, flags, data })
     }
 
     /// What was to be acknowledged has been.
@@ -575,21 +628,6 @@ fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) 
             out = rest;
             seq += n as u32;
         }
-    }
-}
-
-impl Busy {
-    /// Whether a connection that is closed has nothing to say any more, to deliver or to be asked.
-    #[inline]
-    pub(super) fn is_silent(&self) -> bool {
-        const LOUD: u32 = busy::RESUME
-            | busy::ABORT
-            | busy::HANDSHAKE
-            | busy::ACK_NOW
-            | busy::PROBE_TAIL
-            | busy::PROBE_WINDOW
-            | busy::KEEP_ALIVE;
-        self.flags & LOUD == 0 && self.flight_head == NONE && self.read_head == NONE && self.unacked_segments == 0
     }
 }
 

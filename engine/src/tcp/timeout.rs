@@ -220,7 +220,7 @@ impl Tcp {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         b.flags &= !busy::PROBE_TIMER;
         let newest = self.flights.back(b).map(|at| self.now_us.wrapping_sub(self.flights.get(at).sent_us) / 1000);
-        match (probe::timeout_ms(&self.flights, c, b, &self.config), newest) {
+        match (probe::timeout_ms(c, b, &self.config, |b| self.flights.is_single(b)), newest) {
             (Some(timeout), Some(age)) if age + 1 < timeout => {
                 b.flags |= busy::PROBE_TIMER;
                 b.rtx_at = self.now_ms.wrapping_add(timeout - age);
