@@ -15,7 +15,7 @@ use super::block::{ACTIVE, Connection, NONE, flag};
 use super::conn::Conn;
 use super::ports::Pair;
 use super::state::{Event, State};
-use super::{DIRTY_MAX, FlowId, Tcp};
+use super::{DIRTY_MAX, FlowId, Tcp, take_busy};
 
 /// Whether a remote can be reached on the link, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ impl Tcp {
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
         let address = self.locals.address(local);
         let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port(), self.now.micros());
-        let begun = self.begin(Connection {
+        let connection = Connection {
             remote: word_of_remote,
             remote_port: remote.port(),
             local_port,
@@ -196,18 +196,19 @@ impl Tcp {
             busy: NONE,
             word,
             ..Connection::default()
-        });
-        let Self { busies, table, dirty, .. } = self;
-        if let Some((id, Some(slot))) = begun
-            && table.insert(hash, Kind::Connection, id).is_ok()
-        {
-            let b = &mut busies[slot];
-            b.snd_end = iss + 1;
-            b.list(dirty);
-            self.stats.active_opens.increment();
-            return Ok(id);
-        }
-        if let Some((id, _)) = begun {
+        };
+        let Self { conns, busies, config, table, stats, dirty, .. } = self;
+        if let Some(id) = conns.alloc() {
+            let c = &mut conns[id];
+            *c = connection;
+            if let Some(b) = take_busy(busies, config, id, c)
+                && table.insert(hash, Kind::Connection, id).is_ok()
+            {
+                b.snd_end = iss + 1;
+                b.list(dirty);
+                stats.active_opens.increment();
+                return Ok(id);
+            }
             self.detach(id);
             self.conns.free(id);
         }

@@ -406,18 +406,9 @@ impl Tcp {
     #[inline(never)]
     fn take_busy(&mut self, id: u32) -> Option<u32> {
         let Self { conns, busies, config, .. } = self;
-        take_busy(busies, config, id, &mut conns[id])
-    }
-
-    /// Adds a connection that is busy from its beginning: its number and its busy block, which it begins without if the pool is
-    /// empty. `None` if there is no room for it.
-    #[inline(always)]
-    fn begin(&mut self, connection: Connection) -> Option<(u32, Option<u32>)> {
-        let Self { conns, busies, config, .. } = self;
-        let id = conns.alloc()?;
-        let c = conns.get_mut(id)?;
-        *c = connection;
-        Some((id, take_busy(busies, config, id, c)))
+        let c = &mut conns[id];
+        take_busy(busies, config, id, c)?;
+        Some(c.busy)
     }
 
     /// Gives the busy block back, keeping what an idle connection keeps.
@@ -501,9 +492,9 @@ impl Tcp {
     }
 }
 
-/// A busy block for the connection `c`, of number `id`. `None` if the pool is empty.
+/// Gives the connection `c`, of number `id`, a busy block. `None` if the pool is empty.
 #[inline(always)]
-fn take_busy(busies: &mut Busies, config: &Tunables, id: u32, c: &mut Connection) -> Option<u32> {
+fn take_busy<'a>(busies: &'a mut Busies, config: &Tunables, id: u32, c: &mut Connection) -> Option<&'a mut Busy> {
     let slot = busies.alloc()?;
     let b = busies.get_mut(slot)?;
     // who freed it has stopped its timer
@@ -528,7 +519,7 @@ fn take_busy(busies: &mut Busies, config: &Tunables, id: u32, c: &mut Connection
         take_up(c, b, config);
     }
     c.busy = slot;
-    Some(slot)
+    Some(b)
 }
 
 /// Takes up what an idle connection has kept of its path.
@@ -536,4 +527,27 @@ fn take_busy(busies: &mut Busies, config: &Tunables, id: u32, c: &mut Connection
 fn take_up(c: &Connection, b: &mut Busy, config: &Tunables) {
     rtt::load(c, b);
     congestion::restart(b, c.payload_max(), block::compact::unpack(c.ssthresh), config);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TcpConfig;
+    use crate::page::HeapPages;
+
+    #[test]
+    fn a_block_begins_as_if_nothing_kept_had_been_taken_up() {
+        let config = Tunables::from(TcpConfig::default());
+        let mut busies = Busies::with_limit(64);
+        busies.reserve(&mut HeapPages::new(), 64).unwrap();
+        for (mss, flags) in
+            [(1, 0), (536, 0), (1220, flag::TIMESTAMPS), (1460, flag::SYN_RESENT), (8960, flag::TIMESTAMPS)]
+        {
+            let mut c = Connection { mss, flags, busy: NONE, ..Connection::default() };
+            let begun = *take_busy(&mut busies, &config, 7, &mut c).unwrap();
+            let mut whole = begun;
+            take_up(&c, &mut whole, &config);
+            assert_eq!(format!("{begun:?}"), format!("{whole:?}"));
+        }
+    }
 }

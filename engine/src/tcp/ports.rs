@@ -170,7 +170,7 @@ impl Ports {
     }
 
     /// Adds what the walk comes upon next to the pairs ahead of a run, of which there are not all.
-    #[inline]
+    #[inline(always)]
     fn look_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey) -> Option<Pair> {
         let Self { runs, range, groups, .. } = self;
         let run = &mut runs[run % RUNS];
@@ -182,14 +182,14 @@ impl Ports {
         let pair = local_port.map(|local_port| Pair {
             local,
             local_port,
-            hash: match (run.remote, locals.address_v4(local)) {
+            hash: match (&run.remote, locals.address_v4(local)) {
                 (SocketAddr::V4(remote), Some(address)) => key.hash(&FlowKey {
                     local: IpAddr::V4(address),
                     remote: IpAddr::V4(*remote.ip()),
                     local_port,
                     remote_port: remote.port(),
                 }),
-                (remote, _) => hash_v6(key, locals, (local, local_port), remote),
+                (&remote, _) => hash_v6(key, locals, (local, local_port), remote),
             },
         });
         run.ahead[usize::from(run.first.wrapping_add(run.ahead_len)) % AHEAD] = pair;

@@ -13,7 +13,7 @@ use super::block::{Connection, NONE, SynReceived, flag};
 use super::listen::remote_port_name;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
-use super::{Tcp, rtt, syn_cache};
+use super::{Tcp, rtt, syn_cache, take_busy};
 
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
@@ -122,7 +122,7 @@ impl Tcp {
         }
         let scaled = record.flags & flag::SCALING != 0;
         let rcv_nxt = record.irs + 1;
-        let begun = self.begin(Connection {
+        let connection = Connection {
             remote: record.remote,
             remote_port: record.remote_port,
             local_port: record.local_port,
@@ -145,35 +145,35 @@ impl Tcp {
             snd_wl1: seg.seq,
             busy: NONE,
             word: 0,
-        });
-        let Some((id, slot)) = begun else {
-            self.stats.refused_table_full.increment();
-            self.stats.dropped.count(DropReason::TableFull);
+        };
+        let Self { conns, busies, config, table, stats, neighbors, dirty, .. } = self;
+        let Some(id) = conns.alloc() else {
+            stats.refused_table_full.increment();
+            stats.dropped.count(DropReason::TableFull);
             return None;
         };
+        let c = &mut conns[id];
+        *c = connection;
         match handle {
             Some(handle) => {
-                self.table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
+                table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
                 self.syns.kill(handle);
                 self.syn_guard.give_back(seg.source);
             }
-            None if self.table.insert(hash, Kind::Connection, id).is_err() => {
-                self.detach(id);
-                self.conns.free(id);
-                self.stats.refused_table_full.increment();
-                self.stats.dropped.count(DropReason::TableFull);
+            None if table.insert(hash, Kind::Connection, id).is_err() => {
+                conns.free(id);
+                stats.refused_table_full.increment();
+                stats.dropped.count(DropReason::TableFull);
                 return None;
             }
             None => {}
         }
-        self.stats.established.increment();
+        stats.established.increment();
         self.syn_guard.completed();
         let on_link = self.locals.on_link(seg.source);
-        let neighbor = on_link.then(|| self.neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
+        let neighbor = on_link.then(|| neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
         let took_us = self.now_us.wrapping_sub(record.sent_us).saturating_sub(self.age_us);
-        if let Some(slot) = slot {
-            let Self { conns, busies, dirty, .. } = self;
-            let b = &mut busies[slot];
+        if let Some(b) = take_busy(busies, config, id, c) {
             b.neighbor = neighbor.flatten();
             if handle.is_none() {
                 // a cookie does not tell when it was sent
@@ -183,7 +183,7 @@ impl Tcp {
                 // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
                 //= RFC 5681 3.1-MUST-1
                 //= RFC 6928 2-MUST-1
-                b.cwnd = conns[id].payload_max();
+                b.cwnd = c.payload_max();
             }
             b.snd_wnd_max = u32::from(seg.window) << record.scales;
             b.list(dirty);
