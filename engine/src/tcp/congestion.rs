@@ -85,6 +85,7 @@ pub(crate) fn on_ack(busy: &mut Busy, mss: u32, acked: u32, now_ms: u32, config:
 /// New octets were acknowledged, and it was not the window that had held the sender back: the time does not count for the
 /// curve (RFC 9438 §5.8).
 //= RFC 9438 4.2-MUST-3
+#[inline]
 pub(crate) fn not_limited(busy: &mut Busy, now_ms: u32) {
     if busy.cubic_epoch_ms != 0 {
         move_epoch(busy, now_ms.wrapping_sub(busy.cubic_seen_ms));

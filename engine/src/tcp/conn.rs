@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::app::{App, ConnId, Endpoints, Report};
 use crate::time::Instant;
 
-use super::block::{Busy, Connection, SPANS, Span, busy, flag};
+use super::block::{Span, busy, flag};
 use super::buffer::Chain;
 use super::state::{Event, State};
 use super::{NONE, Tcp};
@@ -106,34 +106,37 @@ impl Conn<'_> {
         if slot == NONE { 0 } else { self.tcp.busies[slot].read_bytes }
     }
 
-    /// The blocks, if data may still be queued.
-    #[inline]
-    fn sending(&mut self) -> Option<(&mut Connection, &mut Busy, &mut Vec<u32>)> {
-        if !self.state().may_send() {
-            return None;
-        }
-        let slot = self.tcp.attach(self.id)?;
-        let Tcp { conns, busies, dirty, .. } = &mut *self.tcp;
-        let b = &mut busies[slot];
-        (b.flags & (busy::FIN_QUEUED | busy::ABORT) == 0).then_some((&mut conns[self.id], b, dirty))
-    }
-
     /// Queues a message of `len` octets that [`App::fill`] can write as often as needed.
     ///
     /// False, and nothing is queued, if four messages are unacknowledged already, if [`write`](Conn::write) has
     /// octets unacknowledged, if 2³⁰ octets are queued, or after [`close`](Conn::close).
     #[inline]
     pub fn send(&mut self, tag: u32, len: u32) -> bool {
-        let Some((c, b, dirty)) = self.sending() else { return false };
-        let queued = if b.snd_end.after(c.snd_una) { b.snd_end - c.snd_una } else { 0 };
-        if usize::from(b.spans) == SPANS || b.flags & busy::BUFFERED != 0 || len > QUEUE_MAX - queued.min(QUEUE_MAX) {
+        let Tcp { conns, busies, dirty, .. } = &mut *self.tcp;
+        let c = &conns[self.id];
+        if !c.state.may_send() {
             return false;
         }
-        b.span[usize::from(b.spans)] = Span { start: b.snd_end, tag };
+        let Some(b) = busies.get_mut(c.busy) else { return self.send_idle(tag, len) };
+        let queued = if b.snd_end.after(c.snd_una) { b.snd_end - c.snd_una } else { 0 };
+        let closed = b.flags & (busy::FIN_QUEUED | busy::ABORT) != 0;
+        if closed || b.flags & busy::BUFFERED != 0 || len > QUEUE_MAX - queued.min(QUEUE_MAX) {
+            return false;
+        }
+        let Some(span) = b.span.get_mut(usize::from(b.spans)) else { return false };
+        *span = Span { start: b.snd_end, tag };
         b.spans += 1;
         b.snd_end += len;
         b.list(dirty);
         true
+    }
+
+    /// [`send`](Self::send) on a connection that has no busy block yet. By itself: a call that comes back would cost every
+    /// other one the registers that it has to save.
+    #[cold]
+    #[inline(never)]
+    fn send_idle(&mut self, tag: u32, len: u32) -> bool {
+        self.tcp.attach(self.id).is_some() && self.send(tag, len)
     }
 
     /// Queues a copy of `data`. Returns how many octets found room: the connection's send buffer and the worker's
@@ -143,13 +146,16 @@ impl Conn<'_> {
         let queued = self.queued();
         let room = self.tcp.config.send_buffer.saturating_sub(queued) as usize;
         let data = &data[..data.len().min(room)];
-        let Some((_, b, _)) = self.sending() else { return 0 };
-        if b.spans > 0 || data.is_empty() {
+        if !self.state().may_send() {
+            return 0;
+        }
+        let Some(slot) = self.tcp.attach(self.id) else { return 0 };
+        let b = &self.tcp.busies[slot];
+        if b.flags & (busy::FIN_QUEUED | busy::ABORT) != 0 || b.spans > 0 || data.is_empty() {
             return 0;
         }
         let mut chain = Chain { head: b.write_head, tail: b.write_tail };
         let seq = b.snd_end;
-        let slot = self.tcp.conns[self.id].busy;
         let written = self.tcp.buffers.append(&mut chain, seq, data);
         let b = &mut self.tcp.busies[slot];
         (b.write_head, b.write_tail) = (chain.head, chain.tail);
@@ -213,21 +219,30 @@ impl Conn<'_> {
     /// peer may go on sending.
     #[inline]
     pub fn close(&mut self) {
-        let state = self.state();
-        if !state.may_send() {
+        let Tcp { conns, busies, dirty, .. } = &mut *self.tcp;
+        let c = &mut conns[self.id];
+        if !c.state.may_send() {
             return;
         }
-        if state == State::SynSent {
+        if c.state == State::SynSent {
             return self.abort();
         }
-        let Some(slot) = self.tcp.attach(self.id) else { return };
-        let (c, b) = (&mut self.tcp.conns[self.id], &mut self.tcp.busies[slot]);
+        let Some(b) = busies.get_mut(c.busy) else { return self.close_idle() };
         b.flags |= busy::FIN_QUEUED;
         // Called for text that the peer's FIN came with: that FIN was here first, and the state follows it.
         if !b.fin_is_next(c.rcv_nxt) {
-            c.state = state.after(Event::Close);
+            c.state = c.state.after(Event::Close);
         }
-        b.list(&mut self.tcp.dirty);
+        b.list(dirty);
+    }
+
+    /// [`close`](Self::close) on a connection that has no busy block yet.
+    #[cold]
+    #[inline(never)]
+    fn close_idle(&mut self) {
+        if self.tcp.attach(self.id).is_some() {
+            self.close();
+        }
     }
 
     /// Ends the connection at once: RST to the peer (RFC 9293 §3.10.5), then

@@ -158,10 +158,7 @@ impl Flights {
     /// Takes the oldest segment, if all of it is acknowledged by `ack`.
     #[inline(always)]
     pub(crate) fn pop_acked(&mut self, busy: &mut Busy, ack: Seq) -> Option<Sent> {
-        if busy.flight_head == NONE {
-            return None;
-        }
-        let node = &mut self.nodes[busy.flight_head];
+        let node = self.nodes.get_mut(busy.flight_head)?;
         let record = *node.slots.get(usize::from(node.first))?;
         if !record.end().at_or_before(ack) {
             return None;
@@ -173,14 +170,74 @@ impl Flights {
         Some(record)
     }
 
+    /// Takes the segments up to `ack`, if they are whole ones and bear none but the `expected` marks. Returns the newest.
+    #[inline(always)]
+    pub(crate) fn take_up_to(&mut self, busy: &mut Busy, ack: Seq, expected: u8) -> Option<Sent> {
+        let node = self.nodes.get_mut(busy.flight_head)?;
+        let mut at = node.first;
+        let newest = loop {
+            let record = *node.slots.get(usize::from(at))?;
+            at += 1;
+            if record.has(!expected) || record.end().after(ack) {
+                return None;
+            }
+            if record.end() == ack {
+                break record;
+            }
+            if at == node.end {
+                return self.take_nodes_up_to(busy, ack, expected);
+            }
+        };
+        node.first = at;
+        if at == node.end {
+            (node.first, node.end) = (0, 0);
+            let next = node.next;
+            self.drop_front_node(busy, next);
+        }
+        Some(newest)
+    }
+
+    /// The same where they lie in more than one node: all are looked at before any is taken.
+    #[inline(never)]
+    fn take_nodes_up_to(&mut self, busy: &mut Busy, ack: Seq, expected: u8) -> Option<Sent> {
+        let mut last = busy.flight_head;
+        let (newest, end) = 'found: loop {
+            let node = self.nodes.get(last)?;
+            let (first, end) = (usize::from(node.first), usize::from(node.end));
+            for (record, end) in node.slots.get(first..end)?.iter().zip(node.first + 1..) {
+                if record.has(!expected) || record.end().after(ack) {
+                    return None;
+                }
+                if record.end() == ack {
+                    break 'found (*record, end);
+                }
+            }
+            last = node.next;
+        };
+        while busy.flight_head != last {
+            self.leave_front_node(busy);
+        }
+        let node = &mut self.nodes[last];
+        node.first = end;
+        if node.first == node.end {
+            self.leave_front_node(busy);
+        }
+        Some(newest)
+    }
+
     /// The first node of the chain has nothing left in flight: it goes back, or stays as the spare.
     #[inline]
     fn leave_front_node(&mut self, busy: &mut Busy) {
-        let head = busy.flight_head;
-        let node = &mut self.nodes[head];
+        let node = &mut self.nodes[busy.flight_head];
         (node.first, node.end) = (0, 0);
-        busy.flight_head = node.next;
-        if busy.flight_head != NONE {
+        let next = node.next;
+        self.drop_front_node(busy, next);
+    }
+
+    #[inline]
+    fn drop_front_node(&mut self, busy: &mut Busy, next: u32) {
+        let head = core::mem::replace(&mut busy.flight_head, next);
+        if next != NONE {
             busy.flight_nodes -= 1;
             self.nodes.free(head);
         }

@@ -1,9 +1,9 @@
 //! TCP: one room per topic, in the words of RFC 9293.
 //!
 //! [`Tcp`] is everything a worker knows of its connections. The rooms add to it: [`listen`] and [`connect`] begin
-//! connections, [`lookup`] finds them, [`segment`] is RFC 9293 §3.10.7 in its own order, [`receive`] puts text in order,
-//! [`scoreboard`] knows what of the flight arrived, [`recovery`] and [`congestion`] decide what may be sent, [`output`]
-//! builds it, [`timeout`] acts when nothing comes.
+//! connections, [`lookup`] finds them, [`segment`] is RFC 9293 §3.10.7 in its own order and [`prediction`] its short road,
+//! [`receive`] puts text in order, [`scoreboard`] knows what of the flight arrived, [`recovery`] and [`congestion`] decide
+//! what may be sent, [`output`] builds it, [`timeout`] acts when nothing comes.
 
 mod block;
 mod buffer;
@@ -23,6 +23,7 @@ mod lookup;
 mod output;
 mod pacing;
 mod ports;
+mod prediction;
 mod probe;
 mod receive;
 mod recovery;

@@ -60,17 +60,55 @@ impl Tcp {
         acknowledged_alone
     }
 
+    /// Text that is next, in front of nothing, for an application that reads; the peer's FIN, if `fin`, is right behind it.
+    /// What [`text`](Self::text) comes to then; the connection is on the list of those that take a turn already.
+    #[inline(always)]
+    pub(super) fn next_text<A: App>(&mut self, app: &mut A, id: u32, payload: &[u8], fin: bool) {
+        let c = &mut self.conns[id];
+        let slot = c.busy;
+        if !payload.is_empty() {
+            c.rcv_nxt += payload.len() as u32;
+            if fin {
+                // the application may close while it reads, and the FIN was here first
+                let b = &mut self.busies[slot];
+                b.flags |= busy::FIN_AHEAD;
+                b.fin_at = c.rcv_nxt;
+            }
+            self.stats.payload_received.add(payload.len() as u64);
+            let taken = app.received(&mut Conn { tcp: self, id }, payload);
+            if taken < payload.len() {
+                self.keep(id, slot, &payload[taken..]);
+            }
+            count_segment(&mut self.busies[slot], self.config.ack_every);
+        } else {
+            self.busies[slot].fin_at = c.rcv_nxt;
+        }
+        if fin {
+            self.take_next_fin(app, id, slot);
+        }
+    }
+
+    /// The FIN behind such text, unless there was no memory for what the application did not take of it.
+    #[inline(always)]
+    fn take_next_fin<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        if b.fin_at != c.rcv_nxt {
+            return;
+        }
+        move_past_fin(c, b);
+        if b.read_head == NONE {
+            app.finished(&mut Conn { tcp: self, id });
+        } else {
+            b.flags |= busy::FIN_UNREAD;
+        }
+    }
+
     /// Text that continues what has been received.
     #[inline]
     fn in_order<A: App>(&mut self, app: &mut A, id: u32, slot: u32, payload: &[u8]) {
         self.offer(app, id, slot, payload);
         let b = &mut self.busies[slot];
-        b.unacked_segments = b.unacked_segments.saturating_add(1);
-        //= RFC 9293 SHLD-19
-        //= RFC 5681 4.2-SHOULD-1
-        if b.unacked_segments >= self.config.ack_every {
-            b.flags |= busy::ACK_NOW;
-        }
+        count_segment(b, self.config.ack_every);
         if b.ahead_head != NONE {
             // RFC 5681 §4.2: a segment that fills a hole, even in part, is acknowledged at once
             b.flags |= busy::ACK_NOW;
@@ -82,27 +120,28 @@ impl Tcp {
     /// Offers text to the application; what it does not take is kept. RCV.NXT moves by what was taken or kept.
     fn offer<A: App>(&mut self, app: &mut A, id: u32, slot: u32, payload: &[u8]) {
         let (c, b) = (&mut self.conns[id], &self.busies[slot]);
-        let seq = c.rcv_nxt;
         c.rcv_nxt += payload.len() as u32;
         self.stats.payload_received.add(payload.len() as u64);
         let mut taken = 0;
         if b.flags & busy::PAUSED == 0 && b.read_head == NONE {
             taken = app.received(&mut Conn { tcp: self, id }, payload).min(payload.len());
-            if taken == payload.len() {
-                return;
-            }
         }
-        let rest = &payload[taken..];
-        let b = &mut self.busies[slot];
+        if taken < payload.len() {
+            self.keep(id, slot, &payload[taken..]);
+        }
+    }
+
+    /// Keeps the end of what has been received, which the application did not take.
+    #[cold]
+    fn keep(&mut self, id: u32, slot: u32, rest: &[u8]) {
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
         b.flags |= busy::PAUSED;
         let mut chain = Chain { head: b.read_head, tail: b.read_tail };
-        let kept = self.buffers.append(&mut chain, seq + taken as u32, rest);
-        let b = &mut self.busies[slot];
+        let kept = self.buffers.append(&mut chain, c.rcv_nxt - rest.len() as u32, rest);
         (b.read_head, b.read_tail) = (chain.head, chain.tail);
         b.read_bytes += kept as u32;
         if kept < rest.len() {
             // no memory: the peer will send it again
-            let c = &mut self.conns[id];
             c.rcv_nxt -= (rest.len() - kept) as u32;
             if b.flags & busy::FIN_QUEUED != 0 && c.state.may_send() {
                 // it closed when the peer's FIN seemed to be next
@@ -189,17 +228,10 @@ impl Tcp {
         if !b.fin_is_next(c.rcv_nxt) || !c.state.takes_text() {
             return;
         }
-        b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
         if b.ahead_head != NONE {
             drop_ahead(&mut self.buffers, b);
         }
-        c.rcv_nxt += 1;
-        c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
-        c.state = c.state.after(Event::ReceiveFin);
-        if b.flags & busy::FIN_QUEUED != 0 && c.state.may_send() {
-            // the application closed when it was given the text before
-            c.state = c.state.after(Event::Close);
-        }
+        move_past_fin(c, b);
         if b.read_head == NONE {
             app.finished(&mut Conn { tcp: self, id });
         } else {
@@ -269,6 +301,30 @@ impl Tcp {
         c.state.takes_text()
             && edge.after(c.rcv_adv)
             && edge - c.rcv_adv >= (2 * u32::from(c.mss)).min(self.config.receive_window / 2)
+    }
+}
+
+/// Another segment is to be acknowledged: at once, or with the next.
+#[inline]
+fn count_segment(b: &mut Busy, ack_every: u8) {
+    b.unacked_segments = b.unacked_segments.saturating_add(1);
+    //= RFC 9293 SHLD-19
+    //= RFC 5681 4.2-SHOULD-1
+    if b.unacked_segments >= ack_every {
+        b.flags |= busy::ACK_NOW;
+    }
+}
+
+/// The peer's FIN, which is next, is received: RCV.NXT and the state.
+#[inline(always)]
+fn move_past_fin(c: &mut Connection, b: &mut Busy) {
+    b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
+    c.rcv_nxt += 1;
+    c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
+    c.state = c.state.after(Event::ReceiveFin);
+    if b.flags & busy::FIN_QUEUED != 0 && c.state.may_send() {
+        // the application closed when it was given the text before
+        c.state = c.state.after(Event::Close);
     }
 }
 

@@ -55,6 +55,15 @@ pub(crate) struct Acked {
     pub(crate) congestion: bool,
 }
 
+/// What the congestion window grows by: `octets` and `delivered` are those of [`Acked`], the latter without what duplicate
+/// ACKs stood for.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrived {
+    pub(crate) octets: u32,
+    pub(crate) delivered: u32,
+    pub(crate) rtt_us: Option<u32>,
+}
+
 /// Marks lost what RACK (RFC 8985 §6.2 step 5) or the duplicate ACKs give up. Returns when to look again, in
 /// microseconds from now, if a segment may yet turn out to be reordered.
 pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) -> Option<u32> {
@@ -214,7 +223,8 @@ pub(crate) fn after_ack(
     }
     if acked.octets > 0 {
         b.timeouts = 0;
-        grow_if_used(c, b, acked, acked.delivered, pipe_before, env);
+        let &Acked { octets, delivered, rtt_us, .. } = acked;
+        grow_if_used(c, b, Arrived { octets, delivered, rtt_us }, pipe_before, env);
     }
     None
 }
@@ -265,7 +275,8 @@ fn after_ack_amid_losses(
         Phase::Recovery => prr(c, b, delivered, acked.octets > 0 && b.lost <= lost_before, mss),
         Phase::Open | Phase::Loss => {
             if acked.octets > 0 {
-                grow_if_used(c, b, acked, delivered, pipe_before, env);
+                let arrived = Arrived { octets: acked.octets, delivered, rtt_us: acked.rtt_us };
+                grow_if_used(c, b, arrived, pipe_before, env);
             }
             if probing {
                 b.cwnd = b.pipe + 2 * mss;
@@ -278,16 +289,16 @@ fn after_ack_amid_losses(
 /// An ACK of something new, outside fast recovery: the window grows if it is in use. It is if it held us back within the
 /// last round trip, or would have if there had been another segment; in slow start, if half of it was in use. ACKs that
 /// came in one burst count alike: that the first of them made room is no sign of rest.
-#[inline]
-fn grow_if_used(c: &Connection, b: &mut Busy, acked: &Acked, delivered: u32, pipe_before: u32, env: &Env<'_>) {
-    let used = pipe_before.saturating_add(c.payload_max());
-    let was_full = (c.snd_una - acked.octets).before(b.full_until);
+#[inline(always)]
+pub(crate) fn grow_if_used(c: &Connection, b: &mut Busy, arrived: Arrived, pipe_before: u32, env: &Env<'_>) {
+    let (used, cwnd) = (u64::from(pipe_before) + u64::from(c.payload_max()), u64::from(b.cwnd));
+    let was_full = (c.snd_una - arrived.octets).before(b.full_until);
     if !was_full {
         // kept near, as numbers half the circle away compare the wrong way
         b.full_until = c.snd_una;
     }
-    if was_full || used >= b.cwnd || (b.cwnd < b.ssthresh && used.saturating_mul(2) >= b.cwnd) {
-        grow(c, b, acked, delivered, env);
+    if was_full || used >= cwnd || (b.cwnd < b.ssthresh && used * 2 >= cwnd) {
+        grow(c, b, arrived, (env.now_us, env.now_ms), env.config);
     } else {
         congestion::not_limited(b, env.now_ms);
     }
@@ -296,15 +307,16 @@ fn grow_if_used(c: &Connection, b: &mut Busy, acked: &Acked, delivered: u32, pip
 /// An ACK of what had filled the window.
 //= RFC 9293 MUST-19
 //= RFC 9438 5.8-MUST-1
-fn grow(c: &Connection, b: &mut Busy, acked: &Acked, delivered: u32, env: &Env<'_>) {
-    pacing::begin(b, env.now_us, env.config);
+#[inline(always)]
+fn grow(c: &Connection, b: &mut Busy, arrived: Arrived, (now_us, now_ms): (u32, u32), config: &Tunables) {
+    pacing::begin(b, now_us, config);
     // not by what was selectively acknowledged before: that would be a burst
-    let mut octets = acked.octets.min(delivered);
+    let mut octets = arrived.octets.min(arrived.delivered);
     //= RFC 9406 4.3-SHOULD-2
-    if b.ssthresh == u32::MAX && env.config.hystart {
-        octets = hystart::on_ack(b, c, octets, acked.rtt_us);
+    if b.ssthresh == u32::MAX && config.hystart {
+        octets = hystart::on_ack(b, c, octets, arrived.rtt_us);
     }
-    congestion::on_ack(b, c.payload_max(), octets, env.now_ms, env.config);
+    congestion::on_ack(b, c.payload_max(), octets, now_ms, config);
 }
 
 /// ECN at the sender (RFC 3168 §6.1.2): an echoed mark reduces the window as a loss does, once in a round trip, and

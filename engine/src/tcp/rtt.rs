@@ -11,6 +11,7 @@ const GRANULARITY_US: u32 = 1_000;
 const RTO_AFTER_LOST_SYN_US: u32 = 3_000_000;
 
 /// Takes a measurement of `rtt_us` microseconds, from a segment that was sent once (Karn's algorithm).
+#[inline(always)]
 pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
     let r = rtt_us.max(1);
     if busy.flags & flags::PROBE_OUT == 0 {

@@ -34,6 +34,15 @@ pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env
     }
 }
 
+/// [`take_cumulative`] where nothing is missing or beyond a hole, and `ack` covers whole segments that were sent once. The
+/// newest of them, marked with nothing but what is `expected`; `None`, and nothing is done, if it is otherwise.
+#[inline(always)]
+pub(crate) fn take_whole(flights: &mut Flights, b: &mut Busy, (una, ack): (Seq, Seq), expected: u8) -> Option<Sent> {
+    let newest = flights.take_up_to(b, ack, expected)?;
+    b.pipe -= ack - una;
+    Some(newest)
+}
+
 fn trim_front(record: &mut Sent, b: &mut Busy, ack: Seq, out: &mut Acked) {
     let n = ack - record.start;
     record.start = ack;
@@ -77,10 +86,16 @@ fn delivered(b: &mut Busy, record: &Sent, env: &Env<'_>, out: &mut Acked) {
             out.original |= record.end().at_or_before(b.recover);
         }
     }
+    note_delivered(b, record, rtt);
+}
+
+/// RACK_update() of RFC 8985 §6.2 step 2.
+#[inline(always)]
+pub(crate) fn note_delivered(b: &mut Busy, record: &Sent, rtt_us: u32) {
     if sent_after(record.sent_us, record.end(), b.rack_sent_us, b.rack_end) || b.rack_rtt == 0 {
         b.rack_sent_us = record.sent_us;
         b.rack_end = record.end();
-        b.rack_rtt = rtt.max(1);
+        b.rack_rtt = rtt_us.max(1);
     }
 }
 

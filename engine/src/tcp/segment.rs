@@ -10,6 +10,7 @@ use super::buffer::{Buffers, Chain};
 use super::conn::Conn;
 use super::lookup::remote_of;
 use super::output::Tx;
+use super::prediction::Predicted;
 use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
 use super::{FlowId, Lookup, Tcp, scoreboard, undo};
@@ -58,7 +59,7 @@ impl Tcp {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn connection_segment<A: App, D: Device>(
         &mut self,
         app: &mut A,
@@ -67,10 +68,38 @@ impl Tcp {
         seg: &TcpSegment,
         payload: &[u8],
     ) {
+        match self.predict(id, seg) {
+            Predicted::No => return self.step_by_step(app, tx, id, seg, payload),
+            // LAST-ACK and its ACK: nothing is left to say
+            Predicted::Closed => return self.remove(app, id, End::Closed),
+            Predicted::Acknowledged => app.sent(&mut Conn { tcp: self, id }),
+            Predicted::Yes => {}
+        }
+        if !payload.is_empty() || seg.flags.fin() {
+            self.next_text(app, id, payload, seg.flags.fin());
+        }
+    }
+
+    /// A segment that is not as nearly every one is.
+    #[inline(never)]
+    fn step_by_step<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        seg: &TcpSegment,
+        payload: &[u8],
+    ) {
+        if self.conns[id].state == State::SynSent {
+            if self.syn_sent_segment(app, tx, id, seg) && (!payload.is_empty() || seg.flags.fin()) {
+                self.text(app, id, seg.seq + 1, payload, seg.flags.fin());
+            }
+            return;
+        }
         let crossed;
         let mut seg = seg;
         if !passes(&self.conns[id], seg, self.now_ms) {
-            match self.each_step(app, tx, id, seg, payload) {
+            match self.each_step(app, tx, id, seg) {
                 Checked::Over => return,
                 Checked::Good => {}
                 Checked::Crossed(without_syn) => {
@@ -84,28 +113,12 @@ impl Tcp {
         }
     }
 
-    /// The first five steps one at a time, and what there is besides in the states before ESTABLISHED.
+    /// The first five steps one at a time, and what there is besides in SYN-RECEIVED.
     #[inline(never)]
-    fn each_step<A: App, D: Device>(
-        &mut self,
-        app: &mut A,
-        tx: &mut Tx<'_, D>,
-        id: u32,
-        seg: &TcpSegment,
-        payload: &[u8],
-    ) -> Checked {
-        match self.conns[id].state {
-            State::SynSent => {
-                if self.syn_sent_segment(app, tx, id, seg) && (!payload.is_empty() || seg.flags.fin()) {
-                    self.text(app, id, seg.seq + 1, payload, seg.flags.fin());
-                }
-                return Checked::Over;
-            }
-            State::Closed => {
-                self.stats.dropped.count(DropReason::NoFlow);
-                return Checked::Over;
-            }
-            _ => {}
+    fn each_step<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, seg: &TcpSegment) -> Checked {
+        if self.conns[id].state == State::Closed {
+            self.stats.dropped.count(DropReason::NoFlow);
+            return Checked::Over;
         }
         let (mut seg, mut good) = (seg, Checked::Good);
         let without_syn;
@@ -460,13 +473,22 @@ fn heard(c: &mut Connection, ack_sent: Seq, seg: &TcpSegment, now_ms: u32) {
 }
 
 /// Lets go of what need not be sent again, and restarts the retransmission timer (RFC 6298 §5.3).
-#[inline]
+#[inline(always)]
 //= RFC 6298 5-SHOULD-1
 //= RFC 6928 9-MUST-1
-fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
+pub(super) fn release_acked(buffers: &mut Buffers, una: Seq, b: &mut Busy, now_ms: u32) {
     b.timers &= !1;
     b.oldest_ms = now_ms;
     b.flags &= !(busy::PERSIST | busy::PROBE_TIMER);
+    if una.before(b.snd_end) || b.flags & busy::BUFFERED != 0 {
+        release_some(buffers, una, b);
+    } else {
+        b.spans = 0;
+    }
+}
+
+#[inline(never)]
+fn release_some(buffers: &mut Buffers, una: Seq, b: &mut Busy) {
     while b.spans > 0 {
         let end = if b.spans > 1 { b.span[1].start } else { b.snd_end };
         if end.after(una) {

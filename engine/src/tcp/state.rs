@@ -149,7 +149,8 @@ pub const TRANSITIONS: &[(State, Event, State)] = {
     ]
 };
 
-const NEXT: [[State; EVENTS.len()]; STATES.len()] = {
+/// A static: a constant is copied to where it is indexed.
+static NEXT: [[State; EVENTS.len()]; STATES.len()] = {
     let mut table = [[State::Closed; EVENTS.len()]; STATES.len()];
     let mut s = 0;
     while s < STATES.len() {

@@ -8,13 +8,15 @@ use crate::device::Device;
 use crate::wire::emit::TcpFields;
 use crate::wire::{DropReason, Flags, Seq, TcpOptions, TcpSegment};
 
-use super::block::{Phase, Sent, busy, flag, sent};
+use super::block::{Connection, Phase, Sent, busy, flag, sent};
 use super::conn::Conn;
+use super::listen::{self, Offer};
 use super::output::Tx;
-use super::recovery::{self, Acked};
+use super::recovery::{Acked, Env};
 use super::send::{Next, Sender};
 use super::state::{Event, State};
-use super::{Tcp, congestion, listen, rtt, scoreboard};
+use super::tunables::Tunables;
+use super::{Tcp, congestion, rtt, scoreboard};
 
 /// From a RST to the peer's old connection to our SYN, ticks of the wheel: one at least passes. As in Linux.
 const SYN_AGAIN_MS: u32 = 2;
@@ -53,12 +55,14 @@ impl Tcp {
             self.stats.dropped.count(DropReason::NoFlow);
             return false;
         }
-        self.take_syn(id, seg);
         if seg.flags.ack() {
-            self.take_syn_ack(app, id, seg);
+            self.take_syn_ack(id, seg);
+            app.connected(&mut Conn { tcp: self, id });
             true
         } else {
+            let offer = self.agree_as_opener(seg);
             let c = &mut self.conns[id];
+            take_syn(c, seg, offer, &self.config, self.now_ms);
             //= RFC 9293 MUST-10
             c.state = c.state.after(Event::ReceiveSyn);
             if let Some(slot) = self.attach(id) {
@@ -85,45 +89,49 @@ impl Tcp {
         self.stats.syn_met_old.increment();
     }
 
-    /// IRS, RCV.NXT and the options of the peer's SYN.
-    fn take_syn(&mut self, id: u32, seg: &TcpSegment) {
-        let offer = self.agree(seg);
-        let (scale, window, now_ms) = (self.receive_scale(), self.syn_window(), self.now_ms);
+    /// What is agreed on with the peer's SYN, ECN included.
+    #[inline(always)]
+    fn agree_as_opener(&self, seg: &TcpSegment) -> Offer {
         //= RFC 3168 6.1.1-MUST-2, 6.1.1-MUST-4
         let accepts_ecn = match (self.config.ecn, seg.flags.ack()) {
             (Ecn::On, true) => seg.flags.contains(Flags::ECE) && !seg.flags.contains(Flags::CWR),
             (Ecn::Off, _) | (_, true) => false,
             (_, false) => seg.flags.contains(Flags::ECE | Flags::CWR),
         };
-        let c = &mut self.conns[id];
-        c.rcv_nxt = seg.seq + 1;
-        c.rcv_adv = c.rcv_nxt + u32::from(window);
-        c.mss = offer.mss;
-        c.flags |= offer.flags | if accepts_ecn { flag::ECN } else { 0 };
-        c.scales = if c.has(flag::SCALING) { offer.snd_scale | scale << 4 } else { 0 };
-        c.ts_recent = offer.ts_recent;
-        c.heard_ms = now_ms;
-        // a window on a SYN is not scaled; what is kept is, rounded down
-        //= RFC 7323 2.2-MUST-3
-        c.snd_wnd = (u32::from(seg.window) >> c.snd_scale()) as u16;
-        c.snd_wl1 = seg.seq;
+        let mut offer = self.agree(seg);
+        offer.flags |= if accepts_ecn { flag::ECN } else { 0 };
+        offer
     }
 
     /// Our SYN is acknowledged: ESTABLISHED.
-    fn take_syn_ack<A: App>(&mut self, app: &mut A, id: u32, seg: &TcpSegment) {
-        let Some(slot) = self.attach(id) else { return };
+    #[inline(never)]
+    fn take_syn_ack(&mut self, id: u32, seg: &TcpSegment) {
+        let offer = self.agree_as_opener(seg);
+        let Tcp { conns, busies, flights, dirty, config, stats, .. } = self;
+        let c = &mut conns[id];
+        take_syn(c, seg, offer, config, self.now_ms);
+        // there since our SYN was queued
+        let b = &mut busies[c.busy];
         let (now_us, now_ms, age_us) = (self.now_us, self.now_ms, self.age_us);
-        let env = recovery::Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
-        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
-        let mut acked = Acked::default();
-        scoreboard::take_cumulative(&mut self.flights, b, seg.ack, &env, &mut acked);
+        let rtt_us = match scoreboard::take_whole(flights, b, (c.snd_una, seg.ack), sent::SYN) {
+            Some(syn) => {
+                let rtt_us = now_us.wrapping_sub(syn.sent_us).saturating_sub(age_us);
+                scoreboard::note_delivered(b, &syn, rtt_us);
+                Some(rtt_us)
+            }
+            None => {
+                let (env, mut acked) = (Env { now_us, now_ms, age_us, config, stats }, Acked::default());
+                scoreboard::take_cumulative(flights, b, seg.ack, &env, &mut acked);
+                acked.rtt_us
+            }
+        };
         c.snd_una = seg.ack;
         c.state = c.state.after(Event::ReceiveSynAck);
-        if let Some(rtt_us) = acked.rtt_us {
+        if let Some(rtt_us) = rtt_us {
             rtt::sample(b, rtt_us);
         }
         (b.phase, b.backoff, b.timeouts, b.timers) = (Phase::Open, 0, 0, 0);
-        congestion::restart(b, c.payload_max(), 0, &self.config);
+        congestion::restart(b, c.payload_max(), 0, config);
         if c.has(flag::SYN_RESENT) {
             // RFC 5681 §3.1: a lost SYN leaves one segment of initial window
             //= RFC 5681 3.1-MUST-1
@@ -141,9 +149,8 @@ impl Tcp {
             b.timers |= 1;
             b.rtx_at = self.now_ms.wrapping_add(1);
         }
-        self.mark_dirty(id);
-        self.stats.established.increment();
-        app.connected(&mut Conn { tcp: self, id });
+        b.list(dirty);
+        stats.established.increment();
     }
 
     /// The ACK of our SYN in SYN-RECEIVED, after SYNs crossed: ESTABLISHED.
@@ -159,6 +166,22 @@ impl Tcp {
         self.stats.established.increment();
         app.connected(&mut Conn { tcp: self, id });
     }
+}
+
+/// IRS, RCV.NXT and the options of the peer's SYN.
+#[inline(always)]
+fn take_syn(c: &mut Connection, seg: &TcpSegment, offer: Offer, config: &Tunables, now_ms: u32) {
+    c.rcv_nxt = seg.seq + 1;
+    c.rcv_adv = c.rcv_nxt + u32::from(listen::syn_window(config));
+    c.mss = offer.mss;
+    c.flags |= offer.flags;
+    c.scales = if c.has(flag::SCALING) { offer.snd_scale | config.receive_scale << 4 } else { 0 };
+    c.ts_recent = offer.ts_recent;
+    c.heard_ms = now_ms;
+    // a window on a SYN is not scaled; what is kept is, rounded down
+    //= RFC 7323 2.2-MUST-3
+    c.snd_wnd = (u32::from(seg.window) >> c.snd_scale()) as u16;
+    c.snd_wl1 = seg.seq;
 }
 
 impl<A: App, D: Device> Sender<'_, '_, A, D> {
