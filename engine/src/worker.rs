@@ -21,7 +21,6 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::device::{Device, Frame};
-use crate::flow::Home;
 use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::prefetch::prefetch_read;
@@ -33,7 +32,7 @@ use crate::wire::emit::UsualHead;
 use crate::wire::fragment::Fragment;
 use crate::wire::ip::tos;
 use crate::wire::objection::Objection;
-use crate::wire::{DropReason, Ecn, MacAddr, ParseRules, Parsed, VlanId, parse, parse_usual};
+use crate::wire::{DropReason, Ecn, MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse, parse_each, parse_usual};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
@@ -66,15 +65,24 @@ impl Activity {
 /// What a frame of the burst is, between the steps of the loop.
 #[derive(Clone, Copy)]
 struct Arrival {
-    /// What it means; `None`: nothing is left to be done.
-    parsed: Option<Parsed>,
+    what: What,
     /// Where the index may have its flow, if it is a segment.
     lookup: Lookup,
-    home: Option<Home>,
+    /// What it says, if it is a segment.
+    segment: TcpSegment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Segment,
+    /// The next of [`Worker::others`].
+    Other,
+    /// Nothing is left to be done.
+    Nothing,
 }
 
 impl Arrival {
-    const NOTHING: Self = Self { parsed: None, lookup: Lookup { hash: 0, candidate: None }, home: None };
+    const NOTHING: Self = Self { what: What::Nothing, lookup: Lookup::NONE, segment: TcpSegment::NONE };
 }
 
 /// One engine on one core: a device queue, a shard of the flow table, a timer wheel, an application.
@@ -92,6 +100,8 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     burst: Vec<D::Frame>,
     /// What the frames of the burst are, one for each that it has room for: written over, not pushed.
     arrivals: Vec<Arrival>,
+    /// Those that are no segments, in their order.
+    others: Vec<Parsed>,
     /// Where a frame that another worker handed over is worked on.
     parcel: Box<[u8]>,
     /// Packets that came in fragments.
@@ -143,6 +153,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             head: UsualHead::new(mac, config.tcp.hop_limit, tos(config.tcp.dscp, Ecn::NotCapable)),
             // a device may fill a burst to its capacity
             arrivals: vec![Arrival::NOTHING; burst.capacity()],
+            others: Vec::with_capacity(burst.capacity()),
             burst,
             parcel: vec![0; frame_bytes].into_boxed_slice(),
             reassembly: Reassembly::new(),
@@ -167,8 +178,8 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             self.give_up_fragments();
         }
 
-        let mut arrivals = core::mem::take(&mut self.arrivals);
-        self.parse_and_prefetch(&burst, &mut arrivals);
+        self.parse_and_prefetch(&burst);
+        self.segments_arrive(&mut burst, clock);
         let mut tx = Tx {
             device: &mut self.device,
             mac: self.mac,
@@ -177,17 +188,6 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             stats: &self.stats,
             spare: None,
         };
-        for (frame, arrival) in burst.drain(..).zip(&arrivals) {
-            match &arrival.parsed {
-                Some(parsed) => {
-                    self.tcp.set_arrived(frame.stamp().and_then(|nanos| clock.at(nanos)));
-                    dispatch(&mut self.tcp, &mut self.app, &mut tx, frame, parsed, &arrival.lookup);
-                }
-                None => tx.device.release(frame),
-            }
-        }
-        self.tcp.set_arrived(None);
-        self.arrivals = arrivals;
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel)
             + take_whole(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.reassembly);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
@@ -212,75 +212,107 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     }
 
     /// Steps 3 and 4: what each frame means, and its flow on the way into the cache.
-    fn parse_and_prefetch(&mut self, burst: &[D::Frame], arrivals: &mut [Arrival]) {
-        let usual = self.rules.usual();
+    // Functions of their own, with all registers for themselves
+    #[inline(never)]
+    fn parse_and_prefetch(&mut self, burst: &[D::Frame]) {
+        let mut arrivals = core::mem::take(&mut self.arrivals);
         // With one worker nothing of the others is to cost anything
-        let alone = self.tcp.exchange.is_none();
+        let octets = match self.tcp.exchange {
+            None => self.parse_burst::<false>(burst, &mut arrivals),
+            Some(_) => self.parse_burst::<true>(burst, &mut arrivals),
+        };
+        prefetch_records(&self.tcp, &mut arrivals[..burst.len()]);
+        self.arrivals = arrivals;
+        self.stats.rx_frames.add(burst.len() as u64);
+        self.stats.rx_bytes.add(octets);
+    }
+
+    /// Parses a burst, and asks for its flows' lines of the index. Returns its octets.
+    #[inline(never)]
+    fn parse_burst<const SHARED: bool>(&mut self, burst: &[D::Frame], arrivals: &mut [Arrival]) -> u64 {
+        let usual = self.rules.usual();
         let mut octets = 0;
         burst.iter().take(FRAMES_AHEAD).for_each(prefetch_headers);
-        for (at, (frame, arrival)) in burst.iter().zip(arrivals.iter_mut()).enumerate() {
+        for (at, (frame, arrival)) in burst.iter().zip(arrivals).enumerate() {
             if let Some(ahead) = burst.get(at + FRAMES_AHEAD) {
                 prefetch_headers(ahead);
             }
             let bytes = frame.bytes();
             octets += bytes.len() as u64;
-            match usual.and_then(|rules| parse_usual(bytes, &rules)) {
-                Some(segment) => {
-                    let hash = self.tcp.hash_segment(&segment);
-                    arrival.home = Some(self.tcp.table.prefetch(hash));
-                    arrival.lookup = Lookup { hash, candidate: None };
-                    // Into its place at once: a descriptor is too long to be moved about
-                    arrival.parsed = Some(Parsed::Tcp(segment));
-                    if !alone {
-                        self.hand_over(arrival, bytes);
-                    }
+            match usual.as_ref().and_then(|rules| parse_usual(bytes, rules, &mut arrival.segment)) {
+                Some(ends) => {
+                    arrival.what = What::Segment;
+                    arrival.lookup = self.tcp.look_up(self.tcp.hash_ends(ends));
                 }
-                None => {
-                    *arrival = self.parse_other(at, burst);
-                    self.hand_over(arrival, frame.bytes());
-                }
+                None => self.parse_other(at, burst, arrival),
+            }
+            if SHARED {
+                self.hand_over(arrival, bytes);
             }
         }
-        for arrival in &mut arrivals[..burst.len()] {
-            if let Some(home) = arrival.home {
-                arrival.lookup.candidate = self.tcp.prefetch(arrival.lookup.hash, home);
-            }
-        }
-        self.stats.rx_frames.add(burst.len() as u64);
-        self.stats.rx_bytes.add(octets);
+        octets
     }
 
-    /// Gives the other workers what is theirs, if there are others.
+    /// Step 5.
+    #[inline(never)]
+    fn segments_arrive(&mut self, burst: &mut Vec<D::Frame>, clock: &impl Clock) {
+        let Self { tcp, app, .. } = self;
+        let mut tx = Tx {
+            device: &mut self.device,
+            mac: self.mac,
+            vlan: self.vlan,
+            head: &self.head,
+            stats: &self.stats,
+            spare: None,
+        };
+        let mut others = self.others.drain(..);
+        for (frame, arrival) in burst.drain(..).zip(&self.arrivals) {
+            match arrival.what {
+                What::Segment => {
+                    tcp.set_arrived(frame.stamp().and_then(|nanos| clock.at(nanos)));
+                    segment(tcp, app, &mut tx, frame, arrival);
+                }
+                What::Other => other(tcp, app, &mut tx, frame, others.next()),
+                What::Nothing => tx.device.release(frame),
+            }
+        }
+        tcp.set_arrived(None);
+    }
+
+    /// Gives the other workers what is theirs.
     #[inline(never)]
     fn hand_over(&mut self, arrival: &mut Arrival, frame: &[u8]) {
-        match &arrival.parsed {
-            Some(Parsed::Tcp(segment)) if self.tcp.hand_over(segment, frame) => *arrival = Arrival::NOTHING,
-            Some(Parsed::Tcp(_)) | None => {}
-            Some(other) => self.tcp.tell_others(other, frame),
+        match (arrival.what, self.others.last()) {
+            (What::Segment, _) if self.tcp.hand_over(&arrival.segment, frame) => arrival.what = What::Nothing,
+            (What::Other, Some(other)) => self.tcp.tell_others(other, frame),
+            _ => {}
         }
     }
 
     /// What a frame is that is not of the usual kind.
     #[inline(never)]
-    fn parse_other(&mut self, at: usize, burst: &[D::Frame]) -> Arrival {
+    fn parse_other(&mut self, at: usize, burst: &[D::Frame], arrival: &mut Arrival) {
         let bytes = burst.get(at).map_or(&[][..], Frame::bytes);
-        match parse(bytes, &self.rules) {
+        arrival.what = match parse_each(bytes, &self.rules) {
             Ok(Parsed::Tcp(segment)) => {
-                let hash = self.tcp.hash_segment(&segment);
-                let home = Some(self.tcp.table.prefetch(hash));
-                Arrival { parsed: Some(Parsed::Tcp(segment)), lookup: Lookup { hash, candidate: None }, home }
+                arrival.lookup = self.tcp.look_up(self.tcp.hash_segment(&segment));
+                arrival.segment = segment;
+                What::Segment
             }
-            Ok(other) => Arrival { parsed: Some(other), ..Arrival::NOTHING },
+            Ok(other) => {
+                self.others.push(other);
+                What::Other
+            }
             Err(DropReason::Fragment) => {
                 self.take_fragment(at, burst);
-                Arrival::NOTHING
+                What::Nothing
             }
             Err(reason) => {
                 self.stats.dropped.count(reason);
                 self.object(bytes, reason);
-                Arrival::NOTHING
+                What::Nothing
             }
-        }
+        };
     }
 
     /// A fragment goes to the others of its packet, if it is for us.
@@ -421,40 +453,43 @@ impl<D: Device, A: App, P: PageSource> Drop for Worker<D, A, P> {
     }
 }
 
-/// Step 5: one frame. Its buffer serves for the reply if nothing in it is needed any more.
-#[inline(always)]
-fn dispatch<D: Device, A: App>(
-    tcp: &mut Tcp,
-    app: &mut A,
-    tx: &mut Tx<'_, D>,
-    frame: D::Frame,
-    parsed: &Parsed,
-    lookup: &Lookup,
-) {
-    let Parsed::Tcp(segment) = parsed else {
-        return dispatch_other(tcp, app, tx, frame, parsed);
-    };
-    if segment.payload_len > 0 {
-        tcp.segment_arrives(app, tx, segment, lookup, segment.payload(frame.bytes()));
-        return tx.device.release(frame);
+/// The second look into the index: the block of each flow.
+#[inline(never)]
+fn prefetch_records(tcp: &Tcp, arrivals: &mut [Arrival]) {
+    for arrival in arrivals {
+        if arrival.what == What::Segment {
+            arrival.lookup.candidate = tcp.prefetch(&arrival.lookup);
+        }
     }
-    tx.spare = Some(frame);
-    tcp.segment_arrives(app, tx, segment, lookup, &[]);
-    if let Some(frame) = tx.spare.take() {
+}
+
+/// Step 5: one segment. Its frame serves for the reply if nothing in it is needed any more.
+#[inline(always)]
+fn segment<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: D::Frame, arrival: &Arrival) {
+    let Arrival { segment, lookup, .. } = arrival;
+    let frame = if segment.payload_len > 0 {
+        Some(frame)
+    } else {
+        tx.spare = Some(frame);
+        None
+    };
+    let payload = frame.as_ref().map_or(&[][..], |frame| segment.payload(frame.bytes()));
+    tcp.segment_arrives(app, tx, segment, lookup, payload);
+    if let Some(frame) = frame.or_else(|| tx.spare.take()) {
         tx.device.release(frame);
     }
 }
 
-/// [`dispatch`], of what is no segment.
+/// Step 5, of what is no segment.
 #[inline(never)]
-fn dispatch_other<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: D::Frame, parsed: &Parsed) {
+fn other<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: D::Frame, parsed: Option<Parsed>) {
     match parsed {
-        Parsed::Tcp(_) => {}
-        Parsed::Arp(packet) => tcp.arp(tx, packet),
-        Parsed::Echo(request) => tcp.echo(tx, request, frame.bytes()),
-        Parsed::IcmpError(error) => tcp.icmp_error(app, error),
-        Parsed::NeighborSolicitation(asked) => tcp.neighbor_solicitation(tx, asked),
-        Parsed::NeighborAdvertisement(told) => tcp.neighbor_advertisement(told),
+        None | Some(Parsed::Tcp(_)) => {}
+        Some(Parsed::Arp(packet)) => tcp.arp(tx, &packet),
+        Some(Parsed::Echo(request)) => tcp.echo(tx, &request, frame.bytes()),
+        Some(Parsed::IcmpError(error)) => tcp.icmp_error(app, &error),
+        Some(Parsed::NeighborSolicitation(asked)) => tcp.neighbor_solicitation(tx, &asked),
+        Some(Parsed::NeighborAdvertisement(told)) => tcp.neighbor_advertisement(&told),
     }
     tx.device.release(frame);
 }
@@ -474,8 +509,7 @@ fn take_parcels<D: Device, A: App>(
         taken += 1;
         match parse(frame, rules) {
             Ok(Parsed::Tcp(segment)) => {
-                let hash = tcp.hash_segment(&segment);
-                tcp.segment_arrives(app, tx, &segment, &Lookup { hash, candidate: None }, segment.payload(frame));
+                tcp.segment_arrives_alone(app, tx, &segment, segment.payload(frame));
             }
             Ok(Parsed::Arp(packet)) => tcp.learn_arp(&packet),
             Ok(Parsed::NeighborAdvertisement(told)) => tcp.neighbor_advertisement(&told),
@@ -499,9 +533,8 @@ fn take_whole<D: Device, A: App>(
         taken += 1;
         match parse(frame, rules) {
             Ok(Parsed::Tcp(segment)) => {
-                let hash = tcp.hash_segment(&segment);
                 if !tcp.hand_over(&segment, frame) {
-                    tcp.segment_arrives(app, tx, &segment, &Lookup { hash, candidate: None }, segment.payload(frame));
+                    tcp.segment_arrives_alone(app, tx, &segment, segment.payload(frame));
                 }
             }
             Ok(Parsed::Echo(request)) => tcp.echo(tx, &request, frame),

@@ -59,12 +59,12 @@ impl HashKey {
     /// uses SipHash instead.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let ports = u64::from(key.local_port) << 16 | u64::from(key.remote_port);
+        let ports = u32::from(key.remote_port) << 16 | u32::from(key.local_port);
         match (key.local, key.remote) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                self.hash_v4(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()), ports)
+                self.hash_v4(u64::from(remote.to_bits()) << 32 | u64::from(local.to_bits()), ports)
             }
-            (local, remote) => self.hash_v6(v6_bits(local), v6_bits(remote), ports),
+            (local, remote) => self.hash_v6(v6_bits(local), v6_bits(remote), u64::from(ports)),
         }
     }
 
@@ -78,10 +78,12 @@ impl HashKey {
         fold(fold((bits >> 64) as u64 ^ k0, bits as u64 ^ k1) ^ k2, k3)
     }
 
+    /// [`hash`](Self::hash) of an IPv4 key, in words as a segment that arrives has them: address and port of the peer in the
+    /// high halves.
     #[inline(always)]
-    fn hash_v4(&self, addresses: u64, ports: u64) -> u64 {
+    pub(crate) fn hash_v4(&self, addresses: u64, ports: u32) -> u64 {
         let [k0, k1, k2, k3] = self.v4;
-        fold(fold(addresses ^ k0, ports ^ k1) ^ k2, k3)
+        fold(fold(addresses ^ k0, u64::from(ports) ^ k1) ^ k2, k3)
     }
 
     #[inline]

@@ -24,7 +24,7 @@ use crate::page::{OutOfMemory, PageSource};
 use crate::prefetch::prefetch_read;
 
 use super::bucket::{
-    BUCKETS, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, handle_of, high,
+    BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, handle_of, high,
     home_of, kind_of, locate, pack, place, probe, split_page, take_out, unpack,
 };
 
@@ -74,6 +74,16 @@ pub struct TableStats {
 /// The bucket that a hash leads to first: `segment << 9 | bucket`. Good until the next [`maintain`](FlowTable::maintain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Home(u32);
+
+impl Home {
+    /// Some bucket, before there is a hash.
+    pub(crate) const ANY: Self = Self(0);
+
+    #[inline(always)]
+    fn at(segment: usize, bucket: usize) -> Self {
+        Self((segment * BUCKETS + bucket) as u32)
+    }
+}
 
 /// An entry that a hash led to, and where it lies: see [`FlowTable::candidate`]. Good until the next
 /// [`maintain`](FlowTable::maintain).
@@ -203,7 +213,19 @@ impl FlowTable {
         if let Some(Some(page)) = self.pages.get(segment) {
             prefetch_read(&page[home_of(tag)]);
         }
-        Home((segment * BUCKETS + home_of(tag)) as u32)
+        Home::at(segment, home_of(tag))
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> Home {
+        let tag = hash >> TAG_SHIFT;
+        Home::at(self.segment_of(tag), home_of(tag))
+    }
+
+    #[inline(always)]
+    fn bucket(&self, home: Home) -> Option<&Bucket> {
+        let page = self.pages.get(home.0 as usize / BUCKETS)?.as_deref()?;
+        Some(&page[home.0 as usize % BUCKETS])
     }
 
     /// The first flow in the bucket `home`, that of `hash`, with the tag of `hash`: very likely the one, so that its record
@@ -211,9 +233,8 @@ impl FlowTable {
     #[inline(always)]
     pub fn candidate(&self, hash: u64, home: Home) -> Option<Candidate> {
         let tag = hash >> TAG_SHIFT;
-        let (segment, index) = (home.0 as usize / BUCKETS, home.0 as usize % BUCKETS);
-        let page = self.pages.get(segment)?.as_deref()?;
-        let bucket = &page[index];
+        let page = self.pages.get(home.0 as usize / BUCKETS)?.as_deref()?;
+        let bucket = &page[home.0 as usize % BUCKETS];
         let matches = bucket.matches(high(tag));
         if matches == 0 {
             if bucket.is_passed() {
@@ -230,24 +251,23 @@ impl FlowTable {
     /// search; that it is the right flow is for the caller to see by its record.
     #[inline(always)]
     pub fn still_holds(&self, candidate: &Candidate) -> bool {
-        let place = candidate.place as usize;
-        match self.pages.get(place / SEGMENT_ENTRIES) {
-            Some(Some(page)) => page[place / SLOTS % BUCKETS].0[place % SLOTS] & !PASSED == candidate.entry.get(),
-            _ => false,
-        }
+        let (home, slot) = (Home(candidate.place / SLOTS as u32), candidate.place as usize % SLOTS);
+        self.bucket(home).is_some_and(|bucket| bucket.0[slot] & !PASSED == candidate.entry.get())
     }
 
     /// Whether the home bucket alone says that there is no flow with `hash`, as it does of nearly every one that is not in
     /// the table.
     #[inline(always)]
     pub fn is_absent(&self, hash: u64) -> bool {
-        let tag = hash >> TAG_SHIFT;
-        match self.pages.get(self.segment_of(tag)) {
-            Some(Some(page)) => {
-                let bucket = &page[home_of(tag)];
-                bucket.matches(high(tag)) == 0 && !bucket.is_passed()
-            }
-            _ => true,
+        self.is_absent_at(hash, self.home(hash))
+    }
+
+    /// [`is_absent`](Self::is_absent), where the home is known.
+    #[inline(always)]
+    pub fn is_absent_at(&self, hash: u64, home: Home) -> bool {
+        match self.bucket(home) {
+            Some(bucket) => bucket.matches(high(hash >> TAG_SHIFT)) == 0 && !bucket.is_passed(),
+            None => true,
         }
     }
 

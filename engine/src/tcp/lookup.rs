@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::app::Endpoints;
 use crate::flow::{Candidate, FlowKey, Home, Kind};
-use crate::wire::TcpSegment;
+use crate::wire::{Ends, TcpSegment};
 
 use super::block::{OfFlow, Sockets, flag};
 use super::{Remotes, Tcp};
@@ -18,12 +18,27 @@ pub(crate) struct FlowId {
     pub(crate) local_port: u16,
 }
 
+impl FlowId {
+    /// Of a segment to our address `local`.
+    #[inline]
+    pub(crate) fn of(seg: &TcpSegment, local: u16) -> Self {
+        Self { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port }
+    }
+}
+
 /// What is known of a segment's flow before the segment is worked on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Lookup {
     pub(crate) hash: u64,
+    /// Where the index has it, if it has.
+    pub(crate) home: Home,
     /// What the index held for it when the burst arrived.
     pub(crate) candidate: Option<Candidate>,
+}
+
+impl Lookup {
+    /// Of what is no segment.
+    pub(crate) const NONE: Self = Self { hash: 0, home: Home::ANY, candidate: None };
 }
 
 impl Tcp {
@@ -31,6 +46,12 @@ impl Tcp {
     #[inline(always)]
     pub(crate) fn hash_segment(&self, segment: &TcpSegment) -> u64 {
         self.hash_key.hash(&segment.flow_key())
+    }
+
+    /// [`hash_segment`](Self::hash_segment), of a segment of the usual kind.
+    #[inline(always)]
+    pub(crate) fn hash_ends(&self, ends: Ends) -> u64 {
+        self.hash_key.hash_v4(ends.addresses, ends.ports)
     }
 
     /// Hash of addresses and ports in the table.
@@ -56,11 +77,17 @@ impl Tcp {
         }
     }
 
-    /// Brings what the next steps will touch into the cache: the block of the likely match in the bucket `home`, which is
+    /// Looks up a hash for the first time: the index's line for it is asked for.
+    #[inline(always)]
+    pub(crate) fn look_up(&self, hash: u64) -> Lookup {
+        Lookup { hash, home: self.table.prefetch(hash), candidate: None }
+    }
+
+    /// Brings what the next steps will touch into the cache: the block of the likely match in the home bucket, which is
     /// returned.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, hash: u64, home: Home) -> Option<Candidate> {
-        let candidate = self.table.candidate(hash, home)?;
+    pub(crate) fn prefetch(&self, lookup: &Lookup) -> Option<Candidate> {
+        let candidate = self.table.candidate(lookup.hash, lookup.home)?;
         let handle = candidate.handle();
         match candidate.kind() {
             Kind::Connection => self.conns.prefetch(handle),
@@ -73,43 +100,50 @@ impl Tcp {
     /// Finds a flow.
     #[inline(always)]
     pub(crate) fn find(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
-        if self.table.is_absent(hash) { None } else { self.search(hash, id) }
+        if self.table.is_absent(hash) { None } else { self.search(hash, *id) }
     }
 
     #[inline(never)]
-    fn search(&self, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
-        self.table.find(hash, |kind, handle| self.is_flow(kind, handle, id))
+    fn search(&self, hash: u64, id: FlowId) -> Option<(Kind, u32)> {
+        let (remote, ports) = (&id.remote, (id.remote_port, id.local_port));
+        self.table.find(hash, |kind, handle| self.is_flow(kind, handle, remote, id.local, ports))
     }
 
-    /// Finds a flow that a prefetch has looked for: `candidate` is what that came upon.
+    /// Finds the flow of a segment to our address `local`, which a prefetch may have looked for.
     #[inline(always)]
-    pub(crate) fn find_from(&self, candidate: Option<Candidate>, hash: u64, id: &FlowId) -> Option<(Kind, u32)> {
-        match candidate {
-            Some(c) if self.table.still_holds(&c) && self.is_flow(c.kind(), c.handle(), id) => {
+    pub(crate) fn find_from(&self, lookup: &Lookup, seg: &TcpSegment, local: u16) -> Option<(Kind, u32)> {
+        let ports = (seg.source_port, seg.destination_port);
+        match &lookup.candidate {
+            Some(c) if self.table.still_holds(c) && self.is_flow(c.kind(), c.handle(), &seg.source, local, ports) => {
                 Some((c.kind(), c.handle()))
             }
-            _ => self.find(hash, id),
+            _ if self.table.is_absent_at(lookup.hash, lookup.home) => None,
+            _ => self.search(lookup.hash, FlowId::of(seg, local)),
         }
     }
 
-    /// Whether a record is that of a flow.
+    /// Whether a record is that of a flow. `ports`: the peer's and ours.
+    // A comparison for each kind: what they have in common would first be gathered from wherever it lies
     #[inline(always)]
-    fn is_flow(&self, kind: Kind, handle: u32, id: &FlowId) -> bool {
-        let sockets = match kind {
-            Kind::Connection => self.conns.get(handle).map(OfFlow::sockets),
-            Kind::SynReceived => self.syn_record(handle).map(OfFlow::sockets),
-            Kind::TimeWait => self.time_waits.get(handle).map(OfFlow::sockets),
-        };
-        sockets.is_some_and(|ends| {
-            ends.remote_port == id.remote_port
-                && ends.local_port == id.local_port
-                && ends.local == id.local
-                && self.same_remote(ends.remote, ends.flags, id.remote)
+    fn is_flow(&self, kind: Kind, handle: u32, remote: &IpAddr, local: u16, ports: (u16, u16)) -> bool {
+        match kind {
+            Kind::Connection => self.is_between(self.conns.get(handle), remote, local, ports),
+            Kind::SynReceived => self.is_between(self.syn_record(handle), remote, local, ports),
+            Kind::TimeWait => self.is_between(self.time_waits.get(handle), remote, local, ports),
+        }
+    }
+
+    #[inline(always)]
+    fn is_between(&self, record: Option<&impl OfFlow>, remote: &IpAddr, local: u16, ports: (u16, u16)) -> bool {
+        record.map(OfFlow::sockets).is_some_and(|ends| {
+            (ends.remote_port, ends.local_port) == ports
+                && ends.local == local
+                && self.same_remote(ends.remote, ends.flags, remote)
         })
     }
 
     #[inline]
-    fn same_remote(&self, remote: u32, flags: u8, address: IpAddr) -> bool {
+    fn same_remote(&self, remote: u32, flags: u8, address: &IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => flags & flag::IPV6 == 0 && remote == address.to_bits(),
             IpAddr::V6(address) => {

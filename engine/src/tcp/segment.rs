@@ -24,6 +24,8 @@ const TS_RECENT_MS_MAX: u32 = 24 * 24 * 3600 * 1000;
 
 impl Tcp {
     /// Works on one TCP segment. `lookup` is what is known of its flow, `payload` what the frame holds of it.
+    // Into the loop over a burst: what a call costs is more than finding the flow does
+    #[inline(always)]
     pub(crate) fn segment_arrives<A: App, D: Device>(
         &mut self,
         app: &mut A,
@@ -36,26 +38,69 @@ impl Tcp {
         let Some(local) = self.locals.number(seg.destination) else {
             return self.stats.dropped.count(DropReason::NotOurAddress);
         };
-        let flow = FlowId { remote: seg.source, local, remote_port: seg.source_port, local_port: seg.destination_port };
-        let hash = lookup.hash;
-        let found = self.find_from(lookup.candidate, hash, &flow);
-        // what is found has been asked for its source when it began
         //= RFC 9293 MUST-63
-        if found.is_none() && self.locals.is_broadcast(seg.source) || seg.source == seg.destination {
+        if seg.source == seg.destination {
             return self.stats.dropped.count(DropReason::InvalidSource);
         }
-        self.stats.segments_received.increment();
-        if seg.partial_checksum {
-            self.stats.partial_checksum.increment();
-        }
-        let id = match found {
-            Some((Kind::Connection, id)) => Some(id),
-            Some((Kind::SynReceived, handle)) => self.syn_received_segment(app, tx, seg, hash, handle),
-            Some((Kind::TimeWait, handle)) => return self.time_wait_segment(tx, seg, &flow, hash, handle),
-            None => self.no_flow(app, tx, seg, &flow, hash),
+        let id = match self.find_from(lookup, seg, local) {
+            Some((Kind::Connection, id)) => {
+                self.count_segment(seg);
+                Some(id)
+            }
+            found => self.other_segment(app, tx, seg, local, lookup.hash, found),
         };
         if let Some(id) = id {
             self.connection_segment(app, tx, id, seg, payload);
+        }
+    }
+
+    /// [`segment_arrives`](Self::segment_arrives), where it is rare.
+    #[inline(never)]
+    pub(crate) fn segment_arrives_alone<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        payload: &[u8],
+    ) {
+        let lookup = self.look_up(self.hash_segment(seg));
+        self.segment_arrives(app, tx, seg, &lookup, payload);
+    }
+
+    /// What a segment does that is none of a connection's. Returns the connection that it became one of.
+    #[inline]
+    fn other_segment<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        local: u16,
+        hash: u64,
+        found: Option<(Kind, u32)>,
+    ) -> Option<u32> {
+        // what is found has been asked for its source when it began
+        //= RFC 9293 MUST-63
+        if found.is_none() && self.locals.is_broadcast(seg.source) {
+            self.stats.dropped.count(DropReason::InvalidSource);
+            return None;
+        }
+        self.count_segment(seg);
+        match found {
+            Some((Kind::Connection, id)) => Some(id),
+            Some((Kind::SynReceived, handle)) => self.syn_received_segment(app, tx, seg, hash, handle),
+            Some((Kind::TimeWait, handle)) => {
+                self.time_wait_segment(tx, seg, &FlowId::of(seg, local), hash, handle);
+                None
+            }
+            None => self.no_flow(app, tx, seg, &FlowId::of(seg, local), hash),
+        }
+    }
+
+    #[inline(always)]
+    fn count_segment(&self, seg: &TcpSegment) {
+        self.stats.segments_received.increment();
+        if seg.partial_checksum {
+            self.stats.partial_checksum.increment();
         }
     }
 

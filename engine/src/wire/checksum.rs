@@ -52,12 +52,6 @@ impl Sum {
         Self(self.0 + u32::from_ne_bytes(octets) as u64)
     }
 
-    /// Adds four words as they lie in memory.
-    #[inline]
-    pub(super) fn add_word(self, octets: [u8; 8]) -> Self {
-        Self(self.0 + halves(u64::from_ne_bytes(octets)))
-    }
-
     /// Adds a sum whose octets begin at an even offset from where `self` began.
     #[inline]
     pub const fn plus(self, other: Self) -> Self {
@@ -101,6 +95,46 @@ impl Sum {
         // A word plus itself with its halves swapped has in its high half the sum of both, the carry added in
         let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
         (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+    }
+}
+
+/// A sum over words of 64 bits, whose carries are words to come: an addition each, where [`Sum`] would take them apart.
+/// Good for a few words at known places, and to be asked whether they are intact.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WideSum {
+    sum: u64,
+    carry: bool,
+}
+
+impl WideSum {
+    /// Adds four words as they lie in memory.
+    #[inline(always)]
+    pub(super) fn add(self, octets: [u8; 8]) -> Self {
+        self.carrying_add(u64::from_ne_bytes(octets))
+    }
+
+    /// Adds a sum whose octets begin at an even offset from where `self` began.
+    #[inline(always)]
+    pub(super) fn plus(self, other: Sum) -> Self {
+        self.carrying_add(other.0)
+    }
+
+    // Processors have an instruction for this, and compilers see it here
+    #[inline(always)]
+    fn carrying_add(self, word: u64) -> Self {
+        let (sum, first) = self.sum.overflowing_add(word);
+        let (sum, second) = sum.overflowing_add(u64::from(self.carry));
+        Self { sum, carry: first | second }
+    }
+
+    /// Whether it says, two more words added as they lie in memory, that data are intact which are not all zero: as
+    /// [`Sum::is_valid`].
+    #[inline(always)]
+    pub(super) fn is_valid_with(self, octets: [u8; 4]) -> bool {
+        // If there is a carry from a word of 32 bits, what it leaves has room for it
+        let Self { sum, carry } = self.carrying_add(u64::from(u32::from_ne_bytes(octets)));
+        // 2¹⁶ ≡ 1 modulo 2¹⁶ − 1, and the test for a multiple is a multiplication
+        (sum + u64::from(carry)).is_multiple_of(0xffff)
     }
 }
 
@@ -186,6 +220,27 @@ mod tests {
 
     fn noise(random: &mut XorShift, len: usize) -> Vec<u8> {
         (0..len).map(|_| random.next() as u8).collect()
+    }
+
+    #[test]
+    fn wide_sums_agree_with_narrow_ones() {
+        let mut random = XorShift::new(1624);
+        let mut valid = 0;
+        for round in 0..200_000u32 {
+            // the more ones, the more carries, up to nothing but ones
+            let mut octets = [0u8; 28];
+            octets.fill_with(|| (random.next() | [0, random.next(), u64::MAX][round as usize % 3]) as u8);
+            if !random.next().is_multiple_of(4) {
+                octets[20..22].fill(0);
+                let checksum = Sum::of(&octets).checksum();
+                octets[20..22].copy_from_slice(&checksum.to_be_bytes());
+            }
+            let ([a, b, c], [last]) = (octets[..24].as_chunks().0, octets[24..].as_chunks().0) else { unreachable!() };
+            let wide = WideSum::default().add(*a).add(*b).plus(Sum::of(c));
+            assert_eq!(wide.is_valid_with(*last), Sum::of(&octets).is_valid(), "{octets:02x?}");
+            valid += u32::from(Sum::of(&octets).is_valid());
+        }
+        assert!((100_000..200_000).contains(&valid), "{valid}");
     }
 
     #[test]

@@ -87,8 +87,9 @@ struct Carrier {
 /// Why the frame is dropped, by the first check that fails, from the outside in.
 #[inline]
 pub fn parse(frame: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
-    match rules.usual().and_then(|usual| parse_usual(frame, &usual)) {
-        Some(segment) => Ok(Parsed::Tcp(segment)),
+    let mut segment = TcpSegment::NONE;
+    match rules.usual().and_then(|usual| parse_usual(frame, &usual, &mut segment)) {
+        Some(_) => Ok(Parsed::Tcp(segment)),
         None => parse_each(frame, rules),
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::ops::{BitOr, BitOrAssign};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::addr::MacAddr;
 use super::drop_reason::DropReason;
@@ -260,14 +260,15 @@ pub struct TcpSegment {
     pub source: IpAddr,
     /// Destination address, of the same family.
     pub destination: IpAddr,
-    /// Source port.
-    pub source_port: u16,
+    // Neighbours of the header, the other way round: then they are turned and stored in one piece
     /// Destination port.
     pub destination_port: u16,
-    /// SEG.SEQ.
-    pub seq: Seq,
+    /// Source port.
+    pub source_port: u16,
     /// SEG.ACK; means something only if ACK is set.
     pub ack: Seq,
+    /// SEG.SEQ.
+    pub seq: Seq,
     /// SEG.WND as it is in the header, not scaled.
     pub window: u16,
     /// SEG.UP; means something only if URG is set.
@@ -289,6 +290,25 @@ pub struct TcpSegment {
 }
 
 impl TcpSegment {
+    /// What a parser writes over.
+    pub(crate) const NONE: Self = Self {
+        source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        source_port: 0,
+        destination_port: 0,
+        seq: Seq(0),
+        ack: Seq(0),
+        window: 0,
+        urgent_pointer: 0,
+        flags: Flags::NONE,
+        ecn: Ecn::NotCapable,
+        partial_checksum: false,
+        source_mac: MacAddr::ZERO,
+        payload_offset: 0,
+        payload_len: 0,
+        options: TcpOptions::NONE,
+    };
+
     /// SEG.LEN: octets of sequence space that the segment takes up, SYN and FIN included.
     #[inline]
     pub const fn seq_len(&self) -> u32 {

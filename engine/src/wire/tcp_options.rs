@@ -120,37 +120,30 @@ impl TcpOptions {
         Self { timestamps: Some(timestamps), ..Self::NONE }
     }
 
+    /// Puts in what nearly every SYN offers.
+    #[inline(always)]
+    pub(super) const fn take_offer(&mut self, offer: Offer) {
+        self.mss = Some(offer.mss);
+        self.window_scale = Some(offer.window_scale);
+        self.sack_permitted = true;
+        self.timestamps = Some(offer.timestamps);
+    }
+
     /// Reads the options of a header.
     ///
     /// An option whose length cannot be followed ends the reading (RFC 9293 MUST-7); a known option of a wrong length
     /// is stepped over. Both count as malformed. Where an option comes twice the later one holds.
     #[inline]
     pub fn parse(octets: &[u8]) -> Self {
-        Self::parse_usual(octets).unwrap_or_else(|| Self::parse_each(octets))
-    }
-
-    /// [`parse`](Self::parse) of the options that nearly every segment has: none, timestamps, or the offer of a SYN. `None`:
-    /// they are others.
-    #[inline(always)]
-    pub(super) fn parse_usual(octets: &[u8]) -> Option<Self> {
-        if let Ok([head @ .., v0, v1, v2, v3, e0, e1, e2, e3]) = <&[u8; TIMESTAMPS_LEN]>::try_from(octets)
-            && *head == ALIGNED_TIMESTAMPS
-        {
-            let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
-            let echo = u32::from_be_bytes([*e0, *e1, *e2, *e3]);
-            return Some(Self::with_timestamps(Timestamps { value, echo }));
+        let timestamps = <&[u8; TIMESTAMPS_LEN]>::try_from(octets).ok().and_then(Timestamps::parse_alone);
+        let offer = <&[u8; OFFER_LEN]>::try_from(octets).ok().and_then(Offer::parse);
+        let mut options = Self::NONE;
+        match (timestamps, offer) {
+            (Some((timestamps, _)), _) => options.timestamps = Some(timestamps),
+            (None, Some((offer, _))) => options.take_offer(offer),
+            (None, None) => return Self::parse_each(octets),
         }
-        if let Ok(octets) = <&[u8; OFFER_LEN]>::try_from(octets) {
-            let offer = Offer::parse(octets)?;
-            return Some(Self {
-                mss: Some(offer.mss),
-                window_scale: Some(offer.window_scale),
-                sack_permitted: true,
-                timestamps: Some(offer.timestamps),
-                ..Self::NONE
-            });
-        }
-        octets.is_empty().then_some(Self::NONE)
+        options
     }
 
     //= RFC 9293 MUST-4, MUST-6, MUST-64, MUST-68
@@ -320,17 +313,21 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    /// Reads them if they come in the order that Linux and we write them in.
-    #[inline]
-    fn parse(octets: &[u8; OFFER_LEN]) -> Option<Self> {
-        let word = |at: usize| u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
-        let [mss, pair, value, echo, scale] = [word(0), word(4), word(8), word(12), word(16)];
+    /// Reads them if they come in the order that Linux and we write them in. Adds them up along the way.
+    #[inline(always)]
+    pub(super) fn parse(octets: &[u8; OFFER_LEN]) -> Option<(Self, Sum)> {
+        let words: [_; 5] = words(octets);
+        let [mss, pair, value, echo, scale] = words.map(u32::from_be_bytes);
         let usual = mss & !0xffff == Self::MSS && pair == Self::SACK_AND_TIMESTAMPS && scale & !0xff == Self::SCALE;
-        usual.then(|| Self {
+        if !usual {
+            return None;
+        }
+        let offer = Self {
             mss: mss as u16,
             window_scale: (scale as u8).min(WINDOW_SCALE_MAX),
             timestamps: Timestamps { value, echo },
-        })
+        };
+        Some((offer, words.into_iter().fold(Sum::ZERO, Sum::add_half)))
     }
 
     const MSS: u32 = u32::from_be_bytes([MSS, 4, 0, 0]);
@@ -356,6 +353,15 @@ impl Offer {
 }
 
 impl Timestamps {
+    /// Reads the option after two no-operations, if that is what all the options are. Adds them up along the way.
+    #[inline(always)]
+    pub(super) fn parse_alone(octets: &[u8; TIMESTAMPS_LEN]) -> Option<(Self, Sum)> {
+        let [head, value, echo] = words(octets);
+        let sum = Sum::ZERO.add_half(head).add_half(value).add_half(echo);
+        let timestamps = Self { value: u32::from_be_bytes(value), echo: u32::from_be_bytes(echo) };
+        (head == ALIGNED_TIMESTAMPS).then_some((timestamps, sum))
+    }
+
     /// The option after two no-operations, and its sum: taken over the fields, as reading back octets just written would
     /// stall.
     #[inline]
@@ -370,6 +376,13 @@ impl Timestamps {
         octets[4..8].copy_from_slice(&self.value.to_be_bytes());
         octets[8..].copy_from_slice(&self.echo.to_be_bytes());
     }
+}
+
+/// The words of options that are all words.
+#[inline(always)]
+fn words<const LEN: usize, const WORDS: usize>(octets: &[u8; LEN]) -> [[u8; 4]; WORDS] {
+    const { assert!(LEN == WORDS * 4) };
+    octets.as_chunks().0.first_chunk().copied().unwrap_or([[0; 4]; WORDS])
 }
 
 fn put(octets: &mut [u8], word: [u8; 4]) -> Option<&mut [u8]> {

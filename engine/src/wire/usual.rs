@@ -3,19 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::addr::MacAddr;
-use super::checksum::Sum;
-use super::ethernet::{self, EtherType};
+use super::checksum::{Sum, WideSum};
+use super::ethernet;
 use super::frame::ParseRules;
 use super::ip::{Ecn, protocol};
 use super::ipv4;
 use super::seq::Seq;
 use super::tcp::{self, Flags, TcpSegment};
-use super::tcp_options::TcpOptions;
+use super::tcp_options::{OFFER_LEN, Offer, TIMESTAMPS_LEN, TcpOptions, Timestamps};
 
 /// What [`ParseRules`] leave to be asked of a frame of the usual kind: see [`parse_usual`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UsualRules {
-    mac: MacAddr,
+    /// How the frames begin that are for this station, by [`STATIONS`].
+    to_us: u64,
     accept_partial_checksum: bool,
 }
 
@@ -26,7 +27,9 @@ impl ParseRules {
     pub(crate) fn usual(&self) -> Option<UsualRules> {
         let mac = self.mac.filter(|mac| !mac.is_group())?;
         let usual = self.vlan.is_none() && self.broadcast.is_broadcast() && self.verify_ip && self.verify_tcp;
-        usual.then_some(UsualRules { mac, accept_partial_checksum: self.accept_partial_checksum })
+        let MacAddr([a, b, c, d, e, f]) = mac;
+        let to_us = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
+        usual.then_some(UsualRules { to_us, accept_partial_checksum: self.accept_partial_checksum })
     }
 }
 
@@ -37,59 +40,110 @@ const USUAL_IP: usize = ethernet::HEADER_LEN;
 /// Where its TCP header begins.
 const USUAL_TCP: usize = USUAL_IP + ipv4::HEADER_LEN;
 
+/// As much of a header as says whether the frame is to one station and from one.
+const STATIONS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0]);
+/// EtherType, version and header length, and what they are; the octet after them is the type of service.
+const KIND: [u32; 2] = [u32::from_ne_bytes([0xff, 0xff, 0xff, 0]), u32::from_ne_bytes([0x08, 0x00, 0x45, 0])];
+/// Fragment offset with the flag of more to come, and protocol, and what they are; between them is the time to live.
+const WHOLE_TCP: [u32; 2] = {
+    let [upper, lower] = ipv4::FRAGMENT.to_be_bytes();
+    [u32::from_ne_bytes([upper, lower, 0, 0xff]), u32::from_ne_bytes([0, 0, 0, protocol::TCP])]
+};
+
+/// The addresses of a flow, the peer's in the high half, and its ports, the peer's in the high half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) addresses: u64,
+    pub(crate) ports: u32,
+}
+
 /// The segment in nearly every frame: in a whole IPv4 packet without options, in a frame without tag, from a station to this
-/// one, with the options that nearly all segments have. `None` if it is another kind of frame, or anything is wrong with
-/// it: then [`parse_each`](super::frame::parse_each) says what.
+/// one, with the options that nearly all segments have. It is put into `segment`; what is returned names its flow once more.
+/// `None` if it is another kind of frame, or anything is wrong with it: then [`parse_each`](super::frame::parse_each) says
+/// what, and nothing in `segment` means anything.
 ///
-/// Each octet is loaded once, in words, from places that are known when this is compiled.
-// Inlined, and without a second way to the segment, so that the loop's descriptor is built where it will lie.
+/// Octets are loaded in words, from places that are known when this is compiled.
 #[inline(always)]
-pub(crate) fn parse_usual(frame: &[u8], rules: &UsualRules) -> Option<TcpSegment> {
+pub(crate) fn parse_usual(frame: &[u8], rules: &UsualRules, segment: &mut TcpSegment) -> Option<Ends> {
     let head = frame.first_chunk::<USUAL_LEN>()?;
-    let source_mac = MacAddr(octets::<6, 6>(head));
-    let to_us = octets::<0, 6>(head) == rules.mac.0 && !source_mac.is_group();
-    // EtherType, version and header length: the octet after them is the type of service
-    let is_ipv4 = octets::<12, 2>(head) == EtherType::IPV4.0.to_be_bytes() && head[USUAL_IP] == 0x45;
-    let [flags_and_offset @ .., _, upper] = octets::<{ USUAL_IP + 6 }, 4>(head);
-    let is_whole_tcp = upper == protocol::TCP && u16::from_be_bytes(flags_and_offset) & ipv4::FRAGMENT == 0;
-    let (source, destination) = (octets::<{ USUAL_IP + 12 }, 4>(head), octets::<{ USUAL_IP + 16 }, 4>(head));
-    if !(to_us && is_ipv4 && is_whole_tcp && is_usual_host(source) && is_usual_host(destination)) {
+    let is = |octets, [mask, value]: [u32; 2]| u32::from_ne_bytes(octets) & mask == value;
+    let stations = u64::from_ne_bytes(octets::<0, 8>(head)) & STATIONS;
+    let kind = octets::<{ USUAL_IP - 2 }, 4>(head);
+    let fragment_to_protocol = octets::<{ USUAL_IP + 6 }, 4>(head);
+    if !(stations == rules.to_us && is(kind, KIND) && is(fragment_to_protocol, WHOLE_TCP)) {
         return None;
     }
-    // The addresses are in both sums, and are added up for both at once
-    let addresses = Sum::ZERO.add_word(octets::<{ USUAL_IP + 12 }, 8>(head));
-    let ip = addresses.add_word(octets::<USUAL_IP, 8>(head)).add_half(octets::<{ USUAL_IP + 8 }, 4>(head));
-    let total_len = usize::from(u16::from_be_bytes(octets::<{ USUAL_IP + 2 }, 2>(head)));
-    let message = frame.get(USUAL_TCP..USUAL_IP + total_len)?;
-    let header_len = usize::from(head[USUAL_TCP + 12] >> 4) * 4;
-    let options = TcpOptions::parse_usual(message.get(tcp::HEADER_LEN..header_len)?)?;
-    if !ip.is_valid() {
+    if !(USUAL_HOST[usize::from(head[USUAL_IP + 12])] & USUAL_HOST[usize::from(head[USUAL_IP + 16])]) {
         return None;
     }
-    let pseudo = addresses.add_u16(u16::from(protocol::TCP)).add_u32(message.len() as u32);
-    let checksum = u16::from_be_bytes(octets::<{ USUAL_TCP + 16 }, 2>(head));
+    let total_len = u16::from_be_bytes(octets::<{ USUAL_IP + 2 }, 2>(head));
+    let message = frame.get(USUAL_TCP..USUAL_IP + usize::from(total_len))?;
+    // The addresses are in both sums
+    let addresses = WideSum::default().add(octets::<{ USUAL_IP + 12 }, 8>(head));
+    if !addresses.add(octets::<USUAL_IP, 8>(head)).is_valid_with(octets::<{ USUAL_IP + 8 }, 4>(head)) {
+        return None;
+    }
+    segment.options = TcpOptions::NONE;
+    let (sum_of_options, payload) = match head[USUAL_TCP + 12] >> 4 {
+        8 => {
+            let (header, payload) = message.split_first_chunk::<{ tcp::HEADER_LEN + TIMESTAMPS_LEN }>()?;
+            let (timestamps, sum) = Timestamps::parse_alone(header[tcp::HEADER_LEN..].first_chunk()?)?;
+            segment.options.timestamps = Some(timestamps);
+            segment.payload_offset = (USUAL_TCP + header.len()) as u16;
+            (sum, payload)
+        }
+        10 => {
+            let (header, payload) = message.split_first_chunk::<{ tcp::HEADER_LEN + OFFER_LEN }>()?;
+            let (offer, sum) = Offer::parse(header[tcp::HEADER_LEN..].first_chunk()?)?;
+            segment.options.take_offer(offer);
+            segment.payload_offset = (USUAL_TCP + header.len()) as u16;
+            (sum, payload)
+        }
+        5 => {
+            let (_, payload) = message.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
+            segment.payload_offset = USUAL_LEN as u16;
+            (Sum::ZERO, payload)
+        }
+        _ => return None,
+    };
+    segment.payload_len = payload.len() as u16;
+    // The length of the message is that of the packet without the header, modulo 2¹⁶ − 1
+    let pseudo = Sum::ZERO.add_u16(total_len).add_u16(u16::MAX - ipv4::HEADER_LEN as u16 + u16::from(protocol::TCP));
     // The cheap test goes first: on a link to a kernel it spares the sum over the payload.
-    let partial_checksum = rules.accept_partial_checksum && checksum == pseudo.folded();
-    if !partial_checksum && !pseudo.add_octets(message).is_valid() {
-        return None;
+    segment.partial_checksum = rules.accept_partial_checksum && is_partial(head, pseudo);
+    if !segment.partial_checksum {
+        let variable = if payload.is_empty() { sum_of_options } else { add_payload(sum_of_options, payload) };
+        let fixed = addresses.add(octets::<USUAL_TCP, 8>(head)).add(octets::<{ USUAL_TCP + 8 }, 8>(head));
+        if !fixed.plus(variable.plus(pseudo)).is_valid_with(octets::<{ USUAL_TCP + 16 }, 4>(head)) {
+            return None;
+        }
     }
-    Some(TcpSegment {
-        source: IpAddr::V4(Ipv4Addr::from(source)),
-        destination: IpAddr::V4(Ipv4Addr::from(destination)),
-        source_port: u16::from_be_bytes(octets::<USUAL_TCP, 2>(head)),
-        destination_port: u16::from_be_bytes(octets::<{ USUAL_TCP + 2 }, 2>(head)),
-        seq: Seq(u32::from_be_bytes(octets::<{ USUAL_TCP + 4 }, 4>(head))),
-        ack: Seq(u32::from_be_bytes(octets::<{ USUAL_TCP + 8 }, 4>(head))),
-        window: u16::from_be_bytes(octets::<{ USUAL_TCP + 14 }, 2>(head)),
-        urgent_pointer: u16::from_be_bytes(octets::<{ USUAL_TCP + 18 }, 2>(head)),
-        flags: Flags::from_bits(head[USUAL_TCP + 13]),
-        ecn: Ecn::from_bits(head[USUAL_IP + 1]),
-        partial_checksum,
-        source_mac,
-        payload_offset: (USUAL_TCP + header_len) as u16,
-        payload_len: (message.len() - header_len) as u16,
-        options,
-    })
+    let addresses = u64::from_be_bytes(octets::<{ USUAL_IP + 12 }, 8>(head));
+    let ports = u32::from_be_bytes(octets::<USUAL_TCP, 4>(head));
+    let numbers = u64::from_be_bytes(octets::<{ USUAL_TCP + 4 }, 8>(head));
+    segment.source = IpAddr::V4(Ipv4Addr::from(octets::<{ USUAL_IP + 12 }, 4>(head)));
+    segment.destination = IpAddr::V4(Ipv4Addr::from(octets::<{ USUAL_IP + 16 }, 4>(head)));
+    (segment.source_port, segment.destination_port) = ((ports >> 16) as u16, ports as u16);
+    (segment.seq, segment.ack) = (Seq((numbers >> 32) as u32), Seq(numbers as u32));
+    segment.window = u16::from_be_bytes(octets::<{ USUAL_TCP + 14 }, 2>(head));
+    segment.urgent_pointer = u16::from_be_bytes(octets::<{ USUAL_TCP + 18 }, 2>(head));
+    segment.flags = Flags::from_bits(head[USUAL_TCP + 13]);
+    segment.ecn = Ecn::from_bits(head[USUAL_IP + 1]);
+    segment.source_mac = MacAddr(octets::<6, 6>(head));
+    Some(Ends { addresses, ports })
+}
+
+// Apart, so that what is around it keeps its registers
+#[inline(never)]
+fn add_payload(sum: Sum, payload: &[u8]) -> Sum {
+    sum.add_octets(payload)
+}
+
+/// Whether the checksum field holds the sum of the addresses and of the `rest` of the pseudo-header.
+#[inline]
+fn is_partial(head: &[u8; USUAL_LEN], rest: Sum) -> bool {
+    let pseudo = rest.add_octets(&head[USUAL_IP + 12..USUAL_TCP]);
+    pseudo.folded() == u16::from_be_bytes(octets::<{ USUAL_TCP + 16 }, 2>(head))
 }
 
 /// `N` octets of a head from `AT` on, which are there: that is known when this is compiled.
@@ -100,16 +154,22 @@ fn octets<const AT: usize, const N: usize>(head: &[u8; USUAL_LEN]) -> [u8; N] {
 }
 
 /// Whether an address is a host's by its first octet alone. There are a few more, in 240/4: see [`ipv4::is_valid_source`].
-#[inline(always)]
-fn is_usual_host([first, ..]: [u8; 4]) -> bool {
+static USUAL_HOST: [bool; 256] = {
+    let mut usual = [false; 256];
+    let mut first = 1;
     // 0/8, 127/8, 224/4 and 240/4 are not
-    first.wrapping_sub(1) < 223 && first != 127
-}
+    while first < 224 {
+        usual[first] = first != 127;
+        first += 1;
+    }
+    usual
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::{parse, parse_each};
+    use crate::flow::HashKey;
+    use crate::wire::frame::{Parsed, parse, parse_each};
     use crate::wire::samples::{self, XorShift};
 
     /// Sets the checksums of an IPv4 header without options and, if its length is right, of a TCP segment after it.
@@ -129,6 +189,8 @@ mod tests {
 
     #[test]
     fn the_short_way_agrees_with_the_long_one() {
+        let key = HashKey::new([1, 2]);
+        let offer = TcpSegment { options: samples::syn_options(), ..TcpSegment::NONE };
         let mut random = XorShift::new(9293);
         let (mut short, mut long) = (0, 0);
         for frame in samples::all() {
@@ -153,10 +215,15 @@ mod tests {
                     ..ParseRules::default()
                 };
                 frame.truncate(frame.len() - (random.next() % 3) as usize);
-                if rules.usual().is_some_and(|usual| parse_usual(&frame, &usual).is_some()) {
-                    short += 1;
-                } else {
-                    long += 1;
+                // What was in its place before must not be seen
+                let mut segment = TcpSegment { partial_checksum: true, payload_len: 7, ..offer };
+                match rules.usual().and_then(|usual| parse_usual(&frame, &usual, &mut segment)) {
+                    Some(ends) => {
+                        short += 1;
+                        assert_eq!(key.hash_v4(ends.addresses, ends.ports), key.hash(&segment.flow_key()));
+                        assert_eq!(Ok(Parsed::Tcp(segment)), parse_each(&frame, &rules), "{frame:02x?}");
+                    }
+                    None => long += 1,
                 }
                 assert_eq!(parse(&frame, &rules), parse_each(&frame, &rules), "{frame:02x?}");
             }
