@@ -285,7 +285,14 @@ impl Tcp {
                 mac
             }
         };
-        match sender!(self, c, b, app, tx, mac).take_turn(&mut self.dirty) {
+        let mut sender = sender!(self, c, b, app, tx, mac);
+        if let Some(message) = sender.short_message() {
+            if let Some(at) = sender.take_short_turn(message, &mut self.dirty) {
+                self.wheel.start(&mut self.busies, slot, at);
+            }
+            return;
+        }
+        match sender.take_turn(&mut self.dirty) {
             Outcome::Stay(None) => {}
             Outcome::Stay(Some(at)) => self.wheel.start(&mut self.busies, slot, at),
             // what rests or ends has no use for the wheel

@@ -39,7 +39,7 @@ pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
 /// The variance term is at least the smallest RTO, as in Linux: the timeout then stays clear of a peer's delayed
 /// acknowledgement whatever the round-trip time. It is never below what RFC 6298 §2.3 computes.
 //= RFC 9293 MUST-18
-#[inline]
+#[inline(always)]
 pub(crate) fn rto_us(busy: &Busy, config: &Tunables) -> u32 {
     let (min, max) = (config.rto_min_us, config.rto_max_us);
     if busy.srtt == 0 {

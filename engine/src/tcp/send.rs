@@ -23,6 +23,11 @@ use super::{Remotes, congestion, listen, pacing, recovery, rtt};
 /// Segments one connection sends in one pass: bounds the pass, and shares the device among connections.
 const SEGMENTS_MAX: usize = 64;
 
+/// What is said before new data, and what after it.
+const BEFORE_DATA: u32 = busy::HANDSHAKE | busy::PROBE_TAIL;
+const AFTER_DATA: u32 = busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::ACK_NOW;
+const _: () = assert!(busy::FIN_QUEUED == 1, "it is added to sequence numbers");
+
 /// What became of a connection's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -78,10 +83,8 @@ pub(super) struct Sender<'a, 'd, A: App, D: Device> {
 
 impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Everything that the connection wants to say and may.
-    #[inline]
+    #[inline(never)]
     fn speak(&mut self) -> Turn {
-        const BEFORE_DATA: u32 = busy::HANDSHAKE | busy::PROBE_TAIL;
-        const AFTER_DATA: u32 = busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::ACK_NOW;
         if (self.b.flags & BEFORE_DATA != 0 || self.b.lost > 0) && !self.speak_first() {
             return Turn::Blocked;
         }
@@ -118,21 +121,22 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         self.b.flags & busy::ACK_NOW == 0 || self.send_ack()
     }
 
-    /// The whole turn, and what becomes of the connection after it. One that has more to say goes back on the list.
+    /// The turn of a connection with a [short message](Self::short_message). Returns when the wheel has to wake it, if it does
+    /// not know yet; it goes on, and back on the list if the device had no room.
     #[inline(always)]
-    pub(super) fn take_turn(&mut self, dirty: &mut Vec<u32>) -> Outcome {
-        let Some((payload, fin)) = self.short_message() else { return self.take_any_turn(dirty) };
+    pub(super) fn take_short_turn(&mut self, (payload, fin): (u32, bool), dirty: &mut Vec<u32>) -> Option<u32> {
         debug_assert_eq!(self.next_new(), Some((payload, fin)), "the short way sends what the long one would");
         // its ACK rides along
         self.b.flags &= !busy::HANDSHAKE;
         if !self.send_one(payload, fin, false) {
-            return self.end_turn(Turn::Blocked, dirty);
-        }
-        if self.b.timers & 1 == 0 {
+            self.b.list(dirty);
+            set_timers(self.c, self.b, self.flights, self.config, self.tx.stats, self.now_ms);
+        } else if self.b.timers & 1 == 0 {
             start_retransmission_timer(self.c, self.b, self.config, self.now_ms, |_| true);
+            debug_assert!(self.flights.is_single(self.b), "nothing else is in flight");
         }
-        debug_assert!(self.flights.is_single(self.b) && self.timers_are_set(), "there is nothing to do besides");
-        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms))
+        debug_assert!(self.timers_are_set(), "there is nothing to do besides");
+        deadline(self.b, self.now_us, self.now_ms)
     }
 
     /// Whether [`set_timers`] has nothing to do.
@@ -143,9 +147,9 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// All that is queued, if that is one segment which both windows take and which is alone: so go short exchanges, and what
-    /// [`take_any_turn`](Self::take_any_turn) comes to for them.
+    /// [`take_turn`](Self::take_turn) comes to for them.
     #[inline(always)]
-    fn short_message(&self) -> Option<(u32, bool)> {
+    pub(super) fn short_message(&self) -> Option<(u32, bool)> {
         const UNUSUAL: u32 = busy::PROBE_TAIL | busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::PERSIST | busy::CORK;
         let (c, b) = (&*self.c, &*self.b);
         let opening = matches!(c.state, State::SynSent | State::SynReceived);
@@ -162,11 +166,27 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         ((unsent > 0 || fin) && rides_along).then_some((unsent, fin))
     }
 
-    /// [`take_turn`](Self::take_turn) of any connection.
+    /// The whole turn, and what becomes of the connection after it. One that has more to say goes back on the list.
     #[inline(never)]
-    fn take_any_turn(&mut self, dirty: &mut Vec<u32>) -> Outcome {
-        let turn = self.speak();
+    pub(super) fn take_turn(&mut self, dirty: &mut Vec<u32>) -> Outcome {
+        let turn = if self.owes_only_an_ack() {
+            debug_assert_eq!(self.next_new(), None, "the short way keeps back what the long one would");
+            if self.send_ack() { Turn::Done } else { Turn::Blocked }
+        } else {
+            self.speak()
+        };
         self.end_turn(turn, dirty)
+    }
+
+    /// Whether an acknowledgement is all there is to say, and nothing is queued.
+    #[inline]
+    fn owes_only_an_ack(&self) -> bool {
+        let (c, b) = (&*self.c, &*self.b);
+        let opening = matches!(c.state, State::SynSent | State::SynReceived);
+        // FIN counts as one more than what is queued
+        let end = b.snd_end + (b.flags & busy::FIN_QUEUED);
+        let only = b.flags & (BEFORE_DATA | AFTER_DATA) == busy::ACK_NOW;
+        only && end == c.snd_nxt && b.lost == 0 && !opening
     }
 
     /// What becomes of a connection after its turn.
@@ -618,6 +638,10 @@ fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) 
         return buffers.copy(&chain, seq, out);
     }
     let spans = &b.span[..usize::from(b.spans)];
+    debug_assert!(out.len() <= (b.snd_end - seq) as usize, "what is sent has been queued");
+    if let [span] = spans {
+        return app.fill(span.tag, seq - span.start, out);
+    }
     let (mut seq, mut out) = (seq, out);
     for (i, span) in spans.iter().enumerate() {
         let end = spans.get(i + 1).map_or(b.snd_end, |next| next.start);
