@@ -141,6 +141,12 @@ impl TimerWheel {
     #[inline]
     pub fn cancel(&mut self, links: &mut impl Links, id: u32) {
         let former = core::mem::take(links.link_mut(id));
+        self.forget(links, former);
+    }
+
+    /// [`cancel`](Self::cancel) of a timer whose link has been taken out of its record.
+    #[inline]
+    pub fn forget(&mut self, links: &mut impl Links, former: Link) {
         if former.slot != UNSCHEDULED {
             self.close_gap(links, former);
         }

@@ -176,11 +176,9 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
     /// was refused.
     #[inline]
     pub fn alloc(&mut self) -> Option<u32> {
-        if self.ready_len == 0 && !self.make_ready() {
-            return None;
-        }
-        self.ready_len -= 1;
-        let handle = self.ready[self.ready_len as usize % READY_MAX];
+        let top = self.ready_len.wrapping_sub(1);
+        let Some(&handle) = self.ready.get(top as usize) else { return self.alloc_from_page() };
+        self.ready_len = top;
         *self.live_bits.get_mut(handle as usize / 64)? |= 1 << (handle % 64);
         Some(handle)
     }
@@ -201,10 +199,12 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
             Some(word) if *word & bit != 0 => *word ^= bit,
             _ => return false,
         }
-        if self.ready_len as usize == READY_MAX {
+        if let Some(place) = self.ready.get_mut(self.ready_len as usize) {
+            *place = handle;
+        } else {
             self.put_back(READY_BATCH);
+            self.ready[self.ready_len as usize] = handle;
         }
-        self.ready[self.ready_len as usize % READY_MAX] = handle;
         self.ready_len += 1;
         true
     }
@@ -297,10 +297,15 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Slab<T, N> {
         }
     }
 
-    /// Takes free handles from the page last given back to. False if no page has any. No handle may lie ready: what the
-    /// bitmap says to be free would not be all there for the taking.
+    /// [`alloc`](Self::alloc), with no handle that lies ready.
     #[cold]
     #[inline(never)]
+    fn alloc_from_page(&mut self) -> Option<u32> {
+        if self.make_ready() { self.alloc() } else { None }
+    }
+
+    /// Takes free handles from the page last given back to. False if no page has any. No handle may lie ready: what the
+    /// bitmap says to be free would not be all there for the taking.
     fn make_ready(&mut self) -> bool {
         let number = if self.open != NONE { self.open } else { self.empty };
         let Some(meta) = self.meta.get_mut(number as usize) else { return false };

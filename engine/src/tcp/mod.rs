@@ -435,7 +435,8 @@ impl Tcp {
         if b.write_head & b.read_head & b.ahead_head != NONE {
             buffers.clear_all(b);
         }
-        wheel.cancel(busies, slot);
+        let link = core::mem::take(&mut b.link);
+        wheel.forget(busies, link);
         busies.free(slot);
     }
 
