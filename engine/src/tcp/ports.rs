@@ -28,7 +28,7 @@ const TRIES: u64 = 256;
 const AHEAD: usize = 4;
 
 /// Walks that are remembered, a power of two.
-const RUNS: usize = 8;
+const RUNS: usize = 32;
 
 /// Chooses local addresses and ports.
 pub(crate) struct Ports {
@@ -152,7 +152,8 @@ impl Ports {
         self.counters[run.walk.counter % TABLE] = run.count;
         run.first = run.first.wrapping_add(1);
         run.ahead_len -= 1;
-        let short = usize::from(run.ahead_len) < AHEAD - 1;
+        // A run that others break off after every open is to cost no more than its pairs do
+        let short = run.first > 1 && usize::from(run.ahead_len) < AHEAD - 1;
         if let Some(pair) = self.look_ahead(place, locals, key) {
             ask(pair.hash);
         }
