@@ -24,8 +24,8 @@ use crate::page::{OutOfMemory, PageSource};
 use crate::prefetch::prefetch_read;
 
 use super::bucket::{
-    BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, handle_of, high,
-    home_of, kind_of, locate, pack, place, probe, split_page, take_out, unpack,
+    BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, find_mut,
+    handle_of, high, home_of, kind_of, locate, pack, place, probe, split_page, take_out, unpack,
 };
 
 pub use super::bucket::{Full, HANDLE_SPAN, Kind};
@@ -327,15 +327,13 @@ impl FlowTable {
     pub fn replace(&mut self, hash: u64, old: (Kind, u32), new: (Kind, u32)) -> bool {
         let tag = hash >> TAG_SHIFT;
         let segment = self.segment_of(tag);
-        let Some(Some(page)) = self.pages.get_mut(segment) else {
-            return false;
-        };
-        let Some((_, bucket, slot)) = locate(page, pack(tag, old.0, old.1)).filter(|_| new.1 < HANDLE_SPAN) else {
-            return false;
-        };
-        let entry = &mut page[bucket].0[slot];
-        *entry = pack(tag, new.0, new.1) | *entry & PASSED;
-        true
+        match self.pages.get_mut(segment) {
+            Some(Some(page)) if new.1 < HANDLE_SPAN => {
+                let (old, new) = (pack(tag, old.0, old.1), pack(tag, new.0, new.1));
+                find_mut(page, old).map(|entry| *entry ^= old ^ new).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// Removes a flow. Returns false, and does nothing, if it is not there.

@@ -77,7 +77,7 @@ pub(crate) fn parse_usual(frame: &[u8], rules: &UsualRules, segment: &mut TcpSeg
         return None;
     }
     let total_len = u16::from_be_bytes(octets::<{ USUAL_IP + 2 }, 2>(head));
-    let message = frame.get(USUAL_TCP..USUAL_IP + usize::from(total_len))?;
+    let packet = frame.get(..USUAL_IP + usize::from(total_len))?;
     // The addresses are in both sums
     let addresses = WideSum::default().add(octets::<{ USUAL_IP + 12 }, 8>(head));
     if !addresses.add(octets::<USUAL_IP, 8>(head)).is_valid_with(octets::<{ USUAL_IP + 8 }, 4>(head)) {
@@ -86,21 +86,21 @@ pub(crate) fn parse_usual(frame: &[u8], rules: &UsualRules, segment: &mut TcpSeg
     segment.options = TcpOptions::NONE;
     let (sum_of_options, payload) = match head[USUAL_TCP + 12] >> 4 {
         8 => {
-            let (header, payload) = message.split_first_chunk::<{ tcp::HEADER_LEN + TIMESTAMPS_LEN }>()?;
-            let (timestamps, sum) = Timestamps::parse_alone(header[tcp::HEADER_LEN..].first_chunk()?)?;
+            let (headers, payload) = packet.split_first_chunk::<{ USUAL_LEN + TIMESTAMPS_LEN }>()?;
+            let (timestamps, sum) = Timestamps::parse_alone(headers[USUAL_LEN..].first_chunk()?)?;
             segment.options.timestamps = Some(timestamps);
-            segment.payload_offset = (USUAL_TCP + header.len()) as u16;
+            segment.payload_offset = headers.len() as u16;
             (sum, payload)
         }
         10 => {
-            let (header, payload) = message.split_first_chunk::<{ tcp::HEADER_LEN + OFFER_LEN }>()?;
-            let (offer, sum) = Offer::parse(header[tcp::HEADER_LEN..].first_chunk()?)?;
+            let (headers, payload) = packet.split_first_chunk::<{ USUAL_LEN + OFFER_LEN }>()?;
+            let (offer, sum) = Offer::parse(headers[USUAL_LEN..].first_chunk()?)?;
             segment.options.take_offer(offer);
-            segment.payload_offset = (USUAL_TCP + header.len()) as u16;
+            segment.payload_offset = headers.len() as u16;
             (sum, payload)
         }
         5 => {
-            let (_, payload) = message.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
+            let (_, payload) = packet.split_first_chunk::<USUAL_LEN>()?;
             segment.payload_offset = USUAL_LEN as u16;
             (Sum::ZERO, payload)
         }
