@@ -194,6 +194,8 @@ fn config(random: &mut SplitMix64, address: Ipv4Addr) -> Config {
         send_buffer: 20_000,
         time_wait: Duration::from_millis(200),
         fin_wait_2: Duration::from_secs(2),
+        keepalive: (!often(3)).then_some(Duration::from_millis(150)),
+        keepalive_interval: Duration::from_millis(100),
         stall_timeout: (!often(3)).then_some(Duration::from_secs(1)),
         ..TcpConfig::default()
     };

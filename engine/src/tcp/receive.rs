@@ -66,7 +66,9 @@ impl Tcp {
     pub(super) fn next_text<A: App>(&mut self, app: &mut A, id: u32, payload: &[u8], fin: bool) {
         let c = &mut self.conns[id];
         let slot = c.busy;
-        if !payload.is_empty() {
+        if payload.is_empty() {
+            self.busies[slot].fin_at = c.rcv_nxt;
+        } else {
             c.rcv_nxt += payload.len() as u32;
             if fin {
                 // the application may close while it reads, and the FIN was here first
@@ -79,20 +81,18 @@ impl Tcp {
             if taken < payload.len() {
                 self.keep(id, slot, &payload[taken..]);
             }
-            count_segment(&mut self.busies[slot], self.config.ack_every);
-        } else {
-            self.busies[slot].fin_at = c.rcv_nxt;
         }
-        if fin {
-            self.take_next_fin(app, id, slot);
+        let Tcp { conns, busies, config, .. } = self;
+        let b = &mut busies[slot];
+        if !payload.is_empty() {
+            count_segment(b, config.ack_every);
         }
-    }
-
-    /// The FIN behind such text, unless there was no memory for what the application did not take of it.
-    #[inline(always)]
-    fn take_next_fin<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
-        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        if !fin {
+            return;
+        }
+        let c = &mut conns[id];
         if b.fin_at != c.rcv_nxt {
+            // there was no memory for what the application did not take
             return;
         }
         move_past_fin(c, b);
