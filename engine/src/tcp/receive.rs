@@ -341,10 +341,11 @@ pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) ->
     //= RFC 9293 SHLD-14, MUST-39
     let grows = window.wrapping_sub(open) as i32 >= step as i32;
     let open = if grows { window } else { open };
-    // Rounded up: rounding down would move the edge back
+    // Rounded up: rounding down would move the edge back. It fits, as no window that is opened is beyond the field.
     //= RFC 7323 2.3-MUST-2, 2.4-MUST-1, 2.4-SHOULD-1
-    let field = ((open + ((1 << scale) - 1)) >> scale).min(0xffff);
-    c.rcv_adv = c.rcv_nxt + open.max(field << scale);
+    let field = (open + ((1 << scale) - 1)) >> scale;
+    debug_assert!(field <= 0xffff, "a window of {open} octets with a shift of {scale}");
+    c.rcv_adv = c.rcv_nxt + (field << scale);
     field as u16
 }
 

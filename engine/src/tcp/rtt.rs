@@ -49,8 +49,8 @@ pub(crate) fn rto_us(busy: &Busy, config: &Tunables) -> u32 {
         return if lost { initial.max(RTO_AFTER_LOST_SYN_US) } else { initial }.min(max);
     }
     //= RFC 6298 2-MUST-1, 2-SHOULD-2, 4-MUST-1
-    let variance = busy.rttvar.saturating_mul(4).max(GRANULARITY_US).max(min);
-    busy.srtt.saturating_add(variance).min(max)
+    let variance = (u64::from(busy.rttvar) * 4).max(u64::from(GRANULARITY_US.max(min)));
+    (u64::from(busy.srtt) + variance).min(u64::from(max)) as u32
 }
 
 /// RTO with back-off (§5.5), milliseconds, rounded up.

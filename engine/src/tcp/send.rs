@@ -389,7 +389,9 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             return false;
         }
         self.b.pipe += len;
-        self.b.prr_out = self.b.prr_out.saturating_add(len);
+        if self.b.phase != Phase::Open {
+            self.b.prr_out = self.b.prr_out.saturating_add(len);
+        }
         pacing::sent(self.b, len, self.now_us);
         self.b.flags &= !(busy::CWR | busy::OVERRIDE);
         if self.b.timers & 1 == 0 {
