@@ -7,6 +7,7 @@
 
 mod block;
 mod buffer;
+mod build;
 mod check;
 mod congestion;
 mod conn;

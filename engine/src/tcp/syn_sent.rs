@@ -9,11 +9,12 @@ use crate::wire::emit::TcpFields;
 use crate::wire::{DropReason, Flags, Seq, TcpOptions, TcpSegment};
 
 use super::block::{Connection, Phase, Sent, busy, flag, sent};
+use super::build::Next;
 use super::conn::Conn;
 use super::listen::{self, Offer};
 use super::output::Tx;
 use super::recovery::{Acked, Env};
-use super::send::{Next, Sender};
+use super::send::Sender;
 use super::state::{Event, State};
 use super::tunables::Tunables;
 use super::{Tcp, congestion, rtt, scoreboard};
