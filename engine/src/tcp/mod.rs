@@ -3,7 +3,8 @@
 //! [`Tcp`] is everything a worker knows of its connections. The rooms add to it: [`listen`] and [`connect`] begin
 //! connections, [`lookup`] finds them, [`segment`] is RFC 9293 §3.10.7 in its own order and [`prediction`] its short road,
 //! [`receive`] puts text in order, [`scoreboard`] knows what of the flight arrived, [`recovery`] and [`congestion`] decide
-//! what may be sent, [`output`] builds it, [`timeout`] acts when nothing comes.
+//! what may be sent, [`output`] gives turns, [`send`] takes one, [`build`] makes its segments, [`timeout`] acts when nothing
+//! comes.
 
 mod block;
 mod buffer;
@@ -23,6 +24,7 @@ mod locals;
 mod lookup;
 mod output;
 mod pacing;
+mod path_mtu;
 mod ports;
 mod prediction;
 mod probe;
