@@ -53,5 +53,8 @@ mod measure {
         pub fn clear(&mut self) {
             *self = Self::default();
         }
+
+        /// There are no times that could have been put off.
+        pub fn settle(&mut self) {}
     }
 }
