@@ -26,7 +26,7 @@ use crate::page::PageSource;
 use crate::prefetch::prefetch_read;
 use crate::reassembly::{Reassembly, Taken};
 use crate::stats::Stats;
-use crate::tcp::{Held, Lookup, Net, Secrets, Tcp, Tx};
+use crate::tcp::{Held, Lookup, Net, Origin, Secrets, Tcp, Tx};
 use crate::time::{Clock, Instant};
 use crate::wire::emit::UsualHead;
 use crate::wire::fragment::Fragment;
@@ -93,10 +93,7 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     tcp: Tcp,
     stats: Arc<Stats>,
     rules: ParseRules,
-    mac: MacAddr,
-    vlan: Option<VlanId>,
-    /// What most frames that leave begin with.
-    head: UsualHead,
+    origin: Origin,
     burst: Vec<D::Frame>,
     /// What the frames of the burst are, one for each that it has room for: written over, not pushed.
     arrivals: Vec<Arrival>,
@@ -147,10 +144,12 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             tcp,
             stats,
             rules,
-            mac,
-            vlan,
-            //= RFC 9293 MUST-48, MUST-49
-            head: UsualHead::new(mac, config.tcp.hop_limit, tos(config.tcp.dscp, Ecn::NotCapable)),
+            origin: Origin {
+                mac,
+                vlan,
+                //= RFC 9293 MUST-48, MUST-49
+                head: UsualHead::new(mac, config.tcp.hop_limit, tos(config.tcp.dscp, Ecn::NotCapable)),
+            },
             // a device may fill a burst to its capacity
             arrivals: vec![Arrival::NOTHING; burst.capacity()],
             others: Vec::with_capacity(burst.capacity()),
@@ -180,14 +179,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
         self.parse_and_prefetch(&burst);
         self.segments_arrive(&mut burst, clock);
-        let mut tx = Tx {
-            device: &mut self.device,
-            mac: self.mac,
-            vlan: self.vlan,
-            head: &self.head,
-            stats: &self.stats,
-            spare: None,
-        };
+        let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel)
             + take_whole(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.reassembly);
         self.app.poll(&mut Net { tcp: &mut self.tcp });
@@ -257,14 +249,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     #[inline(never)]
     fn segments_arrive(&mut self, burst: &mut Vec<D::Frame>, clock: &impl Clock) {
         let Self { tcp, app, .. } = self;
-        let mut tx = Tx {
-            device: &mut self.device,
-            mac: self.mac,
-            vlan: self.vlan,
-            head: &self.head,
-            stats: &self.stats,
-            spare: None,
-        };
+        let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         let mut others = self.others.drain(..);
         for (frame, arrival) in burst.drain(..).zip(&self.arrivals) {
             match arrival.what {
@@ -344,14 +329,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     //= RFC 8200 4.5-SHOULD-1
     #[cold]
     fn give_up_fragments(&mut self) {
-        let mut tx = Tx {
-            device: &mut self.device,
-            mac: self.mac,
-            vlan: self.vlan,
-            head: &self.head,
-            stats: &self.stats,
-            spare: None,
-        };
+        let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         while let Some(overdue) = self.reassembly.overdue(self.tcp.now) {
             self.stats.dropped.count(DropReason::Fragment);
             if !overdue.first.is_empty() {
@@ -369,14 +347,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     }
 
     fn tell(&mut self, objection: &Objection<'_>) {
-        let mut tx = Tx {
-            device: &mut self.device,
-            mac: self.mac,
-            vlan: self.vlan,
-            head: &self.head,
-            stats: &self.stats,
-            spare: None,
-        };
+        let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         self.tcp.object(&mut tx, objection);
     }
 

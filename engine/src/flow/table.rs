@@ -208,12 +208,11 @@ impl FlowTable {
     /// [`find`](Self::find).
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) -> Home {
-        let tag = hash >> TAG_SHIFT;
-        let segment = self.segment_of(tag);
-        if let Some(Some(page)) = self.pages.get(segment) {
-            prefetch_read(&page[home_of(tag)]);
+        let home = self.home(hash);
+        if let Some(bucket) = self.bucket(home) {
+            prefetch_read(bucket);
         }
-        Home::at(segment, home_of(tag))
+        home
     }
 
     #[inline(always)]
@@ -223,9 +222,13 @@ impl FlowTable {
     }
 
     #[inline(always)]
+    fn page(&self, home: Home) -> Option<&Page> {
+        self.pages.get(home.0 as usize / BUCKETS)?.as_deref()
+    }
+
+    #[inline(always)]
     fn bucket(&self, home: Home) -> Option<&Bucket> {
-        let page = self.pages.get(home.0 as usize / BUCKETS)?.as_deref()?;
-        Some(&page[home.0 as usize % BUCKETS])
+        Some(&self.page(home)?[home.0 as usize % BUCKETS])
     }
 
     /// The first flow in the bucket `home`, that of `hash`, with the tag of `hash`: very likely the one, so that its record
@@ -233,7 +236,7 @@ impl FlowTable {
     #[inline(always)]
     pub fn candidate(&self, hash: u64, home: Home) -> Option<Candidate> {
         let tag = hash >> TAG_SHIFT;
-        let page = self.pages.get(home.0 as usize / BUCKETS)?.as_deref()?;
+        let page = self.page(home)?;
         let bucket = &page[home.0 as usize % BUCKETS];
         let matches = bucket.matches(high(tag));
         if matches == 0 {

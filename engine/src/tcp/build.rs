@@ -47,7 +47,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     fn build_usual(&mut self, seq: Seq, payload_len: u32, flags: Flags) -> bool {
         //= RFC 9293 MUST-45
         //= RFC 1122 3.2.1.3-MUST-3
-        let IpAddr::V4(source) = self.locals.address(self.c.local) else { return false };
+        let Some(source) = self.locals.address_v4(self.c.local) else { return false };
         let len = UsualSegment::STAMPED_LEN + payload_len as usize;
         let Some(mut frame) = self.tx.blank(len) else { return false };
         let octets = frame.resize(len).split_first_chunk_mut();

@@ -63,7 +63,7 @@ pub use check::Held;
 pub use conn::Conn;
 pub use connect::{Net, NextHop};
 pub(crate) use lookup::{FlowId, Lookup};
-pub(crate) use output::Tx;
+pub(crate) use output::{Origin, Tx};
 pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 
 use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};

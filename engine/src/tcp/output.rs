@@ -24,6 +24,15 @@ use super::state::State;
 use super::tunables::Tunables;
 use super::{Tcp, pacing, probe, rtt};
 
+/// What every frame of a worker begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) mac: MacAddr,
+    pub(crate) vlan: Option<VlanId>,
+    /// The same for what most frames are, with more of it.
+    pub(crate) head: UsualHead,
+}
+
 /// The way out: the device, and what every frame begins with.
 pub(crate) struct Tx<'a, D: Device> {
     pub(crate) device: &'a mut D,
@@ -36,7 +45,14 @@ pub(crate) struct Tx<'a, D: Device> {
     pub(crate) spare: Option<D::Frame>,
 }
 
-impl<D: Device> Tx<'_, D> {
+impl<'a, D: Device> Tx<'a, D> {
+    /// The way out of a worker by its device, with no frame being worked on.
+    #[inline]
+    pub(crate) fn new(device: &'a mut D, origin: &'a Origin, stats: &'a Stats) -> Self {
+        let Origin { mac, vlan, head } = origin;
+        Self { device, mac: *mac, vlan: *vlan, head, stats, spare: None }
+    }
+
     /// The Ethernet addresses of a frame to `destination`.
     #[inline]
     pub(crate) fn link(&self, destination: MacAddr) -> Link {

@@ -3,7 +3,6 @@
 use crate::wire::Seq;
 
 use super::block::{NONE, flag};
-use super::state::State;
 use super::{Tcp, scoreboard};
 
 /// Sizes of packets that links commonly carry, octets (RFC 1191 §7).
@@ -21,7 +20,7 @@ impl Tcp {
 
     /// Whether the connection is still being opened by us.
     pub(crate) fn opening(&self, id: u32) -> bool {
-        matches!(self.conns[id].state, State::SynSent | State::SynReceived)
+        self.conns[id].state.is_opening()
     }
 
     /// Packets of this path may not exceed `mtu` octets, 0 if that is not told (RFC 1191, RFC 8201): segments become smaller, and those in

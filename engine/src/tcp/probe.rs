@@ -7,7 +7,6 @@ use crate::device::Device;
 use super::block::{Busy, Connection, Phase, busy, flag};
 use super::recovery::{Acked, Env};
 use super::send::Sender;
-use super::state::State;
 use super::tunables::Tunables;
 use super::{congestion, rtt};
 
@@ -24,7 +23,7 @@ pub(crate) fn timeout_ms(
     config: &Tunables,
     alone: impl FnOnce(&Busy) -> bool,
 ) -> Option<u32> {
-    let opening = matches!(c.state, State::SynSent | State::SynReceived);
+    let opening = c.state.is_opening();
     //= RFC 8985 7.3-MUST-4
     let probed = b.flags & (busy::PROBE_OUT | busy::PROBE_RESENT) != 0;
     let busy = probed || b.phase != Phase::Open || b.sacked > 0 || b.backoff > 0;

@@ -137,7 +137,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     pub(super) fn short_message(&self) -> Option<(u32, bool)> {
         const UNUSUAL: u32 = busy::PROBE_TAIL | busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::PERSIST | busy::CORK;
         let (c, b) = (&*self.c, &*self.b);
-        let opening = matches!(c.state, State::SynSent | State::SynReceived);
+        let opening = c.state.is_opening();
         if b.flight_head != NONE || b.flags & UNUSUAL != 0 || opening {
             return None;
         }
@@ -167,7 +167,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     #[inline]
     fn owes_only_an_ack(&self) -> bool {
         let (c, b) = (&*self.c, &*self.b);
-        let opening = matches!(c.state, State::SynSent | State::SynReceived);
+        let opening = c.state.is_opening();
         // FIN counts as one more than what is queued
         let end = b.snd_end + (b.flags & busy::FIN_QUEUED);
         let only = b.flags & (BEFORE_DATA | AFTER_DATA) == busy::ACK_NOW;

@@ -209,6 +209,12 @@ impl State {
         matches!(self, Self::FinWait1 | Self::Closing | Self::LastAck)
     }
 
+    /// Whether our SYN is out and not acknowledged yet.
+    #[inline]
+    pub(crate) const fn is_opening(self) -> bool {
+        matches!(self, Self::SynSent | Self::SynReceived)
+    }
+
     /// Whether SYNs have been exchanged, so that sequence numbers of both sides are known.
     #[inline]
     pub const fn synchronized(self) -> bool {

@@ -213,7 +213,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Builds such a SYN.
     #[inline(never)]
     pub(super) fn build_usual_syn(&mut self, iss: Seq) -> bool {
-        let IpAddr::V4(source) = self.locals.address(self.c.local) else { return false };
+        let Some(source) = self.locals.address_v4(self.c.local) else { return false };
         let destination = Ipv4Addr::from_bits(self.c.remote);
         let tcp = TcpFields {
             source_port: self.c.local_port,

@@ -105,7 +105,7 @@ impl Tcp {
     fn retransmission_timer<A: App>(&mut self, app: &mut A, id: u32, slot: u32) -> bool {
         let state = self.conns[id].state;
         let b = &self.busies[slot];
-        let opening = matches!(state, State::SynSent | State::SynReceived);
+        let opening = state.is_opening();
         if state == State::SynSent && b.lost > 0 && b.timeouts == 0 {
             // no timeout: an old connection had answered our SYN, and is gone by now
             self.mark_dirty(id);

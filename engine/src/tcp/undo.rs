@@ -4,7 +4,6 @@
 use super::block::{Busy, Connection, Phase, busy, flag, sent};
 use super::flight::Flights;
 use super::recovery::{Acked, Env};
-use super::state::State;
 
 /// The longest round trip that an echoed timestamp is believed to have taken, milliseconds.
 const ECHO_MS_MAX: u32 = 120_000;
@@ -60,7 +59,7 @@ pub(super) fn duplicate_reported(flights: &mut Flights, b: &mut Busy, env: &Env<
 /// (RFC 5682 §2.1 step 1).
 //= RFC 5682 2.1-MUST-1, 2.1-MUST-5
 pub(super) fn begin_frto(c: &Connection, b: &mut Busy) {
-    let opening = matches!(c.state, State::SynSent | State::SynReceived);
+    let opening = c.state.is_opening();
     let again = b.phase == Phase::Loss && b.flags & (busy::FRTO | busy::FRTO_NEW) == busy::FRTO;
     b.flags &= !(busy::FRTO | busy::FRTO_NEW);
     if !opening && (b.phase == Phase::Open || again) {
