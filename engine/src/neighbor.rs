@@ -4,6 +4,7 @@
 //! ask about (the destination itself or the gateway) and what waits for the answer are the caller's business. The
 //! states are those of RFC 4861 §7.3.2 for both families, without DELAY: a stale entry is used, and probed, at once.
 
+use core::num::NonZeroU32;
 use core::time::Duration;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,9 +16,12 @@ use crate::wire::MacAddr;
 use crate::wire::arp::{ArpOperation, ArpPacket};
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
 
-/// Bits of a [`NeighborIndex`] that name the entry; the others count how often its place was given anew.
+/// Bits of a [`NeighborIndex`] that name the entry; the others are the entry's generation.
 const SLOT_BITS: u32 = 20;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
+
+/// What an entry counts by how often its place is given anew: never 0, so that an index is not.
+const GENERATION: NonZeroU32 = NonZeroU32::new(1 << SLOT_BITS).unwrap();
 
 /// The most entries a table can have.
 pub const CAPACITY_MAX: usize = 1 << SLOT_BITS;
@@ -54,7 +58,7 @@ impl Default for NeighborConfig {
 
 /// Names an entry. Stays good until the entry is evicted; after that it names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NeighborIndex(u32);
+pub struct NeighborIndex(NonZeroU32);
 
 /// What is known of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +136,8 @@ struct Entry {
     tries: u8,
     /// Whether the slot is in `asked`, which outlives the entry.
     in_asked: bool,
-    generation: u32,
+    /// A multiple of [`GENERATION`].
+    generation: NonZeroU32,
     /// When to ask again, when an answer is too old, or when a failure is forgotten.
     deadline: Instant,
     used: Instant,
@@ -144,7 +149,7 @@ const FREE: Entry = Entry {
     state: State::Free,
     tries: 0,
     in_asked: false,
-    generation: 0,
+    generation: GENERATION,
     deadline: Instant::ZERO,
     used: Instant::ZERO,
 };
@@ -156,8 +161,8 @@ pub struct NeighborTable {
     slots: HashTable<u32>,
     /// Hashes addresses with a secret, so that nobody on the link can choose some to collide.
     keyed: HashKey,
-    /// The slot found last: mostly that of the gateway, or of the one peer there is.
-    recent: u32,
+    /// The slot found last for an address that ends in these bits: a guess that spares the hash.
+    recent: Box<[u32]>,
     entries: Vec<Entry>,
     /// Slots that may be asking. What is not asking any more is taken out when the scan comes by.
     asked: Vec<u32>,
@@ -182,7 +187,7 @@ impl NeighborTable {
             // Twice the room: at half load a table full of tombstones is cleaned in place instead of growing.
             slots: HashTable::with_capacity(2 * capacity),
             keyed: HashKey::new(key),
-            recent: 0,
+            recent: vec![0; capacity.next_power_of_two()].into_boxed_slice(),
             entries: Vec::with_capacity(capacity),
             asked: Vec::with_capacity(capacity),
             cursor: 0,
@@ -513,12 +518,18 @@ impl NeighborTable {
     /// The slot of an address.
     #[inline]
     fn find(&mut self, address: IpAddr) -> Option<u32> {
+        let last_bits = match address {
+            IpAddr::V4(address) => address.to_bits(),
+            IpAddr::V6(address) => address.to_bits() as u32,
+        };
+        let at = last_bits as usize & (self.recent.len() - 1);
+        let guess = self.recent[at];
         // Every entry is in the table under its address
-        if self.entries.get(self.recent as usize).is_some_and(|entry| entry.address == address) {
-            return Some(self.recent);
+        if self.entries.get(guess as usize).is_some_and(|entry| entry.address == address) {
+            return Some(guess);
         }
         let slot = self.slot_at(address)?;
-        self.recent = slot;
+        self.recent[at] = slot;
         Some(slot)
     }
 
@@ -568,7 +579,8 @@ impl NeighborTable {
         self.hand = (self.hand + EVICTION_SCAN) % len;
         let entry = &mut self.entries[victim?];
         self.incomplete -= usize::from(entry.state == State::Incomplete);
-        entry.generation = entry.generation.wrapping_add(1) & (u32::MAX >> SLOT_BITS);
+        let next = entry.generation.get().wrapping_add(GENERATION.get());
+        entry.generation = NonZeroU32::new(next).unwrap_or(GENERATION);
         let (hash, slot) = (self.keyed.hash_address(entry.address), victim? as u32);
         if let Ok(found) = self.slots.find_entry(hash, |&other| other == slot) {
             found.remove();
@@ -579,15 +591,15 @@ impl NeighborTable {
 
     #[inline]
     fn index_of(&self, slot: u32) -> NeighborIndex {
-        let generation = self.entries.get(slot as usize).map_or(0, |entry| entry.generation);
-        NeighborIndex(generation << SLOT_BITS | slot)
+        let generation = self.entries.get(slot as usize).map_or(GENERATION, |entry| entry.generation);
+        NeighborIndex(generation | slot)
     }
 
     #[inline]
     fn slot_of(&self, index: NeighborIndex) -> Option<u32> {
-        let slot = index.0 & SLOT_MASK;
+        let (slot, generation) = (index.0.get() & SLOT_MASK, index.0.get() & !SLOT_MASK);
         let entry = self.entries.get(slot as usize)?;
-        (entry.generation == index.0 >> SLOT_BITS).then_some(slot)
+        (entry.generation.get() == generation).then_some(slot)
     }
 }
 

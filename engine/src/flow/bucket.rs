@@ -16,6 +16,7 @@ const HANDLE_SHIFT: u32 = 1;
 const KIND_SHIFT: u32 = HANDLE_SHIFT + HANDLE_BITS;
 pub(super) const TAG_SHIFT: u32 = KIND_SHIFT + 2;
 pub(super) const PASSED: u64 = 1;
+const REFERENCE_MASK: u32 = ((1 << TAG_SHIFT) - 1) & !(PASSED as u32);
 
 pub(super) const SLOTS: usize = 8;
 
@@ -69,6 +70,12 @@ impl Bucket {
         (0..SLOTS).fold(0, |bits, slot| bits | bit(slot))
     }
 
+    /// Whether there is no room: the next entry that is at home here goes past.
+    #[inline(always)]
+    pub(super) fn is_full(&self) -> bool {
+        !self.0.iter().any(|&entry| is_empty(entry))
+    }
+
     /// Whether any entry went past this bucket.
     #[inline(always)]
     pub(super) fn is_passed(&self) -> bool {
@@ -108,6 +115,18 @@ pub(super) fn pack(tag: u64, kind: Kind, handle: u32) -> u64 {
     tag << TAG_SHIFT | (kind as u64) << KIND_SHIFT | u64::from(handle) << HANDLE_SHIFT
 }
 
+/// What of an entry says which record it refers to: the entry without its tag.
+#[inline(always)]
+pub(super) fn reference(kind: Kind, handle: u32) -> u64 {
+    pack(0, kind, handle)
+}
+
+/// Whether an entry refers to a record: there is one such entry at most, whatever its tag.
+#[inline(always)]
+pub(super) fn refers_to(entry: u64, kind: Kind, handle: u32) -> bool {
+    (entry as u32 ^ reference(kind, handle) as u32) & REFERENCE_MASK == 0
+}
+
 #[inline(always)]
 pub(super) fn unpack(entry: u64) -> Option<(Kind, u32)> {
     (!is_empty(entry)).then(|| (kind_of(entry), handle_of(entry)))
@@ -143,13 +162,14 @@ pub(super) fn probe(tag: u64, distance: usize) -> usize {
 }
 
 /// Puts a packed entry into the first free slot on its way, and counts it where it went past. Nearly all find one at home.
+/// Returns the bucket and the slot.
 #[inline(always)]
-pub(super) fn place(page: &mut Page, packed: u64) -> Result<(), Full> {
-    let home = &mut page[home_of(packed >> TAG_SHIFT)];
-    match home.0.iter_mut().find(|entry| is_empty(**entry)) {
-        Some(entry) => {
-            *entry |= packed;
-            Ok(())
+pub(super) fn place(page: &mut Page, packed: u64) -> Result<(usize, usize), Full> {
+    let home = home_of(packed >> TAG_SHIFT);
+    match page[home].0.iter().position(|&entry| is_empty(entry)) {
+        Some(slot) => {
+            page[home].0[slot] |= packed;
+            Ok((home, slot))
         }
         None => place_away(page, packed),
     }
@@ -157,20 +177,20 @@ pub(super) fn place(page: &mut Page, packed: u64) -> Result<(), Full> {
 
 /// [`place`], for an entry whose home is full.
 #[cold]
-fn place_away(page: &mut Page, packed: u64) -> Result<(), Full> {
+fn place_away(page: &mut Page, packed: u64) -> Result<(usize, usize), Full> {
     let tag = packed >> TAG_SHIFT;
     for distance in 1..PROBES_MAX {
         if page[probe(tag, distance - 1)].passed() == PASSED_MAX {
             return Err(Full);
         }
-        let bucket = &mut page[probe(tag, distance)];
-        if let Some(entry) = bucket.0.iter_mut().find(|entry| is_empty(**entry)) {
-            *entry |= packed;
+        let index = probe(tag, distance);
+        if let Some(slot) = page[index].0.iter().position(|&entry| is_empty(entry)) {
+            page[index].0[slot] |= packed;
             for passed in 0..distance {
                 let bucket = &mut page[probe(tag, passed)];
                 bucket.set_passed(bucket.passed() + 1);
             }
-            return Ok(());
+            return Ok((index, slot));
         }
     }
     Err(Full)

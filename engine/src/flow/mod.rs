@@ -18,4 +18,4 @@ pub mod table;
 pub use key::{FlowKey, HashKey};
 pub use log::Log;
 pub use slab::Slab;
-pub use table::{Candidate, FlowTable, Full, Home, Kind};
+pub use table::{Candidate, FlowTable, Full, Home, Kind, Place};

@@ -25,7 +25,7 @@ use crate::prefetch::prefetch_read;
 
 use super::bucket::{
     BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, find_mut,
-    handle_of, high, home_of, kind_of, locate, pack, place, probe, split_page, take_out, unpack,
+    handle_of, high, home_of, kind_of, locate, pack, place, probe, reference, refers_to, split_page, take_out, unpack,
 };
 
 pub use super::bucket::{Full, HANDLE_SPAN, Kind};
@@ -85,14 +85,40 @@ impl Home {
     }
 }
 
+/// Where an entry lies, or lay: `segment << 12 | bucket << 3 | slot`. Entries stay where they are but for
+/// [`maintain`](FlowTable::maintain); whoever comes back to a place asks whether the entry is still there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    #[inline(always)]
+    fn at(home: Home, slot: usize) -> Self {
+        Self(home.0 * SLOTS as u32 + slot as u32)
+    }
+
+    #[inline(always)]
+    fn segment(self) -> usize {
+        self.0 as usize / SEGMENT_ENTRIES
+    }
+
+    #[inline(always)]
+    fn bucket(self) -> usize {
+        self.0 as usize / SLOTS % BUCKETS
+    }
+
+    #[inline(always)]
+    fn slot(self) -> usize {
+        self.0 as usize % SLOTS
+    }
+}
+
 /// An entry that a hash led to, and where it lies: see [`FlowTable::candidate`]. Good until the next
 /// [`maintain`](FlowTable::maintain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The entry as it was found, without [`PASSED`].
     entry: NonZeroU64,
-    /// `segment << 12 | bucket << 3 | slot`.
-    place: u32,
+    place: Place,
 }
 
 impl Candidate {
@@ -106,6 +132,12 @@ impl Candidate {
     #[inline(always)]
     pub fn handle(&self) -> u32 {
         handle_of(self.entry.get())
+    }
+
+    /// Where it lies.
+    #[inline(always)]
+    pub fn place(&self) -> Place {
+        self.place
     }
 }
 
@@ -232,7 +264,7 @@ impl FlowTable {
     }
 
     /// The first flow in the bucket `home`, that of `hash`, with the tag of `hash`: very likely the one, so that its record
-    /// can be asked for early. If there is none and entries went past, asks for the line where they went.
+    /// can be asked for early. If there is none and entries went past, or a new one would, asks for the line where they go.
     #[inline(always)]
     pub fn candidate(&self, hash: u64, home: Home) -> Option<Candidate> {
         let tag = hash >> TAG_SHIFT;
@@ -240,22 +272,23 @@ impl FlowTable {
         let bucket = &page[home.0 as usize % BUCKETS];
         let matches = bucket.matches(high(tag));
         if matches == 0 {
-            if bucket.is_passed() {
+            if bucket.is_passed() || bucket.is_full() {
                 prefetch_read(&page[probe(tag, 1)]);
             }
             return None;
         }
         let slot = matches.trailing_zeros() as usize % SLOTS;
         let entry = NonZeroU64::new(bucket.0[slot] & !PASSED)?;
-        Some(Candidate { entry, place: home.0 * SLOTS as u32 + slot as u32 })
+        Some(Candidate { entry, place: Place::at(home, slot) })
     }
 
     /// Whether a candidate is still in the table: other segments of its burst may have removed or replaced it. Spares the
     /// search; that it is the right flow is for the caller to see by its record.
     #[inline(always)]
     pub fn still_holds(&self, candidate: &Candidate) -> bool {
-        let (home, slot) = (Home(candidate.place / SLOTS as u32), candidate.place as usize % SLOTS);
-        self.bucket(home).is_some_and(|bucket| bucket.0[slot] & !PASSED == candidate.entry.get())
+        let Place(place) = candidate.place;
+        let bucket = self.bucket(Home(place / SLOTS as u32));
+        bucket.is_some_and(|bucket| bucket.0[candidate.place.slot()] & !PASSED == candidate.entry.get())
     }
 
     /// Whether the home bucket alone says that there is no flow with `hash`, as it does of nearly every one that is not in
@@ -299,33 +332,51 @@ impl FlowTable {
         None
     }
 
-    /// Adds a flow. That it is not in the table yet is the caller's knowledge. `handle` is below [`HANDLE_SPAN`].
+    /// Adds a flow. That it is not in the table yet is the caller's knowledge. `handle` is below [`HANDLE_SPAN`], and
+    /// refers to this flow alone. Returns where the entry lies.
     ///
     /// # Errors
     /// [`Full`] if there is no room near its home, or the handle is out of range; nothing changed.
     #[inline]
-    pub fn insert(&mut self, hash: u64, kind: Kind, handle: u32) -> Result<(), Full> {
+    pub fn insert(&mut self, hash: u64, kind: Kind, handle: u32) -> Result<Place, Full> {
         let tag = hash >> TAG_SHIFT;
         let segment = self.segment_of(tag);
         let placed = match self.pages.get_mut(segment) {
             Some(Some(page)) if handle < HANDLE_SPAN => place(page, pack(tag, kind, handle)),
             _ => Err(Full),
         };
-        if placed.is_err() {
+        let Ok((bucket, slot)) = placed else {
             self.stats.full += 1;
-            return placed;
-        }
+            return Err(Full);
+        };
         self.len += 1;
         let header = &mut self.segments[segment];
         header.used += 1;
         if header.used >= header.split_at && !header.due {
             self.make_due(segment);
         }
-        Ok(())
+        Ok(Place::at(Home::at(segment, bucket), slot))
     }
 
     /// Puts `new` in the place of `old`, as when a connection becomes a TIME-WAIT record. Returns false, and does
-    /// nothing, if `old` is not there or the new handle is out of range.
+    /// nothing, if the entry of `old` does not lie at `place` (any more).
+    #[inline]
+    pub fn replace_at(&mut self, place: Place, old: (Kind, u32), new: (Kind, u32)) -> bool {
+        match self.pages.get_mut(place.segment()) {
+            Some(Some(page)) if new.1 < HANDLE_SPAN => {
+                let entry = &mut page[place.bucket()].0[place.slot()];
+                let is_it = refers_to(*entry, old.0, old.1);
+                if is_it {
+                    *entry ^= reference(old.0, old.1) ^ reference(new.0, new.1);
+                }
+                is_it
+            }
+            _ => false,
+        }
+    }
+
+    /// [`replace_at`](Self::replace_at), wherever the entry of `old`, whose flow has `hash`, may lie. Returns false, and
+    /// does nothing, if it is not there or the new handle is out of range.
     #[inline]
     pub fn replace(&mut self, hash: u64, old: (Kind, u32), new: (Kind, u32)) -> bool {
         let tag = hash >> TAG_SHIFT;
@@ -337,6 +388,22 @@ impl FlowTable {
             }
             _ => false,
         }
+    }
+
+    /// Removes the flow whose entry lies at `place`. Returns false, and does nothing, if it does not lie there (any more),
+    /// or not at home.
+    #[inline]
+    pub fn remove_at(&mut self, place: Place, kind: Kind, handle: u32) -> bool {
+        let Some(Some(page)) = self.pages.get_mut(place.segment()) else {
+            return false;
+        };
+        let entry = page[place.bucket()].0[place.slot()];
+        if !refers_to(entry, kind, handle) || home_of(entry >> TAG_SHIFT) != place.bucket() {
+            return false;
+        }
+        take_out(page, 0, place.bucket(), place.slot());
+        self.removed_from(place.segment());
+        true
     }
 
     /// Removes a flow. Returns false, and does nothing, if it is not there.
@@ -351,13 +418,18 @@ impl FlowTable {
             return false;
         };
         take_out(page, distance, bucket, slot);
+        self.removed_from(segment);
+        true
+    }
+
+    #[inline(always)]
+    fn removed_from(&mut self, segment: usize) {
         self.len -= 1;
         let header = &mut self.segments[segment];
         header.used -= 1;
         if header.depth > 0 && usize::from(header.used) == SEGMENT_ENTRIES * MERGE_LOAD / 512 && !header.due {
             self.make_due(segment);
         }
-        true
     }
 
     /// Visits the flows of 64 buckets and returns the cursor for the next call, `None` after the last. Start at 0. A

@@ -31,6 +31,8 @@ fn agree(seed: u64, steps: u64, flows: u64, hash: fn(u32) -> u64) -> TableStats 
     let mut pages = HeapPages::new();
     let mut table = FlowTable::with_capacity(&mut pages, 0).unwrap();
     let mut model: HashMap<u32, Kind> = HashMap::new();
+    // Where entries were put; they may have moved since.
+    let mut places: HashMap<u32, Place> = HashMap::new();
     let mut random = Random(seed);
     for step in 0..steps {
         let id = random.below(flows) as u32;
@@ -39,16 +41,23 @@ fn agree(seed: u64, steps: u64, flows: u64, hash: fn(u32) -> u64) -> TableStats 
         let expected = model.get(&id).map(|&kind| (kind, id));
         assert_eq!(table.find(hash(id), |_, handle| handle == id), expected, "step {step}");
         match (expected, random.below(10)) {
-            (None, 0..8) if growing && table.insert(hash(id), kind, id).is_ok() => {
-                model.insert(id, kind);
+            (None, 0..8) if growing => {
+                if let Ok(place) = table.insert(hash(id), kind, id) {
+                    places.insert(id, place);
+                    model.insert(id, kind);
+                }
             }
             (Some(old), 0..3) => {
-                assert!(table.replace(hash(id), old, (kind, id)));
+                let new = (kind, id);
+                let at = random.below(2) == 0 && table.replace_at(places[&id], old, new);
+                assert!(at || table.replace(hash(id), old, new));
                 model.insert(id, kind);
             }
             (Some((kind, _)), 3..9) if !growing => {
-                assert!(table.remove(hash(id), kind, id));
+                let at = random.below(2) == 0 && table.remove_at(places[&id], kind, id);
+                assert!(at || table.remove(hash(id), kind, id));
                 assert!(!table.remove(hash(id), kind, id), "removed twice");
+                assert!(!table.remove_at(places[&id], kind, id), "removed twice");
                 model.remove(&id);
             }
             (None, 8) => assert!(!table.replace(hash(id), (kind, id), (kind, id))),
@@ -217,4 +226,27 @@ fn refusals_change_nothing() {
     assert_eq!(table.insert(1, Kind::Connection, 5), Err(Full));
     assert_eq!(table.find(1, |_, _| true), None);
     assert_eq!(pages.bytes_taken(), 0);
+}
+
+#[test]
+fn an_entry_is_found_again_where_it_was_put() {
+    let mut pages = HeapPages::new();
+    let mut table = FlowTable::with_capacity(&mut pages, 3_000).unwrap();
+    let places: Vec<Place> = (0..3_000).map(|id| table.insert(mix(id), Kind::Connection, id).unwrap()).collect();
+    let of = |id| places[id as usize];
+    for id in 0..3_000 {
+        assert!(!table.replace_at(of(id), (Kind::SynReceived, id), (Kind::TimeWait, id)), "of another kind");
+        assert!(!table.replace_at(of(id), (Kind::Connection, id + 1), (Kind::TimeWait, id)), "of another flow");
+        assert!(!table.replace_at(of(id), (Kind::Connection, id), (Kind::TimeWait, HANDLE_SPAN)), "no such handle");
+        assert!(table.replace_at(of(id), (Kind::Connection, id), (Kind::TimeWait, id)));
+    }
+    let at_home = (0..3_000).filter(|&id| table.remove_at(of(id), Kind::TimeWait, id)).count();
+    assert!((2_500..3_000).contains(&at_home), "{at_home}: entries away from home are counted on the way there");
+    assert_eq!(table.len(), 3_000 - at_home);
+    for id in 0..3_000 {
+        let is_left = table.find(mix(id), |_, handle| handle == id).is_some();
+        assert_eq!(table.remove(mix(id), Kind::TimeWait, id), is_left);
+    }
+    assert!(table.is_empty());
+    table.release(&mut pages);
 }

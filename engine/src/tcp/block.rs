@@ -4,6 +4,7 @@
 //! something is in flight, queued, out of order or timed does it have a [`Busy`] block, from a pool. Handshakes that a
 //! peer began are [`SynReceived`] records, finished connections [`TimeWait`] records, 32 octets each.
 
+use crate::flow::Place;
 use crate::neighbor::NeighborIndex;
 use crate::timer_wheel::Link;
 use crate::wire::Seq;
@@ -245,6 +246,8 @@ pub(crate) struct Busy {
     pub(crate) link: Link,
     /// Its connection.
     pub(crate) conn: u32,
+    /// Where the index probably has it.
+    pub(crate) place: Place,
     /// Bits of [`busy`].
     pub(crate) flags: u32,
     /// Recovery phase.

@@ -202,8 +202,9 @@ impl Tcp {
             let c = &mut conns[id];
             *c = connection;
             if let Some(b) = take_busy(busies, config, id, c)
-                && table.insert(hash, Kind::Connection, id).is_ok()
+                && let Ok(place) = table.insert(hash, Kind::Connection, id)
             {
+                b.place = place;
                 b.snd_end = iss + 1;
                 b.list(dirty);
                 stats.active_opens.increment();

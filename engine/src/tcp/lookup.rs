@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::app::Endpoints;
-use crate::flow::{Candidate, FlowKey, Home, Kind};
+use crate::flow::{Candidate, FlowKey, Home, Kind, Place};
 use crate::wire::{Ends, TcpSegment};
 
-use super::block::{OfFlow, Sockets, flag};
+use super::block::{Connection, OfFlow, Sockets, flag};
 use super::{Remotes, Tcp};
 
 /// The peer's address as a block holds it, and the rest of what names a flow.
@@ -180,6 +180,12 @@ impl Tcp {
     pub(crate) fn flow_of(&self, record: &impl OfFlow) -> FlowId {
         let Sockets { remote, remote_port, local_port, local, flags } = record.sockets();
         FlowId { remote: self.remote(remote, flags), local, remote_port, local_port }
+    }
+
+    /// Where the index probably has a connection.
+    #[inline]
+    pub(super) fn place_of(&self, c: &Connection) -> Place {
+        self.busies.get(c.busy).map_or(Place::default(), |b| b.place)
     }
 
     /// What names a connection.

@@ -459,8 +459,11 @@ impl Tcp {
     pub(crate) fn remove<A: App>(&mut self, app: &mut A, id: u32, end: End) {
         let c = &self.conns[id];
         let (remote, flags) = (c.remote, c.flags);
-        let hash = self.hash(&self.flow_of(c));
-        self.table.remove(hash, Kind::Connection, id);
+        let place = self.place_of(c);
+        if !self.table.remove_at(place, Kind::Connection, id) {
+            let hash = self.hash(&self.flow_id(id));
+            self.table.remove(hash, Kind::Connection, id);
+        }
         self.forget_remote(remote, flags);
         self.discard(app, id, end);
     }

@@ -43,7 +43,7 @@ impl Tcp {
                 self.count_segment(seg);
                 Some(id)
             }
-            found => self.other_segment(app, tx, seg, local, lookup.hash, found),
+            found => self.other_segment(app, tx, seg, local, lookup, found),
         };
         if let Some(id) = id {
             self.connection_segment(app, tx, id, seg, payload);
@@ -71,7 +71,7 @@ impl Tcp {
         tx: &mut Tx<'_, D>,
         seg: &TcpSegment,
         local: u16,
-        hash: u64,
+        lookup: &Lookup,
         found: Option<(Kind, u32)>,
     ) -> Option<u32> {
         // what is found has been asked for its source when it began
@@ -83,12 +83,12 @@ impl Tcp {
         self.count_segment(seg);
         match found {
             Some((Kind::Connection, id)) => Some(id),
-            Some((Kind::SynReceived, handle)) => self.syn_received_segment(app, tx, seg, hash, handle),
+            Some((Kind::SynReceived, handle)) => self.syn_received_segment(app, tx, seg, lookup, handle),
             Some((Kind::TimeWait, handle)) => {
-                self.time_wait_segment(tx, seg, &FlowId::of(seg, local), hash, handle);
+                self.time_wait_segment(tx, seg, &FlowId::of(seg, local), lookup.hash, handle);
                 None
             }
-            None => self.no_flow(app, tx, seg, &FlowId::of(seg, local), hash),
+            None => self.no_flow(app, tx, seg, &FlowId::of(seg, local), lookup.hash),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::app::App;
 use crate::device::Device;
-use crate::flow::Kind;
+use crate::flow::{Full, Kind, Place};
 use crate::neighbor::Resolution;
 use crate::wire::{DropReason, Flags, MacAddr, TcpOptions, TcpSegment, Timestamps};
 
@@ -13,7 +13,7 @@ use super::block::{Connection, NONE, SynReceived, flag};
 use super::listen::remote_port_name;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
-use super::{Tcp, rtt, syn_cache, take_busy};
+use super::{Lookup, Tcp, rtt, syn_cache, take_busy};
 
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
@@ -62,7 +62,7 @@ impl Tcp {
         app: &mut A,
         tx: &mut Tx<'_, D>,
         seg: &TcpSegment,
-        hash: u64,
+        lookup: &Lookup,
         handle: u32,
     ) -> Option<u32> {
         let record = *self.syn_record(handle)?;
@@ -73,7 +73,7 @@ impl Tcp {
             // RFC 5961 §3.2: exactly the next one, or a challenge
             //= RFC 9293 MUST-11
             if seg.seq == rcv_nxt {
-                self.forget_syn(hash, handle);
+                self.forget_syn(lookup.hash, handle);
             } else if in_window {
                 self.syn_received_ack(tx, &record, seg.source_mac);
             }
@@ -103,16 +103,18 @@ impl Tcp {
             self.reset(tx, seg);
             return None;
         }
-        self.complete(app, seg, hash, Some(handle), &record)
+        let place = lookup.candidate.map(|candidate| candidate.place());
+        self.complete(app, seg, lookup.hash, Some((handle, place.unwrap_or_default())), &record)
     }
 
-    /// Makes a connection of a half-open one whose SYN-ACK was acknowledged: of the one at `handle`, or of a cookie.
+    /// Makes a connection of a half-open one whose SYN-ACK was acknowledged: of the one with this handle, which the index
+    /// probably has at this place, or of a cookie.
     pub(super) fn complete<A: App>(
         &mut self,
         app: &mut A,
         seg: &TcpSegment,
         hash: u64,
-        handle: Option<u32>,
+        half_open: Option<(u32, Place)>,
         record: &SynReceived,
     ) -> Option<u32> {
         if self.conns.len() >= self.max_connections {
@@ -154,20 +156,26 @@ impl Tcp {
         };
         let c = &mut conns[id];
         *c = connection;
-        match handle {
-            Some(handle) => {
-                table.replace(hash, (Kind::SynReceived, handle), (Kind::Connection, id));
+        let place = match half_open {
+            Some((handle, place)) => {
+                let (old, new) = ((Kind::SynReceived, handle), (Kind::Connection, id));
+                if !table.replace_at(place, old, new) {
+                    table.replace(hash, old, new);
+                }
                 self.syns.kill(handle);
                 self.syn_guard.give_back(seg.source);
+                place
             }
-            None if table.insert(hash, Kind::Connection, id).is_err() => {
-                conns.free(id);
-                stats.refused_table_full.increment();
-                stats.dropped.count(DropReason::TableFull);
-                return None;
-            }
-            None => {}
-        }
+            None => match table.insert(hash, Kind::Connection, id) {
+                Ok(place) => place,
+                Err(Full) => {
+                    conns.free(id);
+                    stats.refused_table_full.increment();
+                    stats.dropped.count(DropReason::TableFull);
+                    return None;
+                }
+            },
+        };
         stats.established.increment();
         self.syn_guard.completed();
         let on_link = self.locals.on_link(seg.source);
@@ -175,7 +183,8 @@ impl Tcp {
         let took_us = self.now_us.wrapping_sub(record.sent_us).saturating_sub(self.age_us);
         if let Some(b) = take_busy(busies, config, id, c) {
             b.neighbor = neighbor.flatten();
-            if handle.is_none() {
+            b.place = place;
+            if half_open.is_none() {
                 // a cookie does not tell when it was sent
             } else if record.resent == 0 {
                 rtt::sample(b, took_us);

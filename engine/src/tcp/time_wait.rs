@@ -42,8 +42,11 @@ impl Tcp {
             }
             return self.remove(app, id, End::Closed);
         };
-        let hash = self.hash(&self.flow_of(&record));
-        self.table.replace(hash, (Kind::Connection, id), (Kind::TimeWait, handle));
+        let (old, new) = ((Kind::Connection, id), (Kind::TimeWait, handle));
+        if !self.table.replace_at(self.place_of(&c), old, new) {
+            let hash = self.hash(&self.flow_of(&record));
+            self.table.replace(hash, old, new);
+        }
         self.stats.time_waits.increment();
         self.discard(app, id, End::Closed);
     }
