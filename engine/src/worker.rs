@@ -213,13 +213,14 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             None => self.parse_burst::<false>(burst, &mut arrivals),
             Some(_) => self.parse_burst::<true>(burst, &mut arrivals),
         };
+        prefetch_buckets(&self.tcp, &mut arrivals[..burst.len()]);
         prefetch_records(&self.tcp, &mut arrivals[..burst.len()]);
         self.arrivals = arrivals;
         self.stats.rx_frames.add(burst.len() as u64);
         self.stats.rx_bytes.add(octets);
     }
 
-    /// Parses a burst, and asks for its flows' lines of the index. Returns its octets.
+    /// Parses a burst, and hashes its flows. Returns its octets.
     #[inline(never)]
     fn parse_burst<const SHARED: bool>(&mut self, burst: &[D::Frame], arrivals: &mut [Arrival]) -> u64 {
         let usual = self.rules.usual();
@@ -234,7 +235,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             match usual.as_ref().and_then(|rules| parse_usual(bytes, rules, &mut arrival.segment)) {
                 Some(ends) => {
                     arrival.what = What::Segment;
-                    arrival.lookup = self.tcp.look_up(self.tcp.hash_ends(ends));
+                    arrival.lookup = Lookup::of(self.tcp.hash_ends(ends));
                 }
                 None => self.parse_other(at, burst, arrival),
             }
@@ -280,7 +281,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         let bytes = burst.get(at).map_or(&[][..], Frame::bytes);
         arrival.what = match parse_each(bytes, &self.rules) {
             Ok(Parsed::Tcp(segment)) => {
-                arrival.lookup = self.tcp.look_up(self.tcp.hash_segment(&segment));
+                arrival.lookup = Lookup::of(self.tcp.hash_segment(&segment));
                 arrival.segment = segment;
                 What::Segment
             }
@@ -421,6 +422,17 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 impl<D: Device, A: App, P: PageSource> Drop for Worker<D, A, P> {
     fn drop(&mut self) {
         self.tcp.release(&mut self.pages);
+    }
+}
+
+/// The first look into the index: the line of each flow. In a loop that does nothing else, because a prefetch waits for its
+/// address to be translated, and only in a short loop do several of them wait at a time.
+#[inline(never)]
+fn prefetch_buckets(tcp: &Tcp, arrivals: &mut [Arrival]) {
+    for arrival in arrivals {
+        if arrival.what == What::Segment {
+            tcp.look_up(&mut arrival.lookup);
+        }
     }
 }
 

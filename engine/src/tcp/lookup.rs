@@ -38,7 +38,13 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     /// Of what is no segment.
-    pub(crate) const NONE: Self = Self { hash: 0, home: Home::ANY, candidate: None };
+    pub(crate) const NONE: Self = Self::of(0);
+
+    /// Of a flow with this hash, before the first look into the index.
+    #[inline(always)]
+    pub(crate) const fn of(hash: u64) -> Self {
+        Self { hash, home: Home::ANY, candidate: None }
+    }
 }
 
 impl Tcp {
@@ -77,10 +83,10 @@ impl Tcp {
         }
     }
 
-    /// Looks up a hash for the first time: the index's line for it is asked for.
+    /// The first look into the index: the line for the hash is asked for.
     #[inline(always)]
-    pub(crate) fn look_up(&self, hash: u64) -> Lookup {
-        Lookup { hash, home: self.table.prefetch(hash), candidate: None }
+    pub(crate) fn look_up(&self, lookup: &mut Lookup) {
+        lookup.home = self.table.prefetch(lookup.hash);
     }
 
     /// Brings what the next steps will touch into the cache: the block of the likely match in the home bucket, which is

@@ -59,7 +59,8 @@ impl Tcp {
         seg: &TcpSegment,
         payload: &[u8],
     ) {
-        let lookup = self.look_up(self.hash_segment(seg));
+        let mut lookup = Lookup::of(self.hash_segment(seg));
+        self.look_up(&mut lookup);
         self.segment_arrives(app, tx, seg, &lookup, payload);
     }
 
