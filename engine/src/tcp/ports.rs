@@ -24,8 +24,9 @@ const TABLE: usize = 256;
 /// Pairs tried for one open before it is given up for now: bounds the work of a pass.
 const TRIES: u64 = 256;
 
-/// How many opens ahead the index is asked for: a miss takes about as long as four opens.
-const AHEAD: usize = 4;
+/// How many opens ahead the index is asked for at most. It is asked for half as many at a time: misses that wait together
+/// take little longer than one.
+const AHEAD: usize = 16;
 
 /// Walks that are remembered, a power of two.
 const RUNS: usize = 32;
@@ -143,22 +144,17 @@ impl Ports {
         run.ahead[usize::from(run.first) % AHEAD]
     }
 
-    /// Goes on by one step, and looks at one or two pairs more that later opens will come upon. `ask` gets their hashes.
+    /// Goes on by one step, and now and then looks at some pairs that later opens will come upon. `ask` gets their hashes.
     #[inline]
-    pub(crate) fn pass(&mut self, run: usize, locals: &Locals, key: &HashKey, mut ask: impl FnMut(u64)) {
+    pub(crate) fn pass(&mut self, run: usize, locals: &Locals, key: &HashKey, ask: impl FnMut(u64)) {
         let place = run % RUNS;
         let run = &mut self.runs[place];
         run.count += 1;
         self.counters[run.walk.counter % TABLE] = run.count;
         run.first = run.first.wrapping_add(1);
         run.ahead_len -= 1;
-        // A run that others break off after every open is to cost no more than its pairs do
-        let short = run.first > 1 && usize::from(run.ahead_len) < AHEAD - 1;
-        if let Some(pair) = self.look_ahead(place, locals, key) {
-            ask(pair.hash);
-        }
-        if short && let Some(pair) = self.look_far_ahead(place, locals, key) {
-            ask(pair.hash);
+        if usize::from(run.ahead_len) <= AHEAD / 2 {
+            self.look_far_ahead(place, locals, key, ask);
         }
     }
 
@@ -199,10 +195,16 @@ impl Ports {
         pair
     }
 
-    /// The same, where a run has just begun.
-    #[cold]
-    fn look_far_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey) -> Option<Pair> {
-        self.look_ahead(run, locals, key)
+    /// The same, of several pairs: no more than opens there were, as a run that others break off is to cost no more than its
+    /// opens do.
+    #[inline(never)]
+    fn look_far_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey, mut ask: impl FnMut(u64)) {
+        let opens = usize::from(self.runs[run % RUNS].first);
+        for _ in 0..opens.clamp(1, AHEAD / 2) {
+            if let Some(pair) = self.look_ahead(run, locals, key) {
+                ask(pair.hash);
+            }
+        }
     }
 
     /// The walk towards `remote`, where the last one stopped.
