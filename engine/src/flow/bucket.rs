@@ -328,6 +328,7 @@ pub(super) fn copy_all(from: &Page, to: &mut Page) -> bool {
 }
 
 /// How far from home an entry in bucket `index` is.
+#[cold]
 pub(super) fn distance_of(tag: u64, index: usize) -> usize {
     (0..PROBES_MAX).find(|&distance| probe(tag, distance) == index).unwrap_or(0)
 }

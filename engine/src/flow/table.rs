@@ -24,8 +24,9 @@ use crate::page::{OutOfMemory, PageSource};
 use crate::prefetch::prefetch_read;
 
 use super::bucket::{
-    BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, find_mut,
-    handle_of, high, home_of, kind_of, locate, pack, place, probe, reference, refers_to, split_page, take_out, unpack,
+    BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, distance_of,
+    find_mut, handle_of, high, home_of, kind_of, locate, pack, place, probe, reference, refers_to, split_page,
+    take_out, unpack,
 };
 
 pub use super::bucket::{Full, HANDLE_SPAN, Kind};
@@ -94,6 +95,12 @@ impl Place {
     #[inline(always)]
     fn at(home: Home, slot: usize) -> Self {
         Self(home.0 * SLOTS as u32 + slot as u32)
+    }
+
+    /// The bucket there.
+    #[inline(always)]
+    fn home(self) -> Home {
+        Home(self.0 / SLOTS as u32)
     }
 
     #[inline(always)]
@@ -247,6 +254,20 @@ impl FlowTable {
         home
     }
 
+    /// Asks for the line at a place.
+    #[inline(always)]
+    pub fn prefetch_at(&self, place: Place) {
+        if let Some(bucket) = self.bucket(place.home()) {
+            prefetch_read(bucket);
+        }
+    }
+
+    /// Whether the entry that refers to a record lies at `place` (still).
+    #[inline(always)]
+    pub fn is_at(&self, place: Place, kind: Kind, handle: u32) -> bool {
+        self.bucket(place.home()).is_some_and(|bucket| refers_to(bucket.0[place.slot()], kind, handle))
+    }
+
     #[inline(always)]
     fn home(&self, hash: u64) -> Home {
         let tag = hash >> TAG_SHIFT;
@@ -286,8 +307,7 @@ impl FlowTable {
     /// search; that it is the right flow is for the caller to see by its record.
     #[inline(always)]
     pub fn still_holds(&self, candidate: &Candidate) -> bool {
-        let Place(place) = candidate.place;
-        let bucket = self.bucket(Home(place / SLOTS as u32));
+        let bucket = self.bucket(candidate.place.home());
         bucket.is_some_and(|bucket| bucket.0[candidate.place.slot()] & !PASSED == candidate.entry.get())
     }
 
@@ -390,18 +410,18 @@ impl FlowTable {
         }
     }
 
-    /// Removes the flow whose entry lies at `place`. Returns false, and does nothing, if it does not lie there (any more),
-    /// or not at home.
+    /// Removes the flow whose entry lies at `place`. Returns false, and does nothing, if it does not lie there (any more).
     #[inline]
     pub fn remove_at(&mut self, place: Place, kind: Kind, handle: u32) -> bool {
         let Some(Some(page)) = self.pages.get_mut(place.segment()) else {
             return false;
         };
-        let entry = page[place.bucket()].0[place.slot()];
-        if !refers_to(entry, kind, handle) || home_of(entry >> TAG_SHIFT) != place.bucket() {
+        let (tag, bucket) = (page[place.bucket()].0[place.slot()] >> TAG_SHIFT, place.bucket());
+        if !refers_to(page[bucket].0[place.slot()], kind, handle) {
             return false;
         }
-        take_out(page, 0, place.bucket(), place.slot());
+        let distance = if home_of(tag) == bucket { 0 } else { distance_of(tag, bucket) };
+        take_out(page, distance, bucket, place.slot());
         self.removed_from(place.segment());
         true
     }

@@ -504,6 +504,8 @@ pub(crate) struct TimeWait {
     pub(crate) ts_recent: u32,
     /// When 2 MSL began, milliseconds.
     pub(crate) since_ms: u32,
+    /// Where the index probably has it.
+    pub(crate) place: Place,
 }
 
 /// The pair of sockets that a record belongs to, as records hold it.

@@ -35,6 +35,7 @@ impl Tcp {
             rcv_nxt: c.rcv_nxt,
             ts_recent: c.ts_recent,
             since_ms: self.now_ms,
+            place: self.place_of(&c),
         };
         let Some(handle) = self.time_waits.push(record) else {
             if !self.config.time_wait.is_zero() {
@@ -43,7 +44,7 @@ impl Tcp {
             return self.remove(app, id, End::Closed);
         };
         let (old, new) = ((Kind::Connection, id), (Kind::TimeWait, handle));
-        if !self.table.replace_at(self.place_of(&c), old, new) {
+        if !self.table.replace_at(record.place, old, new) {
             let hash = self.hash(&self.flow_of(&record));
             self.table.replace(hash, old, new);
         }
@@ -95,7 +96,10 @@ impl Tcp {
             // who knows the sequence number can, and an ACK is answered by nothing, so that there is no loop to limit
             let again = TimeWait { since_ms: self.now_ms, ..record };
             if let Some(fresh) = self.time_waits.push(again) {
-                self.table.replace(hash, (Kind::TimeWait, handle), (Kind::TimeWait, fresh));
+                let (old, new) = ((Kind::TimeWait, handle), (Kind::TimeWait, fresh));
+                if !self.table.replace_at(record.place, old, new) {
+                    self.table.replace(hash, old, new);
+                }
                 self.time_waits.kill(handle);
             }
             return self.time_wait_ack(tx, seg, &record);
@@ -130,20 +134,22 @@ impl Tcp {
     }
 
     fn forget_time_wait(&mut self, hash: u64, handle: u32, record: &TimeWait) {
-        self.table.remove(hash, Kind::TimeWait, handle);
+        if !self.table.remove_at(record.place, Kind::TimeWait, handle) {
+            self.table.remove(hash, Kind::TimeWait, handle);
+        }
         self.forget_remote(record.remote, record.flags);
         self.time_waits.kill(handle);
     }
 
-    /// Ends what has been in TIME-WAIT long enough. Bounded; the hashes of a batch are taken first, so that the index
-    /// entries are on their way while the next record is read.
+    /// Ends what has been in TIME-WAIT long enough. Bounded; the lines of a batch are asked for first, so that the index's
+    /// misses wait together.
     pub(crate) fn expire_time_waits(&mut self) -> usize {
         let patience = self.config.time_wait.as_millis() as u32;
         match self.time_waits.front() {
             Some((_, record)) if self.now_ms.wrapping_sub(record.since_ms) >= patience => {}
             _ => return 0,
         }
-        let mut batch = [(0u64, 0u32, TimeWait::default()); EXPIRE_MAX];
+        let mut batch = [(0u32, TimeWait::default()); EXPIRE_MAX];
         let mut count = 0;
         while count < EXPIRE_MAX {
             match self.time_waits.front() {
@@ -151,13 +157,19 @@ impl Tcp {
                 _ => break,
             }
             let Some((handle, record)) = self.time_waits.pop_front() else { break };
-            let hash = self.hash(&self.flow_of(&record));
-            self.table.prefetch(hash);
-            batch[count] = (hash, handle, record);
+            self.table.prefetch_at(record.place);
+            batch[count] = (handle, record);
             count += 1;
         }
-        for (hash, handle, record) in &batch[..count] {
-            self.table.remove(*hash, Kind::TimeWait, *handle);
+        for (handle, record) in &batch[..count] {
+            if !self.table.is_at(record.place, Kind::TimeWait, *handle) {
+                self.table.prefetch(self.hash(&self.flow_of(record)));
+            }
+        }
+        for (handle, record) in &batch[..count] {
+            if !self.table.remove_at(record.place, Kind::TimeWait, *handle) {
+                self.table.remove(self.hash(&self.flow_of(record)), Kind::TimeWait, *handle);
+            }
             self.forget_remote(record.remote, record.flags);
         }
         count
