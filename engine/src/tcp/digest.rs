@@ -7,6 +7,7 @@
 use core::fmt::{self, Write};
 use core::hash::Hasher;
 
+use crate::flow::Place;
 use crate::timer_wheel::Link;
 
 use super::Tcp;
@@ -60,6 +61,7 @@ impl Tcp {
         for record in self.time_waits.live() {
             let mut record = *record;
             record.since_ms = self.now_ms.wrapping_sub(record.since_ms);
+            record.place = Place::default();
             write!(out, "{record:?}")?;
         }
         Ok(())
@@ -74,6 +76,7 @@ impl Tcp {
         Busy {
             link: Link::default(),
             conn: 0,
+            place: Place::default(),
             rtx_at: due(1, b.rtx_at),
             ack_at: due(2, b.ack_at),
             misc_at: due(4, b.misc_at),
