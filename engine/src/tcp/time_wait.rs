@@ -68,7 +68,7 @@ impl Tcp {
             // Without it that host waits for 2 MSL.
             //= RFC 1337 3-SHOULD-1
             if seg.seq == record.rcv_nxt {
-                self.forget_time_wait(hash, handle, &record);
+                self.forget_time_wait(handle, &record);
             }
             return;
         }
@@ -81,7 +81,7 @@ impl Tcp {
             let fresh = seg.seq.after(record.rcv_nxt) || newer.is_some_and(|age| age > 0);
             if let (true, Some(listener)) = (fresh && newer.is_none_or(|age| age >= 0), self.listener(flow.local_port))
             {
-                self.forget_time_wait(hash, handle, &record);
+                self.forget_time_wait(handle, &record);
                 self.stats.time_waits_reused.increment();
                 return self.syn(tx, seg, flow, hash, listener, Some(record.snd_nxt + ISS_STEP));
             }
@@ -133,12 +133,18 @@ impl Tcp {
         self.reply(tx, &reply);
     }
 
-    fn forget_time_wait(&mut self, hash: u64, handle: u32, record: &TimeWait) {
+    fn forget_time_wait(&mut self, handle: u32, record: &TimeWait) {
+        self.forget_expired(handle, record);
+        self.time_waits.kill(handle);
+    }
+
+    /// Forgets a connection whose record is no longer in the log.
+    fn forget_expired(&mut self, handle: u32, record: &TimeWait) {
         if !self.table.remove_at(record.place, Kind::TimeWait, handle) {
+            let hash = self.hash(&self.flow_of(record));
             self.table.remove(hash, Kind::TimeWait, handle);
         }
         self.forget_remote(record.remote, record.flags);
-        self.time_waits.kill(handle);
     }
 
     /// Ends what has been in TIME-WAIT long enough. Bounded; the lines of a batch are asked for first, so that the index's
@@ -149,7 +155,7 @@ impl Tcp {
             Some((_, record)) if self.now_ms.wrapping_sub(record.since_ms) >= patience => {}
             _ => return 0,
         }
-        let mut batch = [(0u32, TimeWait::default()); EXPIRE_MAX];
+        let mut batch = [0; EXPIRE_MAX];
         let mut count = 0;
         while count < EXPIRE_MAX {
             match self.time_waits.front() {
@@ -158,19 +164,21 @@ impl Tcp {
             }
             let Some((handle, record)) = self.time_waits.pop_front() else { break };
             self.table.prefetch_at(record.place);
-            batch[count] = (handle, record);
+            batch[count] = handle;
             count += 1;
         }
-        for (handle, record) in &batch[..count] {
-            if !self.table.is_at(record.place, Kind::TimeWait, *handle) {
+        // Their pages stay until the end of the pass
+        for &handle in &batch[..count] {
+            if let Some(record) = self.time_waits.get(handle)
+                && !self.table.is_at(record.place, Kind::TimeWait, handle)
+            {
                 self.table.prefetch(self.hash(&self.flow_of(record)));
             }
         }
-        for (handle, record) in &batch[..count] {
-            if !self.table.remove_at(record.place, Kind::TimeWait, *handle) {
-                self.table.remove(self.hash(&self.flow_of(record)), Kind::TimeWait, *handle);
+        for &handle in &batch[..count] {
+            if let Some(&record) = self.time_waits.get(handle) {
+                self.forget_expired(handle, &record);
             }
-            self.forget_remote(record.remote, record.flags);
         }
         count
     }
