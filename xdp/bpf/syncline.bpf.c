@@ -19,7 +19,7 @@
 #define RANGES_MAX 64
 #define QUEUES_MAX 256
 /* Frames of a queue that one call sends. */
-#define LIVE_FRAMES 256
+#define LIVE_FRAMES 512
 #define LIVE_OCTETS 2040
 
 struct range4 {

@@ -25,7 +25,7 @@ use crate::program::Program;
 use crate::sys::{self, Mapping};
 
 /// Frames of a queue that one call sends; the C source has the same number.
-pub(crate) const LIVE_FRAMES: usize = 256;
+pub(crate) const LIVE_FRAMES: usize = 512;
 /// The longest frame, octets; the C source has the same number.
 pub(crate) const LIVE_OCTETS: usize = 2_040;
 /// Frames that the kernel prepares before it lets the receiver have them: no more than a veth's ring takes in.
