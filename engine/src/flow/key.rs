@@ -86,7 +86,8 @@ impl HashKey {
         fold(fold(addresses ^ k0, u64::from(ports) ^ k1) ^ k2, k3)
     }
 
-    #[inline]
+    // Apart, so that who asks for few or none over IPv6 does not carry it along
+    #[inline(never)]
     fn hash_v6(&self, local: u128, remote: u128, ports: u64) -> u64 {
         let [k0, k1, k2, k3, k4, k5] = self.v6;
         let local = fold((local >> 64) as u64 ^ k0, local as u64 ^ k1);

@@ -10,7 +10,6 @@ use crate::wire::{Ecn, Flags, OutSegment, Seq, TcpOptions, Timestamps};
 
 use super::block::{Busy, NONE, busy, flag};
 use super::buffer::{Buffers, Chain};
-use super::listen;
 use super::lookup::remote_of;
 use super::receive::{advertise, sack_blocks};
 use super::send::Sender;
@@ -113,7 +112,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         let mut flags = next.flags;
         let (window, options) = if syn {
             flags |= self.ecn_setup(flags);
-            (listen::syn_window(self.config), self.syn_options(source, destination))
+            (self.config.syn_window, self.syn_options(source, destination))
         } else {
             (advertise(self.c, self.b, self.config), self.segment_options(source, destination, &next))
         };

@@ -178,7 +178,7 @@ impl Tcp {
         let Pair { local, local_port, hash } = self.pick_pair(run, remote).ok_or(ConnectError::NoPort)?;
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
         let address = self.locals.address(local);
-        let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port(), self.now.micros());
+        let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port());
         let connection = Connection {
             remote: word_of_remote,
             remote_port: remote.port(),

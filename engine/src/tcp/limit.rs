@@ -114,10 +114,10 @@ pub(crate) struct SynGuard {
     key: [u64; 2],
     /// SYNs a second beyond the handshakes completed, and as many as are too many in one span.
     rate: u32,
-    excess_max: u32,
+    excess_max: i64,
     since_ms: u32,
-    syns: u32,
-    completed: u32,
+    /// SYNs of this span without the handshakes that completed in it.
+    excess: i64,
     flood: bool,
 }
 
@@ -129,10 +129,9 @@ impl SynGuard {
             held_max,
             key: [key[0] | 1, key[1]],
             rate,
-            excess_max: (rate / (1000 / RATE_SPAN_MS)).max(1),
+            excess_max: i64::from((rate / (1000 / RATE_SPAN_MS)).max(1)),
             since_ms: 0,
-            syns: 0,
-            completed: 0,
+            excess: 0,
             flood: false,
         }
     }
@@ -178,20 +177,19 @@ impl SynGuard {
     pub(crate) fn syn(&mut self, now_ms: u32) -> bool {
         let elapsed_ms = now_ms.wrapping_sub(self.since_ms);
         if elapsed_ms >= RATE_SPAN_MS {
-            let excess = u64::from(self.syns.saturating_sub(self.completed)) * 1000 / u64::from(elapsed_ms);
-            self.flood = self.flood && excess >= u64::from(self.rate / 2);
-            (self.since_ms, self.syns, self.completed) = (now_ms, 0, 0);
+            let excess = self.excess.max(0) * 1000 / i64::from(elapsed_ms);
+            self.flood = self.flood && excess >= i64::from(self.rate / 2);
+            (self.since_ms, self.excess) = (now_ms, 0);
         }
-        self.syns = self.syns.saturating_add(1);
-        let excess = self.syns.saturating_sub(self.completed);
-        self.flood |= excess >= self.excess_max;
+        self.excess += 1;
+        self.flood |= self.excess >= self.excess_max;
         self.flood
     }
 
     /// A handshake completed.
     #[inline]
     pub(crate) fn completed(&mut self) {
-        self.completed = self.completed.saturating_add(1);
+        self.excess -= 1;
     }
 }
 

@@ -20,7 +20,7 @@ use super::tunables::Tunables;
 use super::{FlowId, Tcp, syn_cookie};
 
 /// What a SYN says about its sender.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) mss: u16,
     pub(crate) flags: u8,
@@ -30,9 +30,26 @@ pub(crate) struct Offer {
 
 impl Tcp {
     /// What is agreed to of the options of a SYN: those that the peer sent and we are configured for.
-    //= RFC 7323 2.2-MUST-2
+    /// Where that is everything, as it mostly is, no option is looked at by itself.
     #[inline]
     pub(crate) fn agree(&self, seg: &TcpSegment) -> Offer {
+        let TcpOptions { mss, window_scale, sack_permitted, timestamps, .. } = seg.options;
+        if let (Some(mss), Some(snd_scale), true, Some(timestamps)) = (mss, window_scale, sack_permitted, timestamps)
+            && mss >= self.config.mss_min
+            && self.config.takes_offer
+        {
+            let mss = mss.min(self.mss_of_link(seg.source.is_ipv6()));
+            let offer = Offer { mss, flags: flag::OFFERED, snd_scale, ts_recent: timestamps.value };
+            debug_assert_eq!(offer, self.agree_on_each(seg));
+            return offer;
+        }
+        self.agree_on_each(seg)
+    }
+
+    /// [`agree`](Self::agree), one option at a time.
+    //= RFC 7323 2.2-MUST-2
+    #[inline(never)]
+    fn agree_on_each(&self, seg: &TcpSegment) -> Offer {
         let v6 = seg.source.is_ipv6();
         let options = &seg.options;
         if options.mss.is_some_and(|mss| mss < self.config.mss_min) {
@@ -68,10 +85,6 @@ impl Tcp {
 
     pub(crate) fn syn_options(&self, v6: bool, flags: u8, timestamps: Option<Timestamps>) -> TcpOptions {
         syn_options(&self.config, self.mtu, v6, flags, timestamps)
-    }
-
-    pub(crate) fn syn_window(&self) -> u16 {
-        syn_window(&self.config)
     }
 
     /// A segment for which there is no flow: RFC 9293 §3.10.7.1 (CLOSED) or §3.10.7.2 (LISTEN). Returns the connection
@@ -130,35 +143,48 @@ impl Tcp {
             return self.stats.dropped.count(DropReason::TableFull);
         }
         let mode = self.listeners[usize::from(listener)].syn_cookies;
+        let keeps = mode != SynCookies::Always && !self.sheds(mode);
         let mut offer = self.agree(seg);
         //= RFC 3168 6.1.1-MUST-1, 6.1.1-MUST-4, 6.1.1-SHOULD-1
         if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
             offer.flags |= flag::ECN;
         }
-        let local = seg.destination;
-        let mut record = SynReceived {
-            remote: 0,
-            remote_port: flow.remote_port,
-            local_port: flow.local_port,
-            local: flow.local,
-            mss: offer.mss,
-            flags: offer.flags | if flow.remote.is_ipv6() { flag::IPV6 } else { 0 },
-            scales: offer.snd_scale,
-            listener,
-            resent: 0,
-            iss: Seq(0),
-            irs: seg.seq,
-            ts_recent: offer.ts_recent,
-            sent_us: self.now_us,
-        };
         let mut refusal = DropReason::TableFull;
-        if mode != SynCookies::Always && !self.sheds(mode) {
-            match self.keep_syn(local, flow, hash, &mut record, after) {
-                Ok(()) => return self.syn_ack(tx, &record, (local, flow.remote), None, Some(seg.source_mac)),
+        if keeps {
+            match self.keep_syn(seg, hash, (flow.local, listener), offer, after) {
+                Ok(record) => {
+                    return self.syn_ack(tx, record, (seg.destination, seg.source), None, Some(seg.source_mac));
+                }
                 Err(reason) => refusal = reason,
             }
         }
-        self.syn_by_cookie(tx, seg, flow, hash, (&mut record, &offer), after, (mode, refusal));
+        self.syn_by_cookie(tx, seg, (flow, listener), hash, offer, after, (mode, refusal));
+    }
+
+    /// What is kept of a SYN, or would be: at our address of number `local`, of the remote in the word `remote`.
+    #[inline(always)]
+    fn record_of(
+        &self,
+        seg: &TcpSegment,
+        (local, listener): (u16, u8),
+        offer: Offer,
+        (remote, iss): (u32, Seq),
+    ) -> SynReceived {
+        SynReceived {
+            remote,
+            remote_port: seg.source_port,
+            local_port: seg.destination_port,
+            local,
+            mss: offer.mss,
+            flags: offer.flags | if seg.source.is_ipv6() { flag::IPV6 } else { 0 },
+            scales: offer.snd_scale,
+            listener,
+            resent: 0,
+            iss,
+            irs: seg.seq,
+            ts_recent: offer.ts_recent,
+            sent_us: self.now_us,
+        }
     }
 
     /// A SYN of which no record was kept, by the mode of its listener or for a reason to refuse it: it is answered by a
@@ -169,17 +195,17 @@ impl Tcp {
         &mut self,
         tx: &mut Tx<'_, D>,
         seg: &TcpSegment,
-        flow: &FlowId,
+        (flow, listener): (&FlowId, u8),
         hash: u64,
-        (record, offer): (&mut SynReceived, &Offer),
+        offer: Offer,
         after: Option<Seq>,
         (mode, refusal): (SynCookies, DropReason),
     ) {
         let ends = (seg.destination, flow.remote);
         if mode != SynCookies::Never {
-            let Cookie { iss, ts_bits } = self.cookies.bake(seg.destination, flow, seg.seq, offer, self.now);
+            let Cookie { iss, ts_bits } = self.cookies.bake(seg.destination, flow, seg.seq, &offer, self.now);
             if after.is_none_or(|floor| iss.after(floor)) {
-                record.iss = iss;
+                let record = self.record_of(seg, (flow.local, listener), offer, (0, iss));
                 self.cookies.rely(self.now);
                 self.stats.syn_cookies_sent.increment();
                 return self.syn_ack(tx, record, ends, ts_bits, Some(seg.source_mac));
@@ -187,7 +213,7 @@ impl Tcp {
             // a cookie is what it is: a number that has to be above another one needs a record
             if mode == SynCookies::Always
                 && !self.sheds(mode)
-                && self.keep_syn(seg.destination, flow, hash, record, after).is_ok()
+                && let Ok(record) = self.keep_syn(seg, hash, (flow.local, listener), offer, after)
             {
                 return self.syn_ack(tx, record, ends, None, Some(seg.source_mac));
             }
@@ -200,11 +226,16 @@ impl Tcp {
     /// table. Above three quarters of the limit this is so until half of it is reached again.
     #[inline]
     fn sheds(&mut self, mode: SynCookies) -> bool {
-        let held = self.syns.len();
-        let mark = if self.shedding { self.max_syn_received / 2 } else { self.max_syn_received / 4 * 3 };
-        self.shedding = held >= mark.max(1);
         // who cannot send cookies has to take the SYNs as they come
         let flood = self.syn_guard.syn(self.now_ms) && mode == SynCookies::Auto;
+        let was_shedding = self.stats.syn_flood_now.get() != 0;
+        if flood || was_shedding || self.syns.len() >= self.shed_from { self.sheds_now(flood) } else { false }
+    }
+
+    #[inline(never)]
+    fn sheds_now(&mut self, flood: bool) -> bool {
+        let mark = if self.shedding { self.shed_until } else { self.shed_from };
+        self.shedding = self.syns.len() >= mark;
         let sheds = self.shedding || flood;
         if sheds != (self.stats.syn_flood_now.get() != 0) {
             self.stats.syn_floods.add(u64::from(sheds));
@@ -217,22 +248,23 @@ impl Tcp {
     #[inline(always)]
     fn keep_syn(
         &mut self,
-        local: IpAddr,
-        flow: &FlowId,
+        seg: &TcpSegment,
         hash: u64,
-        record: &mut SynReceived,
+        at: (u16, u8),
+        offer: Offer,
         after: Option<Seq>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<SynReceived, DropReason> {
         let full = Err(DropReason::TableFull);
-        let prefix = self.syn_guard.place(flow.remote);
+        let prefix = self.syn_guard.place(seg.source);
         if !self.syn_guard.has_room(prefix) {
             self.stats.syn_prefix_limited.increment();
             return Err(DropReason::PrefixLimited);
         }
-        let Some((remote, family)) = self.intern(flow.remote) else { return full };
-        let iss = self.isn_key.iss(local, flow.local_port, flow.remote, flow.remote_port, self.now.micros());
-        (record.remote, record.iss) = (remote, after.filter(|&floor| !iss.after(floor)).unwrap_or(iss));
-        let Some(handle) = self.syns.push(*record) else {
+        let Some((remote, family)) = self.intern(seg.source) else { return full };
+        let iss = self.isn_key.iss(seg.destination, seg.destination_port, seg.source, seg.source_port);
+        let iss = after.filter(|&floor| !iss.after(floor)).unwrap_or(iss);
+        let record = self.record_of(seg, at, offer, (remote, iss));
+        let Some(handle) = self.syns.push(record) else {
             self.forget_remote(remote, family);
             return full;
         };
@@ -243,7 +275,7 @@ impl Tcp {
         }
         self.syn_guard.take(prefix);
         self.stats.passive_opens.increment();
-        Ok(())
+        Ok(record)
     }
 
     /// An ACK at a listener without a half-open connection: a SYN cookie that comes back, or nothing.
@@ -296,7 +328,7 @@ impl Tcp {
     pub(super) fn syn_ack<D: Device>(
         &mut self,
         tx: &mut Tx<'_, D>,
-        record: &SynReceived,
+        record: SynReceived,
         (local, remote): (IpAddr, IpAddr),
         ts_bits: Option<u32>,
         mac: Option<MacAddr>,
@@ -311,10 +343,10 @@ impl Tcp {
             seq: record.iss,
             ack: record.irs + 1,
             flags: Flags::SYN_ACK,
-            window: self.syn_window(),
+            window: self.config.syn_window,
             urgent_pointer: 0,
         };
-        let timestamps = self.syn_timestamps(record, (local, remote), ts_bits);
+        let timestamps = self.syn_timestamps(&record, (local, remote), ts_bits);
         if tx.usual_syn((&self.config, self.mtu), mac, (source, destination), tcp, timestamps) {
             self.stats.segments_sent.increment();
         }
@@ -325,14 +357,14 @@ impl Tcp {
     fn whole_syn_ack<D: Device>(
         &mut self,
         tx: &mut Tx<'_, D>,
-        record: &SynReceived,
+        record: SynReceived,
         (local, remote): (IpAddr, IpAddr),
         ts_bits: Option<u32>,
         mac: Option<MacAddr>,
     ) {
         let Some(mac) = self.station(mac, remote) else { return };
         let timestamps =
-            (record.flags & flag::TIMESTAMPS != 0).then(|| self.syn_timestamps(record, (local, remote), ts_bits));
+            (record.flags & flag::TIMESTAMPS != 0).then(|| self.syn_timestamps(&record, (local, remote), ts_bits));
         let mut flags = Flags::SYN_ACK;
         if record.flags & flag::ECN != 0 {
             flags |= Flags::ECE;
@@ -346,7 +378,7 @@ impl Tcp {
             seq: record.iss,
             ack: record.irs + 1,
             flags,
-            window: self.syn_window(),
+            window: self.config.syn_window,
             urgent_pointer: 0,
             hop_limit: self.config.hop_limit,
             dscp: self.config.dscp,
@@ -356,7 +388,7 @@ impl Tcp {
         self.send_alone(tx, &segment);
     }
 
-    #[inline]
+    #[inline(always)]
     fn syn_timestamps(
         &self,
         record: &SynReceived,
@@ -393,13 +425,6 @@ pub(super) fn syn_options(
         timestamps,
         ..TcpOptions::NONE
     }
-}
-
-/// The window in a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
-#[inline]
-//= RFC 7323 2.2-MUST-3
-pub(super) fn syn_window(config: &Tunables) -> u16 {
-    config.receive_window.min(65_535) as u16
 }
 
 /// A number for who is answered before there is a connection, apart from those of connections.

@@ -20,6 +20,8 @@ struct OwnedV4 {
     first: u32,
     count: u32,
     base: u32,
+    /// What the addresses on its link have in common.
+    prefix: u32,
     mask: u32,
     /// The directed broadcast address of the prefix; beyond all addresses if it has none.
     broadcast: u64,
@@ -29,9 +31,9 @@ struct OwnedV4 {
 #[derive(Clone, Debug)]
 pub(crate) struct Locals {
     ranges: Vec<Owned>,
-    /// Those of IPv4 once more, and the first of them, which for most is the only one.
-    v4: Vec<OwnedV4>,
+    /// Those of IPv4 once more: the first of them, which for most is the only one, and the others.
     first_v4: OwnedV4,
+    further_v4: Vec<OwnedV4>,
 }
 
 impl Owned {
@@ -43,13 +45,13 @@ impl Owned {
             len => u64::from(first) | u64::from(u32::MAX) >> len,
         };
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
-        OwnedV4 { first, count: self.count, base: self.base, mask, broadcast }
+        OwnedV4 { first, count: self.count, base: self.base, prefix: first & mask, mask, broadcast }
     }
 }
 
 impl OwnedV4 {
-    /// No address.
-    const NONE: Self = Self { first: 0, count: 0, base: 0, mask: u32::MAX, broadcast: u64::MAX };
+    /// No address, and none on its link.
+    const NONE: Self = Self { first: 0, count: 0, base: 0, prefix: 1, mask: 0, broadcast: u64::MAX };
 
     #[inline(always)]
     fn number(&self, address: Ipv4Addr) -> Option<u16> {
@@ -61,6 +63,11 @@ impl OwnedV4 {
     fn address(&self, number: u16) -> Option<Ipv4Addr> {
         let offset = u32::from(number).wrapping_sub(self.base);
         (offset < self.count).then(|| Ipv4Addr::from_bits(self.first + offset))
+    }
+
+    #[inline(always)]
+    fn has_on_link(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask == self.prefix
     }
 }
 
@@ -94,9 +101,10 @@ impl Locals {
             });
             base += count;
         }
-        let v4: Vec<_> = owned.iter().filter(|range| !range.v6).map(Owned::v4).collect();
-        let first_v4 = v4.first().copied().unwrap_or(OwnedV4::NONE);
-        Self { ranges: owned, v4, first_v4 }
+        let mut v4 = owned.iter().filter(|range| !range.v6).map(Owned::v4);
+        let first_v4 = v4.next().unwrap_or(OwnedV4::NONE);
+        let further_v4 = v4.collect();
+        Self { ranges: owned, first_v4, further_v4 }
     }
 
     /// Whether any of them is IPv6.
@@ -110,15 +118,16 @@ impl Locals {
         match address {
             IpAddr::V4(address) => match self.first_v4.number(address) {
                 Some(number) => Some(number),
-                None => self.number_v4(address),
+                None if self.further_v4.is_empty() => None,
+                None => self.further_number(address),
             },
             IpAddr::V6(address) => self.number_v6(address),
         }
     }
 
     #[inline(never)]
-    fn number_v4(&self, address: Ipv4Addr) -> Option<u16> {
-        self.v4.iter().find_map(|range| range.number(address))
+    fn further_number(&self, address: Ipv4Addr) -> Option<u16> {
+        self.further_v4.iter().find_map(|range| range.number(address))
     }
 
     #[inline(never)]
@@ -165,7 +174,9 @@ impl Locals {
     #[inline]
     pub(crate) fn on_link(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => self.v4.iter().any(|range| (address.to_bits() ^ range.first) & range.mask == 0),
+            IpAddr::V4(address) => {
+                self.first_v4.has_on_link(address) || self.further_v4.iter().any(|range| range.has_on_link(address))
+            }
             IpAddr::V6(address) => self.on_link_v6(address),
         }
     }
@@ -196,7 +207,7 @@ impl Locals {
     pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
         let IpAddr::V4(address) = address else { return false };
         let value = u64::from(address.to_bits());
-        self.v4.iter().any(|range| range.broadcast == value)
+        self.first_v4.broadcast == value || self.further_v4.iter().any(|range| range.broadcast == value)
     }
 }
 

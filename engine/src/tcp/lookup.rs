@@ -164,8 +164,13 @@ impl Tcp {
     pub(super) fn intern(&mut self, address: IpAddr) -> Option<(u32, u8)> {
         match address {
             IpAddr::V4(address) => Some((address.to_bits(), 0)),
-            IpAddr::V6(address) => self.remotes.insert(address.octets()).map(|slot| (slot, flag::IPV6)),
+            IpAddr::V6(address) => self.intern_v6(address),
         }
+    }
+
+    #[inline(never)]
+    fn intern_v6(&mut self, address: Ipv6Addr) -> Option<(u32, u8)> {
+        self.remotes.insert(address.octets()).map(|slot| (slot, flag::IPV6))
     }
 
     /// Gives the record of a peer's address back.

@@ -190,7 +190,9 @@ pub struct Tcp {
     /// How long before `now` the frame that is being worked on arrived, microseconds; 0 where nobody knows.
     pub(crate) age_us: u32,
     max_connections: u32,
-    max_syn_received: u32,
+    /// Half-open connections from which on no more are kept, and until when.
+    shed_from: u32,
+    shed_until: u32,
     /// The other workers, if there are several.
     pub(crate) exchange: Option<Exchange>,
     /// Too many half-open connections: none is kept for now.
@@ -284,7 +286,8 @@ impl Tcp {
             now_ms: 0,
             age_us: 0,
             max_connections: connections,
-            max_syn_received: config.max_syn_received,
+            shed_from: (config.max_syn_received / 4 * 3).max(1),
+            shed_until: (config.max_syn_received / 2).max(1),
             exchange: None,
             shedding: false,
             cookies: syn_cookie::CookieJar::new([secrets.isn[1].rotate_left(17), secrets.isn[0].rotate_left(41)]),
@@ -295,9 +298,10 @@ impl Tcp {
     #[inline]
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = now;
-        self.now_us = now.micros() as u32;
+        let now_us = now.micros();
+        self.now_us = now_us as u32;
         self.now_ms = now.millis32();
-        self.isn_key.set_now(self.now_ms);
+        self.isn_key.set_now(now_us, self.now_ms);
         self.flights.walked = 0;
     }
 

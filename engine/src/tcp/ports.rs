@@ -176,19 +176,12 @@ impl Ports {
             None => Some(range.first + run.step.place as u16),
             Some(groups) => steered_port(groups, locals, &run.walk, &run.step),
         };
-        let pair = local_port.map(|local_port| Pair {
-            local,
-            local_port,
-            hash: match (&run.remote, locals.address_v4(local)) {
-                (SocketAddr::V4(remote), Some(address)) => key.hash(&FlowKey {
-                    local: IpAddr::V4(address),
-                    remote: IpAddr::V4(*remote.ip()),
-                    local_port,
-                    remote_port: remote.port(),
-                }),
-                (&remote, _) => hash_v6(key, locals, (local, local_port), remote),
-            },
-        });
+        let mut pair = None;
+        if let Some(local_port) = local_port {
+            let (remote, remote_port) = (run.remote.ip(), run.remote.port());
+            let hash = key.hash(&FlowKey { local: locals.address(local), remote, local_port, remote_port });
+            pair = Some(Pair { local, local_port, hash });
+        }
         run.ahead[usize::from(run.first.wrapping_add(run.ahead_len)) % AHEAD] = pair;
         run.ahead_len += 1;
         run.step = run.step.next(locals, &run.walk);
@@ -242,12 +235,6 @@ impl Ports {
 fn steered_port(groups: &[Groups; 2], locals: &Locals, walk: &Walk, step: &Step) -> Option<u16> {
     let groups = &groups[usize::from(walk.v6)];
     groups.at(step.place, walk.remote_part ^ groups.rss.local_part(locals.address(step.number)))
-}
-
-#[inline(never)]
-fn hash_v6(key: &HashKey, locals: &Locals, (local, local_port): (u16, u16), remote: SocketAddr) -> u64 {
-    let local = locals.address(local);
-    key.hash(&FlowKey { local, remote: remote.ip(), local_port, remote_port: remote.port() })
 }
 
 /// A free pair of local address and port, or one that may be, and the hash of its flow.

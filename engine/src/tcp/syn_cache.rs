@@ -27,6 +27,8 @@ type Page = [SynReceived; PAGE_RECORDS];
 /// Half-open connections by handle: `class << 25 | position`.
 pub(crate) struct SynCache {
     logs: [Log<SynReceived, PAGE_RECORDS>; CLASSES],
+    /// Records that live, in all of them.
+    len: u32,
     /// Pages that no log uses.
     spare: Vec<&'static mut Page>,
     /// Pages held whatever the load.
@@ -43,12 +45,13 @@ impl SynCache {
         };
         // As many as hold all records, and one that is begun and one that is reserved in each log
         let pages_kept = (records_max as usize).div_ceil(PAGE_RECORDS) + 2 * CLASSES;
-        Self { logs: core::array::from_fn(limit), spare: Vec::with_capacity(pages_kept), pages_kept }
+        Self { logs: core::array::from_fn(limit), len: 0, spare: Vec::with_capacity(pages_kept), pages_kept }
     }
 
     /// Records that live.
+    #[inline]
     pub(crate) fn len(&self) -> u32 {
-        self.logs.iter().map(Log::len).sum()
+        self.len
     }
 
     /// Every record that lives.
@@ -100,12 +103,15 @@ impl SynCache {
     pub(crate) fn release<P: PageSource>(&mut self, source: &mut P) {
         self.spare.drain(..).for_each(|page| source.give_back(page));
         self.logs.iter_mut().for_each(|log| log.release(source));
+        self.len = 0;
     }
 
     /// Keeps a record whose SYN-ACK is sent for the first time.
     #[inline]
     pub(crate) fn push(&mut self, record: SynReceived) -> Option<u32> {
-        self.logs[0].push(record)
+        let handle = self.logs[0].push(record)?;
+        self.len += 1;
+        Some(handle)
     }
 
     /// The record at `handle`.
@@ -126,7 +132,7 @@ impl SynCache {
     #[inline]
     pub(crate) fn kill(&mut self, handle: u32) {
         let (class, position) = split(handle);
-        self.logs[class].kill(position);
+        self.len -= u32::from(self.logs[class].kill(position));
     }
 
     /// The record whose SYN-ACK has been sent again `class` times and that waits longest, and its handle.
@@ -141,6 +147,7 @@ impl SynCache {
     pub(crate) fn again(&mut self, handle: u32, record: SynReceived) -> Option<u32> {
         let class = split(handle).0 + 1;
         let position = self.logs.get_mut(class)?.push(record)?;
+        self.len += 1;
         self.kill(handle);
         Some(join(class, position))
     }

@@ -22,7 +22,7 @@ impl Tcp {
     /// The same, once more: what it says follows from the record alone.
     fn syn_ack_again<D: Device>(&mut self, tx: &mut Tx<'_, D>, record: &SynReceived, mac: Option<MacAddr>) {
         let addresses = (self.locals.address(record.local), self.remote(record.remote, record.flags));
-        self.syn_ack(tx, record, addresses, None, mac);
+        self.syn_ack(tx, *record, addresses, None, mac);
     }
 
     /// An ACK that says where a half-open connection stands (RFC 9293 §3.10.7.4, RFC 5961 §4).
@@ -45,7 +45,7 @@ impl Tcp {
             flags: Flags::ACK,
             // rounded up: rounding down would move the edge of the SYN-ACK's window back
             //= RFC 7323 2.4-MUST-1
-            window: self.syn_window().div_ceil(1 << self.rcv_scale_of(record.flags)),
+            window: self.config.syn_window.div_ceil(1 << self.rcv_scale_of(record.flags)),
             options: TcpOptions { timestamps, ..TcpOptions::NONE },
         };
         self.reply(tx, &reply);
@@ -67,7 +67,7 @@ impl Tcp {
     ) -> Option<u32> {
         let record = *self.syn_record(handle)?;
         let rcv_nxt = record.irs + 1;
-        let window = u32::from(self.syn_window());
+        let window = u32::from(self.config.syn_window);
         let in_window = seg.seq.in_window(rcv_nxt, window);
         if seg.flags.rst() {
             // RFC 5961 §3.2: exactly the next one, or a challenge
@@ -137,7 +137,7 @@ impl Tcp {
             snd_una: record.iss + 1,
             snd_nxt: record.iss + 1,
             rcv_nxt,
-            rcv_adv: rcv_nxt + u32::from(self.syn_window()),
+            rcv_adv: rcv_nxt + u32::from(self.config.syn_window),
             snd_wnd: seg.window,
             ssthresh: 0,
             srtt: 0,

@@ -173,7 +173,7 @@ impl Tcp {
 #[inline(always)]
 fn take_syn(c: &mut Connection, seg: &TcpSegment, offer: Offer, config: &Tunables, now_ms: u32) {
     c.rcv_nxt = seg.seq + 1;
-    c.rcv_adv = c.rcv_nxt + u32::from(listen::syn_window(config));
+    c.rcv_adv = c.rcv_nxt + u32::from(config.syn_window);
     c.mss = offer.mss;
     c.flags |= offer.flags;
     c.scales = if c.has(flag::SCALING) { offer.snd_scale | config.receive_scale << 4 } else { 0 };
@@ -221,7 +221,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             seq: iss,
             ack: Seq(0),
             flags: Flags::SYN,
-            window: listen::syn_window(self.config),
+            window: self.config.syn_window,
             urgent_pointer: 0,
         };
         let timestamps = self.timestamps(IpAddr::V4(source), IpAddr::V4(destination));

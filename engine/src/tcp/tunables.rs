@@ -22,12 +22,17 @@ pub(crate) struct Tunables {
     /// Shift of the windows we send: as configured, or the least that lets the window field hold the largest window (RFC
     /// 7323 §2.3).
     pub(crate) receive_scale: u8,
+    /// The window in our SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
+    pub(crate) syn_window: u16,
+    /// We take timestamps, SACK and window scaling.
+    pub(crate) takes_offer: bool,
     /// Our SYN offers timestamps, SACK and window scaling, and no ECN.
     pub(crate) usual_offer: bool,
 }
 
 impl From<TcpConfig> for Tunables {
     fn from(given: TcpConfig) -> Self {
+        let takes_offer = given.timestamps && given.sack && given.window_scaling;
         Self {
             rto_min_us: micros(given.rto_min),
             rto_initial_us: micros(given.rto_initial),
@@ -36,7 +41,10 @@ impl From<TcpConfig> for Tunables {
             fin_wait_2_ms: given.fin_wait_2.as_millis().max(1) as u32,
             ack_every: if given.ack_delay.is_zero() { 1 } else { 2 },
             receive_scale: given.window_scale.unwrap_or(least_scale(given.receive_window)),
-            usual_offer: given.timestamps && given.sack && given.window_scaling && given.ecn != Ecn::On,
+            //= RFC 7323 2.2-MUST-3
+            syn_window: given.receive_window.min(u16::MAX.into()) as u16,
+            takes_offer,
+            usual_offer: takes_offer && given.ecn != Ecn::On,
             given,
         }
     }
