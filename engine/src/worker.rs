@@ -32,6 +32,7 @@ use crate::wire::emit::UsualHead;
 use crate::wire::fragment::Fragment;
 use crate::wire::ip::tos;
 use crate::wire::objection::Objection;
+use crate::wire::usual_syn::UsualSyn;
 use crate::wire::{DropReason, Ecn, MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse, parse_each, parse_usual};
 
 /// Frames in a burst.
@@ -136,6 +137,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             tcp.neighbors.set_permanent(address, mac, Instant::ZERO);
         }
         tcp.maintain(&mut pages);
+        let tunables = &tcp.config;
+        let offer = (tcp.mss_of_link(false), tunables.receive_scale);
+        let syn = UsualSyn::new(mac, (tunables.hop_limit, tunables.dscp), tunables.syn_window, offer);
         let burst = Vec::with_capacity(BURST);
         Ok(Self {
             device,
@@ -149,6 +153,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
                 vlan,
                 //= RFC 9293 MUST-48, MUST-49
                 head: UsualHead::new(mac, config.tcp.hop_limit, tos(config.tcp.dscp, Ecn::NotCapable)),
+                syn,
             },
             // a device may fill a burst to its capacity
             arrivals: vec![Arrival::NOTHING; burst.capacity()],

@@ -112,6 +112,12 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
         self.end += N as u64;
     }
 
+    /// Whether the front has passed every record there ever was.
+    #[inline]
+    pub fn is_passed(&self) -> bool {
+        self.front == self.back
+    }
+
     /// Pages held.
     pub fn page_count(&self) -> usize {
         ((self.end >> Self::SHIFT) - self.held_from) as usize

@@ -11,11 +11,11 @@ use crate::stats::Stats;
 use crate::time::Instant;
 use crate::wire::{Seq, ipv4, ipv6};
 
-use super::block::{ACTIVE, Connection, NONE, flag};
+use super::block::{ACTIVE, Busy, Connection, NONE, flag};
 use super::conn::Conn;
 use super::ports::Pair;
 use super::state::{Event, State};
-use super::{DIRTY_MAX, FlowId, Tcp, take_busy};
+use super::{DIRTY_MAX, FlowId, Tcp, congestion, fresh_busy};
 
 /// Whether a remote can be reached on the link, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ impl Tcp {
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
         let address = self.locals.address(local);
         let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port());
-        let connection = Connection {
+        let c = Connection {
             remote: word_of_remote,
             remote_port: remote.port(),
             local_port,
@@ -198,21 +198,21 @@ impl Tcp {
             ..Connection::default()
         };
         let Self { conns, busies, config, table, stats, dirty, .. } = self;
-        if let Some(id) = conns.alloc() {
-            let c = &mut conns[id];
-            *c = connection;
-            if let Some(b) = take_busy(busies, config, id, c)
-                && let Ok(place) = table.insert(hash, Kind::Connection, id)
-            {
-                b.place = place;
-                b.snd_end = iss + 1;
-                b.list(dirty);
-                stats.active_opens.increment();
-                return Ok(id);
-            }
-            self.detach(id);
-            self.conns.free(id);
+        let blocks = (conns.alloc(), busies.alloc());
+        if let (Some(id), Some(slot)) = blocks
+            && let Ok(place) = table.insert(hash, Kind::Connection, id)
+        {
+            conns[id] = Connection { busy: slot, ..c };
+            let b = &mut busies[slot];
+            let cwnd = congestion::initial_window(c.payload_max(), config);
+            *b = Busy { link: b.link, snd_end: iss + 1, cwnd, place, ..fresh_busy(id, &c) };
+            b.list(dirty);
+            stats.active_opens.increment();
+            return Ok(id);
         }
+        // something of it was not to be had
+        blocks.0.inspect(|&id| _ = conns.free(id));
+        blocks.1.inspect(|&slot| _ = busies.free(slot));
         self.forget_remote(word_of_remote, family);
         Err(ConnectError::NoMemory)
     }

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::config::{Ecn, SynCookies};
 use crate::device::Device;
 use crate::flow::Kind;
-use crate::wire::emit::TcpFields;
+use crate::wire::usual_syn::SynFields;
 use crate::wire::{DropReason, Ecn as IpEcn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps};
 
 use super::block::{SynReceived, flag};
@@ -337,17 +337,18 @@ impl Tcp {
         let (true, Some(mac), IpAddr::V4(source), IpAddr::V4(destination)) = (usual, mac, local, remote) else {
             return self.whole_syn_ack(tx, record, (local, remote), ts_bits, mac);
         };
-        let tcp = TcpFields {
+        let fields = SynFields {
+            station: mac,
+            source,
+            destination,
             source_port: record.local_port,
             destination_port: record.remote_port,
             seq: record.iss,
             ack: record.irs + 1,
             flags: Flags::SYN_ACK,
-            window: self.config.syn_window,
-            urgent_pointer: 0,
+            timestamps: self.syn_timestamps(&record, (local, remote), ts_bits),
         };
-        let timestamps = self.syn_timestamps(&record, (local, remote), ts_bits);
-        if tx.usual_syn((&self.config, self.mtu), mac, (source, destination), tcp, timestamps) {
+        if tx.usual_syn(&fields) {
             self.stats.segments_sent.increment();
         }
     }

@@ -504,26 +504,28 @@ impl Tcp {
     }
 }
 
-/// Gives the connection `c`, of number `id`, a busy block. `None` if the pool is empty.
+/// The busy block of the connection `c`, of number `id`, without a congestion window: that is the initial one, if nothing is
+/// known of its path. Its link is not that of the block whose place it takes: who freed that has stopped its timer.
 #[inline(always)]
-fn take_busy<'a>(busies: &'a mut Busies, config: &Tunables, id: u32, c: &mut Connection) -> Option<&'a mut Busy> {
-    let slot = busies.alloc()?;
-    let b = busies.get_mut(slot)?;
-    // who freed it has stopped its timer
-    debug_assert_eq!(b.link, Link::default());
-    *b = Busy {
-        link: b.link,
+fn fresh_busy(id: u32, c: &Connection) -> Busy {
+    Busy {
         conn: id,
+        flags: if c.has(flag::SYN_RESENT) { busy::SYN_LOST } else { 0 },
         snd_end: c.snd_nxt,
         ack_sent: c.rcv_nxt,
         snd_wnd_max: c.send_window(),
         full_until: c.snd_una,
         ssthresh: u32::MAX,
         ..Busy::default().without_chains()
-    };
-    if c.has(flag::SYN_RESENT) {
-        b.flags |= busy::SYN_LOST;
     }
+}
+
+/// Gives the connection `c`, of number `id`, a busy block. `None` if the pool is empty.
+#[inline(always)]
+fn take_busy<'a>(busies: &'a mut Busies, config: &Tunables, id: u32, c: &mut Connection) -> Option<&'a mut Busy> {
+    let slot = busies.alloc()?;
+    let b = busies.get_mut(slot)?;
+    *b = Busy { link: b.link, ..fresh_busy(id, c) };
     if c.srtt | c.rttvar | c.ssthresh == 0 {
         // nothing is known of the path yet, as of every connection that begins
         b.cwnd = congestion::initial_window(c.payload_max(), config);

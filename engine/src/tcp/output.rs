@@ -4,20 +4,18 @@
 //! say are put on a list, which is walked once at the end of the pass: several segments of a burst that need an
 //! acknowledgement get one.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::app::{App, End};
 use crate::device::{Device, Frame};
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
-use crate::wire::emit::{TcpFields, UsualHead, UsualSegment};
+use crate::wire::emit::UsualHead;
 use crate::wire::ethernet::Link;
-use crate::wire::{
-    DropReason, Ecn, Flags, MacAddr, Offer, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId,
-};
+use crate::wire::usual_syn::{SynFields, UsualSyn};
+use crate::wire::{DropReason, Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, TcpSegment, Timestamps, VlanId};
 
 use super::block::{Busy, Connection, NONE, busy, flag};
-use super::connect::mss_of;
 use super::flight::Flights;
 use super::send::{Outcome, Sender};
 use super::state::State;
@@ -31,6 +29,8 @@ pub(crate) struct Origin {
     pub(crate) vlan: Option<VlanId>,
     /// The same for what most frames are, with more of it.
     pub(crate) head: UsualHead,
+    /// What most SYNs and SYN-ACKs are.
+    pub(crate) syn: UsualSyn,
 }
 
 /// The way out: the device, and what every frame begins with.
@@ -40,6 +40,8 @@ pub(crate) struct Tx<'a, D: Device> {
     pub(crate) vlan: Option<VlanId>,
     /// The same for what most frames are, with more of it.
     pub(crate) head: &'a UsualHead,
+    /// What most SYNs and SYN-ACKs are.
+    pub(crate) syn: &'a UsualSyn,
     pub(crate) stats: &'a Stats,
     /// The frame that is being worked on, if its reply may be built in it.
     pub(crate) spare: Option<D::Frame>,
@@ -49,8 +51,8 @@ impl<'a, D: Device> Tx<'a, D> {
     /// The way out of a worker by its device, with no frame being worked on.
     #[inline]
     pub(crate) fn new(device: &'a mut D, origin: &'a Origin, stats: &'a Stats) -> Self {
-        let Origin { mac, vlan, head } = origin;
-        Self { device, mac: *mac, vlan: *vlan, head, stats, spare: None }
+        let Origin { mac, vlan, head, syn } = origin;
+        Self { device, mac: *mac, vlan: *vlan, head, syn, stats, spare: None }
     }
 
     /// The Ethernet addresses of a frame to `destination`.
@@ -126,19 +128,11 @@ impl<'a, D: Device> Tx<'a, D> {
     /// Sends a SYN or SYN-ACK that offers everything over IPv4, on a link without VLAN: as nearly all do, and what an
     /// [`OutSegment`] comes to for them.
     #[inline(always)]
-    pub(crate) fn usual_syn(
-        &mut self,
-        (config, mtu): (&Tunables, u16),
-        station: MacAddr,
-        (source, destination): (Ipv4Addr, Ipv4Addr),
-        tcp: TcpFields,
-        timestamps: Timestamps,
-    ) -> bool {
-        const LEN: usize = UsualSegment::OFFER_LEN;
+    pub(crate) fn usual_syn(&mut self, fields: &SynFields) -> bool {
+        const LEN: usize = UsualSyn::LEN;
         let Some(mut frame) = self.reply_blank(LEN) else { return false };
         let octets = frame.resize(LEN).first_chunk_mut().expect("a frame is as long as it was made");
-        let offer = Offer { mss: mss_of(mtu, false), window_scale: config.receive_scale, timestamps };
-        UsualSegment { station, source, destination, tcp }.emit_offer(octets, self.head, offer);
+        self.syn.emit(octets, fields);
         self.send(frame, LEN)
     }
 }

@@ -10,23 +10,27 @@ const GRANULARITY_US: u32 = 1_000;
 //= RFC 6298 5-MUST-4
 const RTO_AFTER_LOST_SYN_US: u32 = 3_000_000;
 
+/// Takes the first measurement of a connection, of its handshake: `rtt_us` microseconds.
+#[inline(always)]
+pub(crate) fn first(busy: &mut Busy, rtt_us: u32) {
+    debug_assert!(busy.srtt == 0 && busy.flags & (flags::PROBE_OUT | flags::PROBE_RESENT) == 0);
+    let r = rtt_us.max(1);
+    // (2.2)
+    //= RFC 6298 2-MUST-1
+    (busy.srtt, busy.rttvar, busy.rtt_min) = (r, r / 2, r);
+}
+
 /// Takes a measurement of `rtt_us` microseconds, from a segment that was sent once (Karn's algorithm).
 #[inline(always)]
 pub(crate) fn sample(busy: &mut Busy, rtt_us: u32) {
-    let r = rtt_us.max(1);
     if busy.flags & flags::PROBE_OUT == 0 {
         busy.flags &= !flags::PROBE_RESENT;
     }
-    if busy.rtt_min == 0 || r < busy.rtt_min {
-        busy.rtt_min = r;
-    }
     if busy.srtt == 0 {
-        // (2.2) the first measurement
-        //= RFC 6298 2-MUST-1
-        busy.srtt = r;
-        busy.rttvar = r / 2;
-        return;
+        return first(busy, rtt_us);
     }
+    let r = rtt_us.max(1);
+    busy.rtt_min = r.min(busy.rtt_min);
     // (2.3) RTTVAR before SRTT, alpha = 1/8, beta = 1/4
     //= RFC 6298 2-MUST-2
     let deviation = busy.srtt.abs_diff(r);

@@ -10,8 +10,8 @@ use crate::page::{OutOfMemory, PageSource};
 use super::RESERVE;
 use super::block::SynReceived;
 
-/// Logs: a SYN-ACK is sent again at most so often.
-pub(crate) const CLASSES: usize = 8;
+/// Logs: a SYN-ACK is sent again at most so often. There is a bit for each in [`SynCache::stirred`].
+pub(crate) const CLASSES: usize = u8::BITS as usize;
 
 /// Bits of a handle below the class.
 const CLASS_SHIFT: u32 = 25;
@@ -27,6 +27,8 @@ type Page = [SynReceived; PAGE_RECORDS];
 /// Half-open connections by handle: `class << 25 | position`.
 pub(crate) struct SynCache {
     logs: [Log<SynReceived, PAGE_RECORDS>; CLASSES],
+    /// Logs that may have records or want pages, a bit each: for all others there is nothing to do between two bursts.
+    stirred: u8,
     /// Records that live, in all of them.
     len: u32,
     /// Pages that no log uses.
@@ -45,7 +47,13 @@ impl SynCache {
         };
         // As many as hold all records, and one that is begun and one that is reserved in each log
         let pages_kept = (records_max as usize).div_ceil(PAGE_RECORDS) + 2 * CLASSES;
-        Self { logs: core::array::from_fn(limit), len: 0, spare: Vec::with_capacity(pages_kept), pages_kept }
+        Self {
+            logs: core::array::from_fn(limit),
+            stirred: u8::MAX,
+            len: 0,
+            spare: Vec::with_capacity(pages_kept),
+            pages_kept,
+        }
     }
 
     /// Records that live.
@@ -74,9 +82,9 @@ impl SynCache {
 
     /// Makes room for what one pass may add.
     pub(crate) fn reserve<P: PageSource>(&mut self, source: &mut P) -> Result<(), OutOfMemory> {
-        for (class, log) in self.logs.iter_mut().enumerate() {
-            let records = if class == 0 { RESERVE } else { RESERVE_AGAIN };
-            while log.is_short_of(records) {
+        for class in self.classes() {
+            let log = &mut self.logs[class];
+            while log.is_short_of(records_ahead(class)) {
                 let page = match self.spare.pop() {
                     Some(page) => page,
                     None => source.take()?,
@@ -89,12 +97,18 @@ impl SynCache {
 
     /// Takes back what the logs have left; what is beyond the pages to keep goes to the source.
     pub(crate) fn maintain<P: PageSource>(&mut self, source: &mut P) {
-        while let Some(page) = self.logs.iter_mut().find_map(Log::take_left_page) {
-            let in_use: usize = self.logs.iter().map(Log::page_count).sum();
-            if in_use + self.spare.len() < self.pages_kept {
-                self.spare.push(page);
-            } else {
-                source.give_back(page);
+        for class in self.classes() {
+            while let Some(page) = self.logs[class].take_left_page() {
+                let in_use: usize = self.logs.iter().map(Log::page_count).sum();
+                if in_use + self.spare.len() < self.pages_kept {
+                    self.spare.push(page);
+                } else {
+                    source.give_back(page);
+                }
+            }
+            let log = &self.logs[class];
+            if log.is_passed() && !log.is_short_of(records_ahead(class)) {
+                self.stirred &= !(1 << class);
             }
         }
     }
@@ -103,7 +117,18 @@ impl SynCache {
     pub(crate) fn release<P: PageSource>(&mut self, source: &mut P) {
         self.spare.drain(..).for_each(|page| source.give_back(page));
         self.logs.iter_mut().for_each(|log| log.release(source));
-        self.len = 0;
+        (self.stirred, self.len) = (u8::MAX, 0);
+    }
+
+    /// The logs that there may be records in: the first, in which most are, and most often no other.
+    #[inline]
+    pub(crate) fn classes(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut rest = self.stirred | 1;
+        core::iter::from_fn(move || {
+            let class = (rest != 0).then(|| rest.trailing_zeros() as usize);
+            rest &= rest.wrapping_sub(1);
+            class
+        })
     }
 
     /// Keeps a record whose SYN-ACK is sent for the first time.
@@ -147,10 +172,16 @@ impl SynCache {
     pub(crate) fn again(&mut self, handle: u32, record: SynReceived) -> Option<u32> {
         let class = split(handle).0 + 1;
         let position = self.logs.get_mut(class)?.push(record)?;
+        self.stirred |= 1 << class;
         self.len += 1;
         self.kill(handle);
         Some(join(class, position))
     }
+}
+
+/// Records that one pass may add to a log.
+fn records_ahead(class: usize) -> u32 {
+    if class == 0 { RESERVE } else { RESERVE_AGAIN }
 }
 
 fn split(handle: u32) -> (usize, u32) {

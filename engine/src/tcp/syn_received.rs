@@ -9,11 +9,11 @@ use crate::flow::{Full, Kind, Place};
 use crate::neighbor::Resolution;
 use crate::wire::{DropReason, Flags, MacAddr, TcpOptions, TcpSegment, Timestamps};
 
-use super::block::{Connection, NONE, SynReceived, flag};
+use super::block::{Busy, Connection, NONE, SynReceived, flag};
 use super::listen::remote_port_name;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
-use super::{Lookup, Tcp, rtt, syn_cache, take_busy};
+use super::{Lookup, Tcp, congestion, fresh_busy, rtt, syn_cache};
 
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
@@ -118,13 +118,35 @@ impl Tcp {
         record: &SynReceived,
     ) -> Option<u32> {
         if self.conns.len() >= self.max_connections {
-            self.stats.refused_table_full.increment();
-            self.stats.dropped.count(DropReason::TableFull);
-            return None;
+            return self.refuse_handshake();
         }
+        let Some(id) = self.conns.alloc() else { return self.refuse_handshake() };
+        let place = match half_open {
+            Some((handle, place)) => {
+                let (old, new) = ((Kind::SynReceived, handle), (Kind::Connection, id));
+                if !self.table.replace_at(place, old, new) {
+                    self.table.replace(hash, old, new);
+                }
+                self.syns.kill(handle);
+                self.syn_guard.give_back(seg.source);
+                place
+            }
+            None => match self.table.insert(hash, Kind::Connection, id) {
+                Ok(place) => place,
+                Err(Full) => {
+                    self.conns.free(id);
+                    return self.refuse_handshake();
+                }
+            },
+        };
+        let Self { conns, busies, config, stats, neighbors, dirty, .. } = self;
+        stats.established.increment();
+        self.syn_guard.completed();
+        let on_link = self.locals.on_link(seg.source);
+        let neighbor = on_link.then(|| neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
         let scaled = record.flags & flag::SCALING != 0;
         let rcv_nxt = record.irs + 1;
-        let connection = Connection {
+        let mut c = Connection {
             remote: record.remote,
             remote_port: record.remote_port,
             local_port: record.local_port,
@@ -132,12 +154,12 @@ impl Tcp {
             mss: record.mss,
             state: State::SynReceived.after(Event::ReceiveAckOfSyn),
             flags: record.flags | flag::FRESH | if record.resent > 0 { flag::SYN_RESENT } else { 0 },
-            scales: if scaled { record.scales | self.receive_scale() << 4 } else { 0 },
+            scales: if scaled { record.scales | config.receive_scale << 4 } else { 0 },
             listener: record.listener,
             snd_una: record.iss + 1,
             snd_nxt: record.iss + 1,
             rcv_nxt,
-            rcv_adv: rcv_nxt + u32::from(self.config.syn_window),
+            rcv_adv: rcv_nxt + u32::from(config.syn_window),
             snd_wnd: seg.window,
             ssthresh: 0,
             srtt: 0,
@@ -148,57 +170,36 @@ impl Tcp {
             busy: NONE,
             word: 0,
         };
-        let Self { conns, busies, config, table, stats, neighbors, dirty, .. } = self;
-        let Some(id) = conns.alloc() else {
-            stats.refused_table_full.increment();
-            stats.dropped.count(DropReason::TableFull);
-            return None;
-        };
-        let c = &mut conns[id];
-        *c = connection;
-        let place = match half_open {
-            Some((handle, place)) => {
-                let (old, new) = ((Kind::SynReceived, handle), (Kind::Connection, id));
-                if !table.replace_at(place, old, new) {
-                    table.replace(hash, old, new);
-                }
-                self.syns.kill(handle);
-                self.syn_guard.give_back(seg.source);
-                place
-            }
-            None => match table.insert(hash, Kind::Connection, id) {
-                Ok(place) => place,
-                Err(Full) => {
-                    conns.free(id);
-                    stats.refused_table_full.increment();
-                    stats.dropped.count(DropReason::TableFull);
-                    return None;
-                }
-            },
-        };
-        stats.established.increment();
-        self.syn_guard.completed();
-        let on_link = self.locals.on_link(seg.source);
-        let neighbor = on_link.then(|| neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
-        let took_us = self.now_us.wrapping_sub(record.sent_us).saturating_sub(self.age_us);
-        if let Some(b) = take_busy(busies, config, id, c) {
-            b.neighbor = neighbor.flatten();
-            b.place = place;
+        if let Some(slot) = busies.alloc() {
+            c.busy = slot;
+            let b = &mut busies[slot];
+            let cwnd = congestion::initial_window(c.payload_max(), config);
+            let snd_wnd_max = u32::from(seg.window) << record.scales;
+            *b = Busy { link: b.link, cwnd, neighbor: neighbor.flatten(), snd_wnd_max, place, ..fresh_busy(id, &c) };
             if half_open.is_none() {
                 // a cookie does not tell when it was sent
             } else if record.resent == 0 {
-                rtt::sample(b, took_us);
+                let took_us = self.now_us.wrapping_sub(record.sent_us);
+                rtt::first(b, took_us.saturating_sub(self.age_us));
             } else {
                 // RFC 5681 §3.1: a lost SYN-ACK leaves one segment of initial window
                 //= RFC 5681 3.1-MUST-1
                 //= RFC 6928 2-MUST-1
                 b.cwnd = c.payload_max();
             }
-            b.snd_wnd_max = u32::from(seg.window) << record.scales;
             b.list(dirty);
         }
+        conns[id] = c;
         app.accepted(&mut super::Conn { tcp: self, id }, usize::from(record.listener));
         Some(id)
+    }
+
+    /// There is no room for the connection of a handshake.
+    #[cold]
+    fn refuse_handshake(&self) -> Option<u32> {
+        self.stats.refused_table_full.increment();
+        self.stats.dropped.count(DropReason::TableFull);
+        None
     }
 
     pub(super) fn syn_record(&self, handle: u32) -> Option<&SynReceived> {
@@ -219,7 +220,7 @@ impl Tcp {
     /// Sends SYN-ACKs again whose time has come, and forgets those that were sent often enough. Bounded.
     pub(crate) fn expire_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
         let mut done = self.wake_syns(tx);
-        for class in 0..syn_cache::CLASSES {
+        for class in self.syns.classes() {
             let patience = self.config.rto_initial_us << class;
             while done < EXPIRE_MAX {
                 let Some((handle, record)) = self.syns.oldest(class) else { break };
@@ -284,11 +285,11 @@ impl Tcp {
 
     /// When the next SYN-ACK is due to be sent again, microseconds from now.
     pub(crate) fn next_syn_us(&mut self) -> Option<u32> {
-        let (now, initial) = (self.now_us, self.config.rto_initial_us);
+        let (now, initial, classes) = (self.now_us, self.config.rto_initial_us, self.syns.classes());
         let due = |class| {
             let (_, record) = self.syns.oldest(class)?;
             Some((initial << class).saturating_sub(now.wrapping_sub(record.sent_us)))
         };
-        (0..syn_cache::CLASSES).filter_map(due).min()
+        classes.filter_map(due).min()
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::app::{App, End};
 use crate::config::Ecn;
 use crate::device::Device;
-use crate::wire::emit::TcpFields;
+use crate::wire::usual_syn::SynFields;
 use crate::wire::{DropReason, Flags, Seq, TcpOptions, TcpSegment};
 
 use super::block::{Connection, Phase, Sent, busy, flag, sent};
@@ -129,7 +129,7 @@ impl Tcp {
         c.snd_una = seg.ack;
         c.state = c.state.after(Event::ReceiveSynAck);
         if let Some(rtt_us) = rtt_us {
-            rtt::sample(b, rtt_us);
+            rtt::first(b, rtt_us);
         }
         (b.phase, b.backoff, b.timeouts, b.timers) = (Phase::Open, 0, 0, 0);
         congestion::restart(b, c.payload_max(), 0, config);
@@ -215,17 +215,18 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     pub(super) fn build_usual_syn(&mut self, iss: Seq) -> bool {
         let Some(source) = self.locals.address_v4(self.c.local) else { return false };
         let destination = Ipv4Addr::from_bits(self.c.remote);
-        let tcp = TcpFields {
+        let fields = SynFields {
+            station: self.mac,
+            source,
+            destination,
             source_port: self.c.local_port,
             destination_port: self.c.remote_port,
             seq: iss,
             ack: Seq(0),
             flags: Flags::SYN,
-            window: self.config.syn_window,
-            urgent_pointer: 0,
+            timestamps: self.timestamps(IpAddr::V4(source), IpAddr::V4(destination)),
         };
-        let timestamps = self.timestamps(IpAddr::V4(source), IpAddr::V4(destination));
-        self.tx.usual_syn((self.config, self.mtu), self.mac, (source, destination), tcp, timestamps)
+        self.tx.usual_syn(&fields)
     }
 
     /// Options of our SYN: what we are configured for. Of our SYN-ACK, after SYNs crossed: what was agreed on.

@@ -16,11 +16,10 @@ use super::ipv6::{self, Ipv6Header};
 use super::ndp::{self, NeighborAdvertisement, NeighborSolicitation};
 use super::seq::Seq;
 use super::tcp::{self, Flags, TcpSegment};
-use super::tcp_options::{OFFER_LEN, Offer, TIMESTAMPS_LEN, TcpOptions, Timestamps};
+use super::tcp_options::{TIMESTAMPS_LEN, TcpOptions, Timestamps};
 
-/// Octets of the headers of a segment with timestamps, and of a SYN that offers everything: IPv4, no VLAN.
+/// Octets of the headers of a segment with timestamps: IPv4, no VLAN.
 const USUAL_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
-const USUAL_SYN_LEN: usize = USUAL_LEN - TIMESTAMPS_LEN + OFFER_LEN;
 /// Where their IPv4 header and their TCP header begin.
 const USUAL_IP: usize = ethernet::HEADER_LEN;
 const USUAL_TCP: usize = USUAL_IP + ipv4::HEADER_LEN;
@@ -137,8 +136,7 @@ impl UsualHead {
     }
 }
 
-/// A segment over IPv4, its options apart: with timestamps alone, or a SYN that offers everything, what nearly all
-/// traffic consists of. The link has no VLAN.
+/// A segment over IPv4 with timestamps alone: what nearly all traffic consists of. The link has no VLAN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UsualSegment {
     /// The station it goes to.
@@ -151,8 +149,6 @@ pub(crate) struct UsualSegment {
 impl UsualSegment {
     /// Octets of the headers with timestamps.
     pub(crate) const STAMPED_LEN: usize = USUAL_LEN;
-    /// Octets of a SYN that offers everything.
-    pub(crate) const OFFER_LEN: usize = USUAL_SYN_LEN;
 
     /// Writes the headers of the segment, with timestamps as its only option, before a payload of so many octets and with this
     /// sum.
@@ -167,14 +163,6 @@ impl UsualSegment {
         let (rest, options) = headers.split_last_chunk_mut().expect("the options end the headers");
         let sum = timestamps.emit_summed(options).plus(payload_sum);
         self.emit(rest, head, TIMESTAMPS_LEN as u16, payload_len, sum);
-    }
-
-    /// Writes the segment, a SYN, with everything on offer and no payload.
-    #[inline(always)]
-    pub(crate) fn emit_offer(&self, frame: &mut [u8; USUAL_SYN_LEN], head: &UsualHead, offer: Offer) {
-        let (rest, options) = frame.split_last_chunk_mut().expect("the options end the frame");
-        let sum = offer.emit_summed(options);
-        self.emit(rest, head, OFFER_LEN as u16, 0, sum);
     }
 
     /// Writes everything before the options. `sum` is that of the options and the payload.
@@ -500,14 +488,12 @@ mod tests {
     fn a_usual_segment_is_octet_for_octet_that_of_the_general_road() {
         let mut random = XorShift::new(9293);
         let mut noise = move |limit: usize| random.next() as usize % limit;
-        for round in 0..20_000 {
+        for _ in 0..20_000 {
             let mut word = || (noise(1 << 16) << 16 | noise(1 << 16)) as u32;
             // addresses and numbers of zeroes and ones, too, where sums have two zeroes
             let mut word = || [word(), word(), word(), 0, u32::MAX][word() as usize % 5];
             let timestamps = Timestamps { value: word(), echo: word() };
-            let offer = Offer { mss: word() as u16, window_scale: (word() % 15) as u8, timestamps };
-            let is_syn = round % 4 == 0;
-            let payload: Vec<u8> = (0..if is_syn { 0 } else { word() % 200 }).map(|_| word() as u8).collect();
+            let payload: Vec<u8> = (0..word() % 200).map(|_| word() as u8).collect();
             let segment = OutSegment {
                 source: IpAddr::V4(Ipv4Addr::from_bits(word())),
                 destination: IpAddr::V4(Ipv4Addr::from_bits(word())),
@@ -520,16 +506,7 @@ mod tests {
                 hop_limit: word() as u8,
                 dscp: word() as u8 & 0x3f,
                 ecn: Ecn::NotCapable,
-                options: if is_syn {
-                    TcpOptions {
-                        mss: Some(offer.mss),
-                        window_scale: Some(offer.window_scale),
-                        sack_permitted: true,
-                        ..TcpOptions::with_timestamps(timestamps)
-                    }
-                } else {
-                    TcpOptions::with_timestamps(timestamps)
-                },
+                options: TcpOptions::with_timestamps(timestamps),
                 ..samples::segment_v4()
             };
             let want = samples::build(&segment, &payload);
@@ -537,13 +514,9 @@ mod tests {
             let head = UsualHead::new(LINK.source, segment.hop_limit, tos(segment.dscp, segment.ecn));
             let usual = UsualSegment { station: LINK.destination, source, destination, tcp: segment.tcp_fields() };
             let mut frame = vec![0xee; want.len()];
-            if is_syn {
-                usual.emit_offer(frame.first_chunk_mut().unwrap(), &head, offer);
-            } else {
-                let (headers, rest) = frame.split_first_chunk_mut().unwrap();
-                rest.copy_from_slice(&payload);
-                usual.emit_stamped(headers, &head, timestamps, (payload.len() as u16, Sum::of(&payload)));
-            }
+            let (headers, rest) = frame.split_first_chunk_mut().unwrap();
+            rest.copy_from_slice(&payload);
+            usual.emit_stamped(headers, &head, timestamps, (payload.len() as u16, Sum::of(&payload)));
             assert_eq!(frame, want, "{segment:?}");
         }
     }

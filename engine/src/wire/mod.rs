@@ -24,6 +24,7 @@ pub mod seq;
 pub mod tcp;
 pub mod tcp_options;
 mod usual;
+pub(crate) mod usual_syn;
 pub mod vlan;
 
 #[cfg(test)]
@@ -37,7 +38,6 @@ pub use frame::{ParseRules, Parsed, parse};
 pub use ip::Ecn;
 pub use seq::Seq;
 pub use tcp::{Flags, TcpSegment};
-pub(crate) use tcp_options::Offer;
 pub use tcp_options::{SackBlock, SackBlocks, TcpOptions, Timestamps};
 pub(crate) use usual::{Ends, parse_usual};
 pub use vlan::VlanId;
