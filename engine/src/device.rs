@@ -117,6 +117,12 @@ pub trait Device {
     /// Takes back a frame that is not needed any more.
     fn release(&mut self, frame: Self::Frame);
 
+    /// Takes back all the frames of a burst, which is empty afterwards.
+    #[inline]
+    fn release_all(&mut self, burst: &mut Vec<Self::Frame>) {
+        burst.drain(..).for_each(|frame| self.release(frame));
+    }
+
     /// Step 9 of the loop: makes sure that what was queued moves, with at most one system call, and only if the device
     /// asks for it.
     fn doorbell(&mut self);

@@ -33,7 +33,9 @@ use crate::wire::fragment::Fragment;
 use crate::wire::ip::tos;
 use crate::wire::objection::Objection;
 use crate::wire::usual_syn::UsualSyn;
-use crate::wire::{DropReason, Ecn, MacAddr, ParseRules, Parsed, TcpSegment, VlanId, parse, parse_each, parse_usual};
+use crate::wire::{
+    DropReason, Ecn, MacAddr, ParseRules, Parsed, TcpSegment, UsualRules, VlanId, parse, parse_each, parse_usual,
+};
 
 /// Frames in a burst.
 pub const BURST: usize = 64;
@@ -71,6 +73,8 @@ struct Arrival {
     lookup: Lookup,
     /// What it says, if it is a segment.
     segment: TcpSegment,
+    /// The number of the address of ours that it is for.
+    local: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +87,7 @@ enum What {
 }
 
 impl Arrival {
-    const NOTHING: Self = Self { what: What::Nothing, lookup: Lookup::NONE, segment: TcpSegment::NONE };
+    const NOTHING: Self = Self { what: What::Nothing, lookup: Lookup::NONE, segment: TcpSegment::NONE, local: 0 };
 }
 
 /// One engine on one core: a device queue, a shard of the flow table, a timer wheel, an application.
@@ -94,6 +98,8 @@ pub struct Worker<D: Device, A: App, P: PageSource> {
     tcp: Tcp,
     stats: Arc<Stats>,
     rules: ParseRules,
+    /// What they leave to be asked of frames of the usual kind, if frames may be.
+    usual: Option<UsualRules>,
     origin: Origin,
     burst: Vec<D::Frame>,
     /// What the frames of the burst are, one for each that it has room for: written over, not pushed.
@@ -140,6 +146,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         let tunables = &tcp.config;
         let offer = (tcp.mss_of_link(false), tunables.receive_scale);
         let syn = UsualSyn::new(mac, (tunables.hop_limit, tunables.dscp), tunables.syn_window, offer);
+        let usual = rules.usual(tcp.locals.first_hosts());
         let burst = Vec::with_capacity(BURST);
         Ok(Self {
             device,
@@ -148,6 +155,7 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             tcp,
             stats,
             rules,
+            usual,
             origin: Origin {
                 mac,
                 vlan,
@@ -174,16 +182,17 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     /// One pass of the loop. The clock is read once, after the burst has been received.
     pub fn poll(&mut self, clock: &impl Clock) -> Activity {
         self.device.reap();
-        let mut burst = core::mem::take(&mut self.burst);
-        let received = self.device.receive(&mut burst);
+        let received = self.device.receive(&mut self.burst);
         self.tcp.set_now(clock.now());
         let sent_before = self.stats.tx_frames.get();
         if self.reassembly.is_due(self.tcp.now) {
             self.give_up_fragments();
         }
 
-        self.parse_and_prefetch(&burst);
-        self.segments_arrive(&mut burst, clock);
+        if received > 0 {
+            self.parse_and_prefetch();
+            self.segments_arrive(clock);
+        }
         let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         let taken = take_parcels(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.parcel)
             + take_whole(&mut self.tcp, &mut self.app, &mut tx, &self.rules, &mut self.reassembly);
@@ -198,7 +207,6 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         self.app.leaving(sent, || clock.now());
         self.device.doorbell();
 
-        self.burst = burst;
         self.tcp.maintain(&mut self.pages);
         let activity = Activity { received: received + taken, timers, sent };
         self.stats.polls.increment();
@@ -211,24 +219,25 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
     /// Steps 3 and 4: what each frame means, and its flow on the way into the cache.
     // Functions of their own, with all registers for themselves
     #[inline(never)]
-    fn parse_and_prefetch(&mut self, burst: &[D::Frame]) {
+    fn parse_and_prefetch(&mut self) {
+        let burst = core::mem::take(&mut self.burst);
         let mut arrivals = core::mem::take(&mut self.arrivals);
         // With one worker nothing of the others is to cost anything
         let octets = match self.tcp.exchange {
-            None => self.parse_burst::<false>(burst, &mut arrivals),
-            Some(_) => self.parse_burst::<true>(burst, &mut arrivals),
+            None => self.parse_burst::<false>(&burst, &mut arrivals),
+            Some(_) => self.parse_burst::<true>(&burst, &mut arrivals),
         };
         prefetch_buckets(&self.tcp, &mut arrivals[..burst.len()]);
         prefetch_records(&self.tcp, &mut arrivals[..burst.len()]);
-        self.arrivals = arrivals;
         self.stats.rx_frames.add(burst.len() as u64);
         self.stats.rx_bytes.add(octets);
+        (self.burst, self.arrivals) = (burst, arrivals);
     }
 
     /// Parses a burst, and hashes its flows. Returns its octets.
     #[inline(never)]
     fn parse_burst<const SHARED: bool>(&mut self, burst: &[D::Frame], arrivals: &mut [Arrival]) -> u64 {
-        let usual = self.rules.usual();
+        let usual = self.usual;
         let mut octets = 0;
         burst.iter().take(FRAMES_AHEAD).for_each(prefetch_headers);
         for (at, (frame, arrival)) in burst.iter().zip(arrivals).enumerate() {
@@ -237,12 +246,16 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
             }
             let bytes = frame.bytes();
             octets += bytes.len() as u64;
-            match usual.as_ref().and_then(|rules| parse_usual(bytes, rules, &mut arrival.segment)) {
+            match usual.as_ref().and_then(|rules| {
+                let further = |address| self.tcp.locals.number_of_host(address);
+                parse_usual(bytes, rules, further, &mut arrival.segment)
+            }) {
                 Some(ends) => {
                     arrival.what = What::Segment;
+                    arrival.local = ends.local;
                     arrival.lookup = Lookup::of(self.tcp.hash_ends(ends));
                 }
-                None => self.parse_other(at, burst, arrival),
+                None => self.parse_other(bytes, arrival),
             }
             if SHARED {
                 self.hand_over(arrival, bytes);
@@ -253,21 +266,23 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
     /// Step 5.
     #[inline(never)]
-    fn segments_arrive(&mut self, burst: &mut Vec<D::Frame>, clock: &impl Clock) {
-        let Self { tcp, app, .. } = self;
+    fn segments_arrive(&mut self, clock: &impl Clock) {
+        let Self { tcp, app, burst, .. } = self;
         let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         let mut others = self.others.drain(..);
-        for (frame, arrival) in burst.drain(..).zip(&self.arrivals) {
+        for (frame, arrival) in burst.iter().zip(&self.arrivals) {
             match arrival.what {
                 What::Segment => {
+                    let Arrival { segment, lookup, local, .. } = arrival;
                     tcp.set_arrived(frame.stamp().and_then(|nanos| clock.at(nanos)));
-                    segment(tcp, app, &mut tx, frame, arrival);
+                    tcp.segment_arrives(app, &mut tx, segment, (*local, lookup), || segment.payload(frame.bytes()));
                 }
-                What::Other => other(tcp, app, &mut tx, frame, others.next()),
-                What::Nothing => tx.device.release(frame),
+                What::Other => other(tcp, app, &mut tx, frame.bytes(), others.next()),
+                What::Nothing => {}
             }
         }
         tcp.set_arrived(None);
+        self.device.release_all(burst);
     }
 
     /// Gives the other workers what is theirs.
@@ -282,25 +297,27 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
     /// What a frame is that is not of the usual kind.
     #[inline(never)]
-    fn parse_other(&mut self, at: usize, burst: &[D::Frame], arrival: &mut Arrival) {
-        let bytes = burst.get(at).map_or(&[][..], Frame::bytes);
-        arrival.what = match parse_each(bytes, &self.rules) {
-            Ok(Parsed::Tcp(segment)) => {
-                arrival.lookup = Lookup::of(self.tcp.hash_segment(&segment));
-                arrival.segment = segment;
-                What::Segment
-            }
+    fn parse_other(&mut self, frame: &[u8], arrival: &mut Arrival) {
+        arrival.what = match parse_each(frame, &self.rules) {
+            Ok(Parsed::Tcp(segment)) => match self.tcp.admit(&segment) {
+                Some(local) => {
+                    arrival.lookup = Lookup::of(self.tcp.hash_segment(&segment));
+                    (arrival.segment, arrival.local) = (segment, local);
+                    What::Segment
+                }
+                None => What::Nothing,
+            },
             Ok(other) => {
                 self.others.push(other);
                 What::Other
             }
             Err(DropReason::Fragment) => {
-                self.take_fragment(at, burst);
+                self.take_fragment(frame);
                 What::Nothing
             }
             Err(reason) => {
                 self.stats.dropped.count(reason);
-                self.object(bytes, reason);
+                self.object(frame, reason);
                 What::Nothing
             }
         };
@@ -308,10 +325,9 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
 
     /// A fragment goes to the others of its packet, if it is for us.
     #[cold]
-    fn take_fragment(&mut self, at: usize, burst: &[D::Frame]) {
-        let fragment = burst.get(at).and_then(|frame| Fragment::read(frame.bytes()));
+    fn take_fragment(&mut self, frame: &[u8]) {
         let mut given_up = 0;
-        let ours = fragment.filter(|fragment| self.tcp.takes_fragments_to(fragment.key.destination));
+        let ours = Fragment::read(frame).filter(|fragment| self.tcp.takes_fragments_to(fragment.key.destination));
         let taken = match ours {
             Some(fragment) => match Objection::to_fragment(&fragment) {
                 Some(objection) => {
@@ -451,35 +467,17 @@ fn prefetch_records(tcp: &Tcp, arrivals: &mut [Arrival]) {
     }
 }
 
-/// Step 5: one segment. Its frame serves for the reply if nothing in it is needed any more.
-#[inline(always)]
-fn segment<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: D::Frame, arrival: &Arrival) {
-    let Arrival { segment, lookup, .. } = arrival;
-    let frame = if segment.payload_len > 0 {
-        Some(frame)
-    } else {
-        tx.spare = Some(frame);
-        None
-    };
-    let payload = frame.as_ref().map_or(&[][..], |frame| segment.payload(frame.bytes()));
-    tcp.segment_arrives(app, tx, segment, lookup, payload);
-    if let Some(frame) = frame.or_else(|| tx.spare.take()) {
-        tx.device.release(frame);
-    }
-}
-
 /// Step 5, of what is no segment.
 #[inline(never)]
-fn other<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: D::Frame, parsed: Option<Parsed>) {
+fn other<D: Device, A: App>(tcp: &mut Tcp, app: &mut A, tx: &mut Tx<'_, D>, frame: &[u8], parsed: Option<Parsed>) {
     match parsed {
         None | Some(Parsed::Tcp(_)) => {}
         Some(Parsed::Arp(packet)) => tcp.arp(tx, &packet),
-        Some(Parsed::Echo(request)) => tcp.echo(tx, &request, frame.bytes()),
+        Some(Parsed::Echo(request)) => tcp.echo(tx, &request, frame),
         Some(Parsed::IcmpError(error)) => tcp.icmp_error(app, &error),
         Some(Parsed::NeighborSolicitation(asked)) => tcp.neighbor_solicitation(tx, &asked),
         Some(Parsed::NeighborAdvertisement(told)) => tcp.neighbor_advertisement(&told),
     }
-    tx.device.release(frame);
 }
 
 /// Works on frames that other workers handed over, up to a burst of them.
@@ -542,9 +540,10 @@ fn take_whole<D: Device, A: App>(
 #[inline(always)]
 fn prefetch_headers<F: Frame>(frame: &F) {
     let bytes = frame.bytes();
-    for line in [0, 64, 128] {
-        if let Some(octet) = bytes.get(line) {
-            prefetch_read(octet);
-        }
+    let Some(second) = bytes.get(64) else { return bytes.first().map_or((), prefetch_read) };
+    prefetch_read(&bytes[0]);
+    prefetch_read(second);
+    if let Some(third) = bytes.get(128) {
+        prefetch_read(third);
     }
 }

@@ -310,6 +310,11 @@ impl Device for RingDevice {
         self.pool.push(frame);
     }
 
+    #[inline]
+    fn release_all(&mut self, burst: &mut Vec<RingFrame>) {
+        self.pool.append(burst);
+    }
+
     fn doorbell(&mut self) {
         if !self.outgoing.is_empty() {
             self.hand_over();

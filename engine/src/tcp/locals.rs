@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::AddressRange;
+use crate::wire::{Hosts, ipv4};
 
 /// A range of owned addresses and the number of its first one.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,12 @@ impl OwnedV4 {
     fn number(&self, address: Ipv4Addr) -> Option<u16> {
         let offset = address.to_bits().wrapping_sub(self.first);
         (offset < self.count).then_some((self.base + offset) as u16)
+    }
+
+    /// Whether the first and the last of the range can be a host's.
+    fn ends_in_hosts(&self) -> bool {
+        let last = self.first.wrapping_add(self.count.wrapping_sub(1));
+        [self.first, last].into_iter().all(|end| ipv4::is_valid_destination(Ipv4Addr::from_bits(end)))
     }
 
     #[inline(always)]
@@ -123,6 +130,19 @@ impl Locals {
             },
             IpAddr::V6(address) => self.number_v6(address),
         }
+    }
+
+    /// The first range of IPv4 addresses, if they are hosts'.
+    pub(crate) fn first_hosts(&self) -> Hosts {
+        let OwnedV4 { first, count, base, .. } = self.first_v4;
+        // no range is so wide that there are others between hosts'
+        if self.first_v4.ends_in_hosts() { Hosts { first, count, base: base as u16 } } else { Hosts::NONE }
+    }
+
+    /// The number of an owned address, if it is a host's.
+    #[inline(never)]
+    pub(crate) fn number_of_host(&self, address: Ipv4Addr) -> Option<u16> {
+        if ipv4::is_valid_destination(address) { self.number(IpAddr::V4(address)) } else { None }
     }
 
     #[inline(never)]
@@ -237,5 +257,33 @@ mod tests {
         assert!(locals.on_link("fd66::ffff".parse().unwrap()) && !locals.on_link("fd67::1".parse().unwrap()));
         assert!(locals.is_broadcast("10.66.255.255".parse().unwrap()));
         assert!(!locals.is_broadcast("192.0.2.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn hosts_have_their_numbers_and_others_none() {
+        let ranges = [
+            range("10.66.0.1", "10.66.0.9", 16),
+            range("127.0.0.1", "127.0.0.2", 8),
+            range("fd66::1", "fd66::1", 64),
+            range("223.255.255.254", "224.0.0.1", 32),
+            range("240.0.0.1", "240.0.0.1", 32),
+            range("255.255.255.254", "255.255.255.255", 32),
+        ];
+        for rotated in 0..ranges.len() {
+            let mut ranges = ranges;
+            ranges.rotate_left(rotated);
+            let locals = Locals::new(&ranges);
+            let owned = (0..19).map(|number| locals.address(number));
+            for address in owned.chain(["10.66.0.10", "192.0.2.1", "224.0.0.1"].map(|other| other.parse().unwrap())) {
+                let IpAddr::V4(host) = address else { continue };
+                let number = locals.number(address).filter(|_| ipv4::is_valid_destination(host));
+                assert_eq!(locals.number_of_host(host), number, "{address}");
+                let first = locals.first_hosts();
+                let offset = host.to_bits().wrapping_sub(first.first);
+                if offset < first.count {
+                    assert_eq!(Some(first.base + offset as u16), number, "{address}");
+                }
+            }
+        }
     }
 }

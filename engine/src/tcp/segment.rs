@@ -19,25 +19,34 @@ use super::{FlowId, Lookup, Tcp, scoreboard, undo};
 const TS_RECENT_MS_MAX: u32 = 24 * 24 * 3600 * 1000;
 
 impl Tcp {
-    /// Works on one TCP segment. `lookup` is what is known of its flow, `payload` what the frame holds of it.
+    /// The number of the address of ours that a segment is for. `None`, and counted, if it is for none, or claims to come
+    /// from the same.
+    #[inline]
+    pub(crate) fn admit(&self, seg: &TcpSegment) -> Option<u16> {
+        let local = self.locals.number(seg.destination);
+        //= RFC 1122 3.2.1.3-MUST-1
+        if local.is_none() {
+            self.stats.dropped.count(DropReason::NotOurAddress);
+        }
+        //= RFC 9293 MUST-63
+        if local.is_some() && seg.source == seg.destination {
+            self.stats.dropped.count(DropReason::InvalidSource);
+            return None;
+        }
+        local
+    }
+
+    /// Works on one TCP segment to our address `local`. `lookup` is what is known of its flow, `payload` where its text is.
     // Into the loop over a burst: what a call costs is more than finding the flow does
     #[inline(always)]
-    pub(crate) fn segment_arrives<A: App, D: Device>(
+    pub(crate) fn segment_arrives<'f, A: App, D: Device>(
         &mut self,
         app: &mut A,
         tx: &mut Tx<'_, D>,
         seg: &TcpSegment,
-        lookup: &Lookup,
-        payload: &[u8],
+        (local, lookup): (u16, &Lookup),
+        payload: impl Fn() -> &'f [u8],
     ) {
-        //= RFC 1122 3.2.1.3-MUST-1
-        let Some(local) = self.locals.number(seg.destination) else {
-            return self.stats.dropped.count(DropReason::NotOurAddress);
-        };
-        //= RFC 9293 MUST-63
-        if seg.source == seg.destination {
-            return self.stats.dropped.count(DropReason::InvalidSource);
-        }
         let id = match self.find_from(lookup, seg, local) {
             Some((Kind::Connection, id)) => {
                 self.count_segment(seg);
@@ -59,9 +68,10 @@ impl Tcp {
         seg: &TcpSegment,
         payload: &[u8],
     ) {
+        let Some(local) = self.admit(seg) else { return };
         let mut lookup = Lookup::of(self.hash_segment(seg));
         self.look_up(&mut lookup);
-        self.segment_arrives(app, tx, seg, &lookup, payload);
+        self.segment_arrives(app, tx, seg, (local, &lookup), || payload);
     }
 
     /// What a segment does that is none of a connection's. Returns the connection that it became one of.
@@ -102,23 +112,25 @@ impl Tcp {
     }
 
     #[inline(always)]
-    fn connection_segment<A: App, D: Device>(
+    fn connection_segment<'f, A: App, D: Device>(
         &mut self,
         app: &mut A,
         tx: &mut Tx<'_, D>,
         id: u32,
         seg: &TcpSegment,
-        payload: &[u8],
+        payload: impl Fn() -> &'f [u8],
     ) {
         match self.predict(id, seg) {
-            Predicted::No => return self.step_by_step(app, tx, id, seg, payload),
+            Predicted::No => return self.step_by_step(app, tx, id, seg, payload()),
             // LAST-ACK and its ACK: nothing is left to say
             Predicted::Closed => return self.remove(app, id, End::Closed),
             Predicted::Acknowledged => app.sent(&mut Conn { tcp: self, id }),
             Predicted::Yes => {}
         }
-        if !payload.is_empty() || seg.flags.fin() {
-            self.next_text(app, id, payload, seg.flags.fin());
+        if seg.payload_len > 0 {
+            self.next_text(app, id, payload(), seg.flags.fin());
+        } else if seg.flags.fin() {
+            self.next_text(app, id, &[], true);
         }
     }
 

@@ -113,12 +113,6 @@ impl WideSum {
         self.carrying_add(u64::from_ne_bytes(octets))
     }
 
-    /// Adds a sum whose octets begin at an even offset from where `self` began.
-    #[inline(always)]
-    pub(super) fn plus(self, other: Sum) -> Self {
-        self.carrying_add(other.0)
-    }
-
     // Processors have an instruction for this, and compilers see it here
     #[inline(always)]
     fn carrying_add(self, word: u64) -> Self {
@@ -127,12 +121,11 @@ impl WideSum {
         Self { sum, carry: first | second }
     }
 
-    /// Whether it says, two more words added as they lie in memory, that data are intact which are not all zero: as
-    /// [`Sum::is_valid`].
+    /// Whether it says, the `rest` added, that data are intact which are not all zero: as [`Sum::is_valid`].
     #[inline(always)]
-    pub(super) fn is_valid_with(self, octets: [u8; 4]) -> bool {
-        // If there is a carry from a word of 32 bits, what it leaves has room for it
-        let Self { sum, carry } = self.carrying_add(u64::from(u32::from_ne_bytes(octets)));
+    pub(super) fn is_valid_with(self, rest: Sum) -> bool {
+        // If there is a carry, what it leaves is no more than `rest`, whose words of 32 bits and less leave room for it
+        let Self { sum, carry } = self.carrying_add(rest.0);
         // 2¹⁶ ≡ 1 modulo 2¹⁶ − 1, and the test for a multiple is a multiplication
         (sum + u64::from(carry)).is_multiple_of(0xffff)
     }
@@ -235,9 +228,9 @@ mod tests {
                 let checksum = Sum::of(&octets).checksum();
                 octets[20..22].copy_from_slice(&checksum.to_be_bytes());
             }
-            let ([a, b, c], [last]) = (octets[..24].as_chunks().0, octets[24..].as_chunks().0) else { unreachable!() };
-            let wide = WideSum::default().add(*a).add(*b).plus(Sum::of(c));
-            assert_eq!(wide.is_valid_with(*last), Sum::of(&octets).is_valid(), "{octets:02x?}");
+            let (words, rest) = octets.as_chunks();
+            let wide = words.iter().fold(WideSum::default(), |sum, &word| sum.add(word));
+            assert_eq!(wide.is_valid_with(Sum::of(rest)), Sum::of(&octets).is_valid(), "{octets:02x?}");
             valid += u32::from(Sum::of(&octets).is_valid());
         }
         assert!((100_000..200_000).contains(&valid), "{valid}");

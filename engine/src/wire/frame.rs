@@ -16,7 +16,7 @@ use super::ndp::{
 };
 use super::tcp::{TcpHeader, TcpSegment};
 use super::tcp_options::TcpOptions;
-use super::usual::parse_usual;
+use super::usual::{Hosts, parse_usual};
 use super::vlan::VlanId;
 
 /// What the device behind a frame promises, and what is left to be checked.
@@ -88,7 +88,8 @@ struct Carrier {
 #[inline]
 pub fn parse(frame: &[u8], rules: &ParseRules) -> Result<Parsed, DropReason> {
     let mut segment = TcpSegment::NONE;
-    match rules.usual().and_then(|usual| parse_usual(frame, &usual, &mut segment)) {
+    let any = |address| ipv4::is_valid_destination(address).then_some(0);
+    match rules.usual(Hosts::NONE).and_then(|usual| parse_usual(frame, &usual, any, &mut segment)) {
         Some(_) => Ok(Parsed::Tcp(segment)),
         None => parse_each(frame, rules),
     }

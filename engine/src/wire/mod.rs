@@ -39,5 +39,5 @@ pub use ip::Ecn;
 pub use seq::Seq;
 pub use tcp::{Flags, TcpSegment};
 pub use tcp_options::{SackBlock, SackBlocks, TcpOptions, Timestamps};
-pub(crate) use usual::{Ends, parse_usual};
+pub(crate) use usual::{Ends, Hosts, UsualRules, parse_usual};
 pub use vlan::VlanId;

@@ -29,10 +29,11 @@ const ALIGNED_TIMESTAMPS: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
 /// The timestamp option (RFC 7323 §3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timestamps {
-    /// TSval: the sender's clock.
-    pub value: u32,
+    // Neighbours of the option, the other way round: then they are turned and stored in one piece
     /// TSecr: the clock it echoes; means something only if ACK is set.
     pub echo: u32,
+    /// TSval: the sender's clock.
+    pub value: u32,
 }
 
 /// Octets received out of order: `start =< seq < end` (RFC 2018 §3).
@@ -139,8 +140,8 @@ impl TcpOptions {
         let offer = <&[u8; OFFER_LEN]>::try_from(octets).ok().and_then(Offer::parse);
         let mut options = Self::NONE;
         match (timestamps, offer) {
-            (Some((timestamps, _)), _) => options.timestamps = Some(timestamps),
-            (None, Some((offer, _))) => options.take_offer(offer),
+            (Some(timestamps), _) => options.timestamps = Some(timestamps),
+            (None, Some(offer)) => options.take_offer(offer),
             (None, None) => return Self::parse_each(octets),
         }
         options
@@ -313,21 +314,19 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    /// Reads them if they come in the order that Linux and we write them in. Adds them up along the way.
+    /// Reads them if they come in the order that Linux and we write them in.
     #[inline(always)]
-    pub(super) fn parse(octets: &[u8; OFFER_LEN]) -> Option<(Self, Sum)> {
-        let words: [_; 5] = words(octets);
-        let [mss, pair, value, echo, scale] = words.map(u32::from_be_bytes);
+    pub(super) fn parse(octets: &[u8; OFFER_LEN]) -> Option<Self> {
+        let [mss, pair, value, echo, scale] = words(octets).map(u32::from_be_bytes);
         let usual = mss & !0xffff == Self::MSS && pair == Self::SACK_AND_TIMESTAMPS && scale & !0xff == Self::SCALE;
         if !usual {
             return None;
         }
-        let offer = Self {
+        Some(Self {
             mss: mss as u16,
             window_scale: (scale as u8).min(WINDOW_SCALE_MAX),
             timestamps: Timestamps { value, echo },
-        };
-        Some((offer, words.into_iter().fold(Sum::ZERO, Sum::add_half)))
+        })
     }
 
     const MSS: u32 = u32::from_be_bytes([MSS, 4, 0, 0]);
@@ -353,13 +352,12 @@ impl Offer {
 }
 
 impl Timestamps {
-    /// Reads the option after two no-operations, if that is what all the options are. Adds them up along the way.
+    /// Reads the option after two no-operations, if that is what all the options are.
     #[inline(always)]
-    pub(super) fn parse_alone(octets: &[u8; TIMESTAMPS_LEN]) -> Option<(Self, Sum)> {
-        let [head, value, echo] = words(octets);
-        let sum = Sum::ZERO.add_half(head).add_half(value).add_half(echo);
-        let timestamps = Self { value: u32::from_be_bytes(value), echo: u32::from_be_bytes(echo) };
-        (head == ALIGNED_TIMESTAMPS).then_some((timestamps, sum))
+    pub(super) fn parse_alone(octets: &[u8; TIMESTAMPS_LEN]) -> Option<Self> {
+        let clocks = u64::from_be_bytes(*octets.last_chunk()?);
+        let timestamps = Self { echo: clocks as u32, value: (clocks >> 32) as u32 };
+        octets.starts_with(&ALIGNED_TIMESTAMPS).then_some(timestamps)
     }
 
     /// The option after two no-operations, and its sum: taken over the fields, as reading back octets just written would

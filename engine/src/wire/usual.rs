@@ -17,19 +17,40 @@ use super::tcp_options::{OFFER_LEN, Offer, TIMESTAMPS_LEN, TcpOptions, Timestamp
 pub(crate) struct UsualRules {
     /// How the frames begin that are for this station, by [`STATIONS`].
     to_us: u64,
+    hosts: Hosts,
     accept_partial_checksum: bool,
+}
+
+/// A range of IPv4 addresses of ours that are hosts', and the number of the first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hosts {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    pub(crate) base: u16,
+}
+
+impl Hosts {
+    /// No address.
+    pub(crate) const NONE: Self = Self { first: 0, count: 0, base: 0 };
+
+    #[inline(always)]
+    fn number(&self, address: Ipv4Addr) -> Option<u16> {
+        let offset = address.to_bits().wrapping_sub(self.first);
+        (offset < self.count).then_some(self.base.wrapping_add(offset as u16))
+    }
 }
 
 impl ParseRules {
     /// The rules of the usual link: without tags, to a station of its own, with all checksums verified and no broadcast
-    /// address but the one of all links. `None`: frames are to be looked at one layer at a time.
+    /// address but the one of all links; `hosts` are addresses of ours. `None`: frames are to be looked at one layer at a
+    /// time.
     #[inline]
-    pub(crate) fn usual(&self) -> Option<UsualRules> {
+    pub(crate) fn usual(&self, hosts: Hosts) -> Option<UsualRules> {
         let mac = self.mac.filter(|mac| !mac.is_group())?;
         let usual = self.vlan.is_none() && self.broadcast.is_broadcast() && self.verify_ip && self.verify_tcp;
         let MacAddr([a, b, c, d, e, f]) = mac;
         let to_us = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
-        usual.then_some(UsualRules { to_us, accept_partial_checksum: self.accept_partial_checksum })
+        usual.then_some(UsualRules { to_us, hosts, accept_partial_checksum: self.accept_partial_checksum })
     }
 }
 
@@ -50,11 +71,13 @@ const WHOLE_TCP: [u32; 2] = {
     [u32::from_ne_bytes([upper, lower, 0, 0xff]), u32::from_ne_bytes([0, 0, 0, protocol::TCP])]
 };
 
-/// The addresses of a flow, the peer's in the high half, and its ports, the peer's in the high half.
+/// The addresses of a flow, the peer's in the high half, and its ports, the peer's in the high half; and our address once
+/// more, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ends {
     pub(crate) addresses: u64,
     pub(crate) ports: u32,
+    pub(crate) local: u16,
 }
 
 /// The segment in nearly every frame: in a whole IPv4 packet without options, in a frame without tag, from a station to this
@@ -62,9 +85,17 @@ pub(crate) struct Ends {
 /// `None` if it is another kind of frame, or anything is wrong with it: then [`parse_each`](super::frame::parse_each) says
 /// what, and nothing in `segment` means anything.
 ///
+/// `further` gives the number of a host's address that is none of the `rules`, if it is one of ours. A frame to another is
+/// not of this kind, nor one that claims to come from where it goes.
+///
 /// Octets are loaded in words, from places that are known when this is compiled.
 #[inline(always)]
-pub(crate) fn parse_usual(frame: &[u8], rules: &UsualRules, segment: &mut TcpSegment) -> Option<Ends> {
+pub(crate) fn parse_usual(
+    frame: &[u8],
+    rules: &UsualRules,
+    further: impl FnOnce(Ipv4Addr) -> Option<u16>,
+    segment: &mut TcpSegment,
+) -> Option<Ends> {
     let head = frame.first_chunk::<USUAL_LEN>()?;
     let is = |octets, [mask, value]: [u32; 2]| u32::from_ne_bytes(octets) & mask == value;
     let stations = u64::from_ne_bytes(octets::<0, 8>(head)) & STATIONS;
@@ -73,64 +104,80 @@ pub(crate) fn parse_usual(frame: &[u8], rules: &UsualRules, segment: &mut TcpSeg
     if !(stations == rules.to_us && is(kind, KIND) && is(fragment_to_protocol, WHOLE_TCP)) {
         return None;
     }
-    if !(USUAL_HOST[usize::from(head[USUAL_IP + 12])] & USUAL_HOST[usize::from(head[USUAL_IP + 16])]) {
+    let (source, destination) = (octets::<{ USUAL_IP + 12 }, 4>(head), octets::<{ USUAL_IP + 16 }, 4>(head));
+    if !USUAL_HOST[usize::from(head[USUAL_IP + 12])] || u32::from_ne_bytes(source) == u32::from_ne_bytes(destination) {
         return None;
     }
+    //= RFC 1122 3.2.1.3-MUST-1
+    let local = match rules.hosts.number(destination.into()) {
+        Some(number) => number,
+        None => further(destination.into())?,
+    };
     let total_len = u16::from_be_bytes(octets::<{ USUAL_IP + 2 }, 2>(head));
     let packet = frame.get(..USUAL_IP + usize::from(total_len))?;
     // The addresses are in both sums
     let addresses = WideSum::default().add(octets::<{ USUAL_IP + 12 }, 8>(head));
-    if !addresses.add(octets::<USUAL_IP, 8>(head)).is_valid_with(octets::<{ USUAL_IP + 8 }, 4>(head)) {
+    let life_to_checksum = Sum::ZERO.add_half(octets::<{ USUAL_IP + 8 }, 4>(head));
+    if !addresses.add(octets::<USUAL_IP, 8>(head)).is_valid_with(life_to_checksum) {
         return None;
     }
     segment.options = TcpOptions::NONE;
-    let (sum_of_options, payload) = match head[USUAL_TCP + 12] >> 4 {
-        8 => {
-            let (headers, payload) = packet.split_first_chunk::<{ USUAL_LEN + TIMESTAMPS_LEN }>()?;
-            let (timestamps, sum) = Timestamps::parse_alone(headers[USUAL_LEN..].first_chunk()?)?;
-            segment.options.timestamps = Some(timestamps);
-            segment.payload_offset = headers.len() as u16;
-            (sum, payload)
+    // A way of its own for each length: what is at known places is added up at once
+    let words = head[USUAL_TCP + 12] >> 4;
+    match packet.split_first_chunk::<{ USUAL_LEN + TIMESTAMPS_LEN }>() {
+        Some((headers, payload)) if words == 8 => {
+            segment.options.timestamps = Some(Timestamps::parse_alone(headers.last_chunk()?)?);
+            segment.take_text(headers, payload, rules, total_len)?;
         }
-        10 => {
+        _ if words == 10 => {
             let (headers, payload) = packet.split_first_chunk::<{ USUAL_LEN + OFFER_LEN }>()?;
-            let (offer, sum) = Offer::parse(headers[USUAL_LEN..].first_chunk()?)?;
-            segment.options.take_offer(offer);
-            segment.payload_offset = headers.len() as u16;
-            (sum, payload)
+            segment.options.take_offer(Offer::parse(headers.last_chunk()?)?);
+            segment.take_text(headers, payload, rules, total_len)?;
         }
-        5 => {
-            let (_, payload) = packet.split_first_chunk::<USUAL_LEN>()?;
-            segment.payload_offset = USUAL_LEN as u16;
-            (Sum::ZERO, payload)
+        _ if words == 5 => {
+            let (headers, payload) = packet.split_first_chunk::<USUAL_LEN>()?;
+            segment.take_text(headers, payload, rules, total_len)?;
         }
         _ => return None,
-    };
-    segment.payload_len = payload.len() as u16;
-    // The length of the message is that of the packet without the header, modulo 2¹⁶ − 1
-    let pseudo = Sum::ZERO.add_u16(total_len).add_u16(u16::MAX - ipv4::HEADER_LEN as u16 + u16::from(protocol::TCP));
-    // The cheap test goes first: on a link to a kernel it spares the sum over the payload.
-    segment.partial_checksum = rules.accept_partial_checksum && is_partial(head, pseudo);
-    if !segment.partial_checksum {
-        let variable = if payload.is_empty() { sum_of_options } else { add_payload(sum_of_options, payload) };
-        let fixed = addresses.add(octets::<USUAL_TCP, 8>(head)).add(octets::<{ USUAL_TCP + 8 }, 8>(head));
-        if !fixed.plus(variable.plus(pseudo)).is_valid_with(octets::<{ USUAL_TCP + 16 }, 4>(head)) {
-            return None;
-        }
     }
     let addresses = u64::from_be_bytes(octets::<{ USUAL_IP + 12 }, 8>(head));
     let ports = u32::from_be_bytes(octets::<USUAL_TCP, 4>(head));
     let numbers = u64::from_be_bytes(octets::<{ USUAL_TCP + 4 }, 8>(head));
-    segment.source = IpAddr::V4(Ipv4Addr::from(octets::<{ USUAL_IP + 12 }, 4>(head)));
-    segment.destination = IpAddr::V4(Ipv4Addr::from(octets::<{ USUAL_IP + 16 }, 4>(head)));
+    segment.source = IpAddr::V4(Ipv4Addr::from(source));
+    segment.destination = IpAddr::V4(Ipv4Addr::from(destination));
     (segment.source_port, segment.destination_port) = ((ports >> 16) as u16, ports as u16);
     (segment.seq, segment.ack) = (Seq((numbers >> 32) as u32), Seq(numbers as u32));
-    segment.window = u16::from_be_bytes(octets::<{ USUAL_TCP + 14 }, 2>(head));
-    segment.urgent_pointer = u16::from_be_bytes(octets::<{ USUAL_TCP + 18 }, 2>(head));
-    segment.flags = Flags::from_bits(head[USUAL_TCP + 13]);
+    let rest = u64::from_be_bytes(octets::<{ USUAL_TCP + 12 }, 8>(head));
+    (segment.window, segment.urgent_pointer) = ((rest >> 32) as u16, rest as u16);
+    segment.flags = Flags::from_bits((rest >> 48) as u8);
     segment.ecn = Ecn::from_bits(head[USUAL_IP + 1]);
     segment.source_mac = MacAddr(octets::<6, 6>(head));
-    Some(Ends { addresses, ports })
+    Some(Ends { addresses, ports, local })
+}
+
+impl TcpSegment {
+    /// Takes the place of the text behind `headers`. `None` if the checksum is wrong.
+    #[inline(always)]
+    fn take_text<const LEN: usize>(
+        &mut self,
+        headers: &[u8; LEN],
+        payload: &[u8],
+        rules: &UsualRules,
+        total_len: u16,
+    ) -> Option<()> {
+        (self.payload_offset, self.payload_len) = (LEN as u16, payload.len() as u16);
+        // The length of the message is that of the packet without the header, modulo 2¹⁶ − 1
+        let rest = Sum::ZERO.add_u16(total_len).add_u16(u16::MAX - ipv4::HEADER_LEN as u16 + u16::from(protocol::TCP));
+        // The cheap test goes first: on a link to a kernel it spares the sum over the payload.
+        self.partial_checksum = rules.accept_partial_checksum && is_partial(headers.first_chunk()?, rest);
+        if self.partial_checksum {
+            return Some(());
+        }
+        let rest = if payload.is_empty() { rest } else { add_payload(rest, payload) };
+        let (words, half) = headers.get(USUAL_IP + 12..)?.as_chunks();
+        let rest = half.first_chunk().map_or(rest, |&half| rest.add_half(half));
+        words.iter().fold(WideSum::default(), |sum, &word| sum.add(word)).is_valid_with(rest).then_some(())
+    }
 }
 
 // Apart, so that what is around it keeps its registers
@@ -217,9 +264,19 @@ mod tests {
                 frame.truncate(frame.len() - (random.next() % 3) as usize);
                 // What was in its place before must not be seen
                 let mut segment = TcpSegment { partial_checksum: true, payload_len: 7, ..offer };
-                match rules.usual().and_then(|usual| parse_usual(&frame, &usual, &mut segment)) {
+                let number = |address: Ipv4Addr| address.to_bits() as u16;
+                let further = |address| ipv4::is_valid_destination(address).then_some(number(address));
+                // half of them are the only ones, half one of many
+                let first = Ipv4Addr::from([frame[30], frame[31], frame[32], frame[33]]);
+                let mut hosts = Hosts::NONE;
+                if ipv4::is_valid_destination(first) && random.next().is_multiple_of(2) {
+                    hosts = Hosts { first: first.to_bits(), count: 1, base: number(first) };
+                }
+                match rules.usual(hosts).and_then(|usual| parse_usual(&frame, &usual, further, &mut segment)) {
                     Some(ends) => {
                         short += 1;
+                        assert_eq!(ends.local, ends.addresses as u16);
+                        assert_ne!(segment.source, segment.destination);
                         assert_eq!(key.hash_v4(ends.addresses, ends.ports), key.hash(&segment.flow_key()));
                         assert_eq!(Ok(Parsed::Tcp(segment)), parse_each(&frame, &rules), "{frame:02x?}");
                     }
