@@ -90,12 +90,6 @@ impl Tcp {
         }
     }
 
-    /// Whether this worker owns a flow.
-    #[inline]
-    pub(crate) fn owns(&self, flow: &FlowKey) -> bool {
-        self.exchange.as_ref().is_none_or(|exchange| exchange.owner(flow) == exchange.index())
-    }
-
     /// A neighbour solicitation for one of our addresses, duplicate address detection included (RFC 4862 §5.4.3).
     //= RFC 4861 7.2.4-MUST-1
     pub(crate) fn neighbor_solicitation<D: Device>(&mut self, tx: &mut Tx<'_, D>, asked: &NeighborSolicitation) {

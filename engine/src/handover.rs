@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::device::toeplitz::Rss;
 use crate::flow::FlowKey;
+use crate::flow::key::v6_bits;
 use crate::sync::{Arc, ArrayQueue};
 
 /// A frame on its way from one worker to another.
@@ -32,6 +33,20 @@ pub(crate) struct Steering {
 impl Steering {
     pub(crate) fn owns(self, queue: u16) -> bool {
         u32::from(queue) % self.workers == self.queue
+    }
+}
+
+/// Which flows a worker owns where nobody knows how the device spreads them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    index: u32,
+    workers: u32,
+}
+
+impl Share {
+    #[inline]
+    pub(crate) fn owns(self, flow: &FlowKey) -> bool {
+        owner_in_common(flow, self.workers) == self.index
     }
 }
 
@@ -75,8 +90,7 @@ impl Exchange {
                 let local = SocketAddr::new(flow.local, flow.local_port);
                 u32::from(rss.queue_of_flow(local, SocketAddr::new(flow.remote, flow.remote_port))) % workers
             }
-            // A multiplication spreads the high half over the workers
-            None => (((in_common(flow) >> 32) * u64::from(workers)) >> 32) as u32,
+            None => owner_in_common(flow, workers),
         }
     }
 
@@ -90,6 +104,11 @@ impl Exchange {
     pub(crate) fn steering(&self) -> Option<(&Arc<Rss>, Steering)> {
         let steering = Steering { queue: self.index, workers: self.inboxes.len() as u32 };
         self.rss.as_ref().map(|rss| (rss, steering))
+    }
+
+    /// The flows that are this worker's, if the device's way to spread them is not known.
+    pub(crate) fn share(&self) -> Option<Share> {
+        self.rss.is_none().then_some(Share { index: self.index, workers: self.inboxes.len() as u32 })
     }
 
     /// Hands a frame to `worker`. False if it has no room: the frame is lost.
@@ -128,18 +147,23 @@ impl Exchange {
     }
 }
 
-/// A hash that both ends of a flow compute alike. It has no key, as the devices' hashes have a known one: whoever aims at one
-/// worker can do so anyway.
+/// The worker of a flow by a hash that both ends of it compute alike. It has no key, as the devices' hashes have a known one:
+/// whoever aims at one worker can do so anyway.
+#[inline]
+fn owner_in_common(flow: &FlowKey, workers: u32) -> u32 {
+    // A multiplication spreads the high half over the workers
+    (((in_common(flow) >> 32) * u64::from(workers)) >> 32) as u32
+}
+
 #[inline]
 fn in_common(flow: &FlowKey) -> u64 {
-    let bits = |address: IpAddr| -> u128 {
-        match address {
-            IpAddr::V4(address) => address.to_bits().into(),
-            IpAddr::V6(address) => address.to_bits(),
+    let addresses = match (flow.local, flow.remote) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => u64::from(local.to_bits() ^ remote.to_bits()),
+        (local, remote) => {
+            let both = v6_bits(local) ^ v6_bits(remote);
+            (both >> 64) as u64 ^ both as u64
         }
     };
-    let addresses = bits(flow.local) ^ bits(flow.remote);
-    let addresses = (addresses >> 64) as u64 ^ addresses as u64;
     let ports = u64::from(flow.local_port ^ flow.remote_port);
     // Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, §6.4.
     (addresses.rotate_left(16) ^ ports).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -240,21 +240,21 @@ impl Tcp {
         one_host && remote.port() != 0 && !self.locals.is_broadcast(remote.ip())
     }
 
-    /// Takes this worker's place among several. Where the device's hash is known, ports are chosen by it from now on.
+    /// Takes this worker's place among several: from now on ports are chosen such that the flows are its own.
     pub(crate) fn join(&mut self, exchange: Exchange) {
-        if let Some((rss, steering)) = exchange.steering() {
-            self.ports.steer(rss, steering);
+        match exchange.steering() {
+            Some((rss, steering)) => self.ports.steer(rss, steering),
+            None => self.ports.share(exchange.share()),
         }
         self.exchange = Some(exchange);
     }
 
-    /// A free pair of local address and port of a run towards `remote`: where there are no other workers and the index
-    /// alone says that nothing has the one it is at, that one.
+    /// A free pair of local address and port of a run towards `remote`: where the index alone says that nothing has the one it
+    /// is at, that one.
     #[inline]
     //= RFC 9293 MUST-44
     fn pick_pair(&mut self, run: usize, remote: SocketAddr) -> Option<Pair> {
-        if self.exchange.is_none()
-            && let Some(pair) = self.ports.pair(run)
+        if let Some(pair) = self.ports.pair(run)
             && self.table.is_absent(pair.hash)
         {
             self.pass_pair(run);
@@ -271,8 +271,7 @@ impl Tcp {
             self.pass_pair(run);
             let Some(Pair { local, local_port, hash }) = pair else { continue };
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
-            let is_ours = self.exchange.is_none() || self.owns(&self.flow_key(&flow));
-            if is_ours && self.find(hash, &flow).is_none() {
+            if self.find(hash, &flow).is_none() {
                 return pair;
             }
         }

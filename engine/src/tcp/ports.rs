@@ -6,7 +6,8 @@
 //! Several workers of a device that spreads flows over its queues by a known hash each walk the pairs whose answers
 //! arrive on their own queue, and no others. The hash is XOR-linear: the ports are sorted once by what they contribute to
 //! the entry of the card's table, and what the rest of the four-tuple contributes turns one group into another. So the
-//! next pair is found without trying ports, however many workers there are.
+//! next pair is found without trying ports, however many workers there are. Where the hash is not known, the workers walk all
+//! pairs and pass by those whose flows are the others'.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use crate::config::{PortRange, TcpConfig};
 use crate::device::toeplitz::Rss;
 use crate::flow::{FlowKey, HashKey};
-use crate::handover::Steering;
+use crate::handover::{Share, Steering};
 
 use super::locals::Locals;
 
@@ -38,6 +39,8 @@ pub(crate) struct Ports {
     counters: [u64; TABLE],
     /// For IPv4 and IPv6, where a port contributes from another place.
     groups: Option<[Groups; 2]>,
+    /// The flows that are ours, if others have the rest and there are no groups.
+    share: Option<Share>,
     /// The last walks, each in a place that its remote names.
     runs: [Run; RUNS],
 }
@@ -98,8 +101,15 @@ impl Ports {
             key: HashKey::new(secret),
             counters: [0; TABLE],
             groups: None,
+            share: None,
             runs: [Run::NOWHERE; RUNS],
         }
+    }
+
+    /// From now on only pairs whose flows are in `share`.
+    pub(crate) fn share(&mut self, share: Option<Share>) {
+        self.share = share;
+        self.runs = [Run::NOWHERE; RUNS];
     }
 
     /// From now on only pairs whose answers arrive on the queues that `steering` names.
@@ -169,7 +179,7 @@ impl Ports {
     /// Adds what the walk comes upon next to the pairs ahead of a run, of which there are not all.
     #[inline(always)]
     fn look_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey) -> Option<Pair> {
-        let Self { runs, range, groups, .. } = self;
+        let Self { runs, range, groups, share, .. } = self;
         let run = &mut runs[run % RUNS];
         let local = run.step.number;
         let local_port = match groups {
@@ -179,8 +189,10 @@ impl Ports {
         let mut pair = None;
         if let Some(local_port) = local_port {
             let (remote, remote_port) = (run.remote.ip(), run.remote.port());
-            let hash = key.hash(&FlowKey { local: locals.address(local), remote, local_port, remote_port });
-            pair = Some(Pair { local, local_port, hash });
+            let flow = FlowKey { local: locals.address(local), remote, local_port, remote_port };
+            if share.is_none_or(|share| share.owns(&flow)) {
+                pair = Some(Pair { local, local_port, hash: key.hash(&flow) });
+            }
         }
         run.ahead[usize::from(run.first.wrapping_add(run.ahead_len)) % AHEAD] = pair;
         run.ahead_len += 1;
@@ -478,6 +490,32 @@ mod tests {
             }
             assert_eq!(seen.len(), 3 * (usize::from(last - first) + 1), "every pair is somebody's");
         }
+    }
+
+    /// Workers of a device whose hash nobody knows share the pairs out among them: each pair is met by one, once.
+    #[test]
+    fn workers_share_the_pairs_out_by_what_both_ends_have_in_common() {
+        let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1499 }, ..TcpConfig::default() };
+        let locals = Locals::new(&[range("10.0.0.1", "10.0.0.3")]);
+        let (key, remote) = (HashKey::new([3, 4]), "10.0.0.200:80".parse().unwrap());
+        let mut seen = HashSet::new();
+        for place in Exchange::among(3, 1, 64, None) {
+            let mut ports = Ports::new(&config, None, [1, 2]);
+            ports.share(place.share());
+            let run = ports.begin(&locals, &key, None, remote);
+            let before = seen.len();
+            for _ in 0..1500 {
+                if let Some(Pair { local, local_port, hash }) = ports.pair(run) {
+                    let local = locals.address(local);
+                    let flow = FlowKey { local, remote: remote.ip(), local_port, remote_port: remote.port() };
+                    assert_eq!((place.owner(&flow), hash), (place.index(), key.hash(&flow)));
+                    assert!(seen.insert((local, local_port)), "{local}:{local_port} came twice");
+                }
+                ports.pass(run, &locals, &key, |_| {});
+            }
+            assert!((400..600).contains(&(seen.len() - before)), "{}", seen.len() - before);
+        }
+        assert_eq!(seen.len(), 1500, "every pair is somebody's");
     }
 
     /// Few steps of the walk are without a pair: the usual range does not divide into equal groups, but nearly so.
