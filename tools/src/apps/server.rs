@@ -157,7 +157,7 @@ impl Server {
     fn answer(&mut self, conn: &mut Conn<'_>, response_bytes: u64) {
         self.counters.requests.increment();
         match &mut self.delays {
-            None => respond(conn, 0, response_bytes),
+            None => respond(conn, response_bytes),
             Some(delays) => Respond::Waiting(delays.put_off(conn.id(), conn.now())).keep(conn),
         }
     }
@@ -166,12 +166,11 @@ impl Server {
     fn app(&self, word: u64) -> ServeApp {
         self.apps[word as usize & (LISTENERS_MAX - 1)]
     }
-}
 
-impl App for Server {
-    fn accepted(&mut self, conn: &mut Conn<'_>, listener: usize) {
-        conn.set_word(listener as u64);
-        match self.apps[listener] {
+    /// An application that says something as soon as its peer is there does so.
+    #[inline(never)]
+    fn greet(&mut self, conn: &mut Conn<'_>, app: ServeApp) {
+        match app {
             ServeApp::Daytime => {
                 conn.write(self.daytime.line(conn.now()));
                 conn.close();
@@ -181,10 +180,19 @@ impl App for Server {
                 generate(conn);
                 self.counters.requests.increment();
             }
-            ServeApp::Respond { request_bytes: 0, response_bytes } => {
-                self.answer(conn, response_bytes);
-            }
-            ServeApp::Respond { .. } | ServeApp::Echo | ServeApp::Discard | ServeApp::Http { .. } => {}
+            ServeApp::Respond { response_bytes, .. } => self.answer(conn, response_bytes),
+            ServeApp::Echo | ServeApp::Discard | ServeApp::Http { .. } => {}
+        }
+    }
+}
+
+impl App for Server {
+    #[inline]
+    fn accepted(&mut self, conn: &mut Conn<'_>, listener: usize) {
+        conn.set_word(listener as u64);
+        let app = self.apps[listener];
+        if matches!(app, ServeApp::Daytime | ServeApp::Chargen | ServeApp::Respond { request_bytes: 0, .. }) {
+            self.greet(conn, app);
         }
     }
 
@@ -196,7 +204,6 @@ impl App for Server {
     #[inline]
     fn received(&mut self, conn: &mut Conn<'_>, data: &[u8]) -> usize {
         match self.app(conn.word()) {
-            ServeApp::Echo => echo(conn, data),
             ServeApp::Respond { request_bytes, response_bytes } => {
                 if let Respond::Reading(read) = Respond::of(conn) {
                     let read = read + data.len() as u64;
@@ -208,11 +215,13 @@ impl App for Server {
                 }
                 data.len()
             }
+            ServeApp::Echo => echo(conn, data),
             ServeApp::Http { .. } => self.http.received(conn, data),
             ServeApp::Discard | ServeApp::Daytime | ServeApp::Chargen => data.len(),
         }
     }
 
+    #[inline]
     fn finished(&mut self, conn: &mut Conn<'_>) {
         match self.app(conn.word()) {
             ServeApp::Http { .. } => self.http.finished(conn),
@@ -231,7 +240,7 @@ impl App for Server {
             ServeApp::Chargen => generate(conn),
             ServeApp::Respond { response_bytes, .. } => {
                 if let Respond::Sending(next) = Respond::of(conn) {
-                    respond(conn, next, response_bytes);
+                    respond_from(conn, next, response_bytes);
                 }
             }
             ServeApp::Http { .. } => self.http.sent(conn),
@@ -239,6 +248,7 @@ impl App for Server {
         }
     }
 
+    #[inline]
     fn closed(&mut self, _: ConnId, word: u64, end: End, _: Instant) {
         if let ServeApp::Http { .. } = self.app(word) {
             self.http.closed(word >> LISTENER_BITS);
@@ -257,7 +267,7 @@ impl App for Server {
             if let ServeApp::Respond { response_bytes, .. } = self.apps[conn.word() as usize & (LISTENERS_MAX - 1)]
                 && Respond::of(&conn) == Respond::Waiting(serial)
             {
-                respond(&mut conn, 0, response_bytes);
+                respond(&mut conn, response_bytes);
             }
         }
     }
@@ -334,9 +344,20 @@ impl Respond {
     }
 }
 
-/// Queues the answer from chunk `next` on, as far as there is room, and the FIN behind it.
+/// Queues the answer, and the FIN behind it.
 #[inline]
-fn respond(conn: &mut Conn<'_>, mut next: u64, response_bytes: u64) {
+fn respond(conn: &mut Conn<'_>, response_bytes: u64) {
+    // Most answers are one message
+    if (1..=CHUNK).contains(&response_bytes) && conn.send(tag::PAYLOAD, response_bytes as u32) {
+        Respond::Done.keep(conn);
+        return conn.close();
+    }
+    respond_from(conn, 0, response_bytes);
+}
+
+/// Queues the answer from chunk `next` on, as far as there is room, and the FIN behind it.
+#[inline(never)]
+fn respond_from(conn: &mut Conn<'_>, mut next: u64, response_bytes: u64) {
     while next * CHUNK < response_bytes {
         let len = (response_bytes - next * CHUNK).min(CHUNK);
         if !conn.send(tag::PAYLOAD | next as u32, len as u32) {

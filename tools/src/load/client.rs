@@ -11,6 +11,7 @@ use syncline_engine::app::{Conn, ConnId, Net};
 use syncline_engine::tcp::NextHop;
 use syncline_engine::time::Instant;
 
+use super::brief::Brief;
 use super::deadlines::Deadlines;
 use super::departures::Departures;
 use super::exchange::CHUNK;
@@ -67,6 +68,10 @@ pub struct Client {
     pub(super) watch: Option<SharedWatch>,
     /// Octets of one queued message.
     pub(super) chunk: u64,
+    /// Every request is [`payload`](crate::apps::payload) from its first octet to its last.
+    pub(super) patterned: bool,
+    /// What connections do in brief, as long as they may.
+    pub(super) brief: Option<Brief>,
     pub(super) control: Arc<Control>,
     pub(super) recorder: Recorder,
     pub(super) sessions: Sessions,
@@ -174,6 +179,8 @@ impl Client {
         Ok(Self {
             tokens: plan.tokens.then(|| Tokens::new(plan.seed, worker, templates.len())).flatten(),
             watch: None,
+            patterned: matches!(&templates[..], [template] if template.is_pattern()),
+            brief: Brief::of(&plan, &flows, &templates, chunk),
             templates,
             chunk,
             recorder: Recorder::new(worker, plan.targets.len()),
@@ -230,7 +237,7 @@ impl Client {
 
     /// Tells `watch` what becomes of each connection.
     pub fn set_watch(&mut self, watch: SharedWatch) {
-        self.watch = Some(watch);
+        (self.watch, self.brief) = (Some(watch), None);
     }
 
     /// The present phase.
@@ -508,6 +515,9 @@ impl Client {
 
     /// Has connections whose time to think is over make their next request.
     fn think(&mut self, net: &mut Net<'_>, now_us: u32) {
+        if self.thoughts.is_none() {
+            return;
+        }
         for _ in 0..self.room(net, net.now()) {
             let Some(wait) = self.thoughts.as_mut().and_then(|thoughts| thoughts.expired(now_us)) else { break };
             let Some(mut conn) = net.conn(ConnId(wait.id)) else { continue };

@@ -81,28 +81,43 @@ impl Deadlines {
     /// A wait begins at `stamp`, which is the present time.
     #[inline]
     pub(super) fn begin(&mut self, id: ConnId, stamp: u32) {
-        let epoch = stamp >> self.shift;
-        if epoch != self.current {
-            self.turn(epoch);
+        let number = stamp >> self.shift;
+        let epoch = &mut self.epochs[number as usize % EPOCHS];
+        if number == self.current
+            && let Some(chunk) = self.chunks.get_mut(epoch.tail as usize)
+            && let Some(place) = chunk.waits.get_mut(chunk.len as usize)
+        {
+            *place = Wait { id: id.0, stamp };
+            chunk.len += 1;
+            epoch.lasting += 1;
+        } else {
+            self.begin_chunk(id, stamp);
+        }
+    }
+
+    /// A wait begins that is the first of its epoch, or for which there is no more room in the last chunk.
+    #[cold]
+    #[inline(never)]
+    fn begin_chunk(&mut self, id: ConnId, stamp: u32) {
+        let number = stamp >> self.shift;
+        if number != self.current {
+            self.turn(number);
         }
         let index = self.index(stamp);
-        let tail = match self.epochs[index].tail {
-            tail if tail != NONE && self.chunks[tail as usize].len < CHUNK as u32 => tail,
-            _ => self.append(index),
-        };
+        let tail = self.append(index);
         let chunk = &mut *self.chunks[tail as usize];
-        chunk.waits[chunk.len as usize] = Wait { id: id.0, stamp };
-        chunk.len += 1;
+        (chunk.waits[0], chunk.len) = (Wait { id: id.0, stamp }, 1);
         self.epochs[index].lasting += 1;
     }
 
     /// A wait that began at `stamp` has ended, one way or the other.
     #[inline]
     pub(super) fn end(&mut self, stamp: u32) {
-        let index = self.index(stamp);
-        self.epochs[index].lasting -= 1;
-        if self.epochs[index].lasting == 0 && stamp >> self.shift != self.current {
-            self.clear(index);
+        let number = stamp >> self.shift;
+        let epoch = &mut self.epochs[number as usize % EPOCHS];
+        epoch.lasting -= 1;
+        if epoch.lasting == 0 && number != self.current {
+            self.clear(number as usize % EPOCHS);
         }
     }
 
@@ -147,7 +162,6 @@ impl Deadlines {
         Some(self.timeout_us.saturating_sub(now_us.wrapping_sub(wait.stamp)))
     }
 
-    #[cold]
     fn turn(&mut self, epoch: u32) {
         let before = self.current as usize % EPOCHS;
         if self.epochs[before].lasting == 0 {
@@ -156,7 +170,6 @@ impl Deadlines {
         self.current = epoch;
     }
 
-    #[cold]
     fn append(&mut self, index: usize) -> u32 {
         let chunk = if self.free == NONE {
             self.chunks.push(Box::new(Chunk { waits: [Wait::default(); CHUNK], len: 0, next: NONE }));
@@ -175,6 +188,8 @@ impl Deadlines {
         chunk
     }
 
+    #[cold]
+    #[inline(never)]
     fn clear(&mut self, index: usize) {
         let Epoch { head, tail, lasting, .. } = self.epochs[index];
         if head != NONE {

@@ -30,7 +30,7 @@ impl Client {
             self.recorder.current.held_back += owed;
             self.recorder.current.requests_due += requests.taken() + owed;
         }
-        self.phase = Phase::Drain;
+        (self.phase, self.brief) = (Phase::Drain, None);
         self.ask_of_fresh(net, self.fresh.len());
         (self.cursor, self.progress_at) = (0, now);
         self.send_snapshot(net, now, Phase::Drain);

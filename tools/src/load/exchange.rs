@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 use syncline_engine::app::{App, Conn, ConnId, End, Net};
 use syncline_engine::time::Instant;
 
+use super::brief::since;
 use super::client::Client;
-use super::plan::{Close, Exchange, FirstCloser, Flow, Response};
-use super::response::{Expected, Progress, Reader};
-use super::session::{ALL_SENT, Session, Stage, UNLIMITED, UNSCHEDULED};
+use super::plan::{Close, FirstCloser, Flow};
+use super::session::{ALL_SENT, Session, Stage, UNLIMITED, UNSCHEDULED, Word};
 use super::snapshot::{TRANSFERS_MAX, Transfer};
 use crate::apps::payload;
 use crate::measure::{Failure, Measures, Stage as Measured, Tally};
@@ -27,6 +27,81 @@ impl App for Client {
     }
 
     fn connected(&mut self, conn: &mut Conn<'_>) {
+        if !self.connected_in_brief(conn) {
+            self.connected_at_length(conn);
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, conn: &mut Conn<'_>, data: &[u8]) -> usize {
+        if !self.received_in_brief(conn, data) {
+            self.received_at_length(conn, data);
+        }
+        data.len()
+    }
+
+    #[inline]
+    fn finished(&mut self, conn: &mut Conn<'_>) {
+        // We have closed already: this is the peer's part of it
+        if Word::in_stage(conn.word(), Stage::Closing).is_none() {
+            self.finished_at_length(conn);
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self, conn: &mut Conn<'_>) {
+        // A session in its word alone has queued all of its request
+        if self.sessions.is_spilled(conn.word()) || self.unanswered {
+            self.sent_at_length(conn);
+        }
+    }
+
+    #[inline]
+    fn closed(&mut self, id: ConnId, word: u64, end: End, at: Instant) {
+        if !self.closed_in_brief(word, end, at) {
+            self.closed_at_length(id, word, end, at);
+        }
+    }
+
+    #[inline]
+    fn fill(&self, tag: u32, offset: u32, out: &mut [u8]) {
+        if self.patterned {
+            return payload::fill(u64::from(tag) * self.chunk + u64::from(offset), out);
+        }
+        self.fill_from_template(tag, offset, out);
+    }
+
+    fn poll(&mut self, net: &mut Net<'_>) {
+        self.pass(net);
+    }
+
+    #[inline]
+    fn leaving(&mut self, frames: u64, now: impl FnOnce() -> Instant) {
+        self.departures.leave(frames, now);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.wake()
+    }
+}
+
+/// Why a connection ended that should not have.
+fn cause(stage: Stage, end: End) -> Failure {
+    match end {
+        End::Refused => Failure::Refused,
+        End::Reset => Failure::Reset,
+        End::SynTimeout => Failure::SynTimeout,
+        End::Timeout if stage == Stage::Connecting => Failure::SynTimeout,
+        End::Timeout => Failure::DataTimeout,
+        End::Unreachable => Failure::Icmp,
+        End::Memory => Failure::LocalMemory,
+        End::Closed | End::Aborted => Failure::Other,
+    }
+}
+
+impl Client {
+    #[inline(never)]
+    fn connected_at_length(&mut self, conn: &mut Conn<'_>) {
         let mut session = self.sessions.load(conn.word());
         if session.stage != Stage::Connecting {
             return;
@@ -67,8 +142,8 @@ impl App for Client {
         self.keep(conn, &mut session);
     }
 
-    #[inline]
-    fn received(&mut self, conn: &mut Conn<'_>, data: &[u8]) -> usize {
+    #[inline(never)]
+    fn received_at_length(&mut self, conn: &mut Conn<'_>, data: &[u8]) {
         let mut session = self.sessions.load(conn.word());
         self.ask_if_fresh(conn, &mut session);
         match session.stage {
@@ -89,10 +164,10 @@ impl App for Client {
             }
             _ => {}
         }
-        data.len()
     }
 
-    fn finished(&mut self, conn: &mut Conn<'_>) {
+    #[inline(never)]
+    fn finished_at_length(&mut self, conn: &mut Conn<'_>) {
         let mut session = self.sessions.load(conn.word());
         self.ask_if_fresh(conn, &mut session);
         match session.stage {
@@ -113,11 +188,8 @@ impl App for Client {
         self.keep(conn, &mut session);
     }
 
-    fn sent(&mut self, conn: &mut Conn<'_>) {
-        // A session in its word alone has queued all of its request
-        if !self.sessions.is_spilled(conn.word()) && !self.unanswered {
-            return;
-        }
+    #[inline(never)]
+    fn sent_at_length(&mut self, conn: &mut Conn<'_>) {
         let mut session = self.sessions.load(conn.word());
         if session.stage != Stage::Waiting {
             return;
@@ -134,11 +206,11 @@ impl App for Client {
         }
     }
 
-    fn closed(&mut self, id: ConnId, word: u64, end: End, at: Instant) {
+    #[inline(never)]
+    fn closed_at_length(&mut self, id: ConnId, word: u64, end: End, at: Instant) {
         let mut session = self.sessions.load(word);
         let stage = session.stage;
-        // Nothing ends before its last stage begins, but a frame may have arrived before it.
-        let elapsed = ((at.micros() as u32).wrapping_sub(session.stamp) as i32).max(0) as u32;
+        let elapsed = since(session.stamp, at);
         self.progress_at = at;
         self.leave_stage(&session);
         if stage != Stage::Connecting {
@@ -162,8 +234,7 @@ impl App for Client {
         self.sessions.release(&mut session);
     }
 
-    #[inline]
-    fn fill(&self, tag: u32, offset: u32, out: &mut [u8]) {
+    fn fill_from_template(&self, tag: u32, offset: u32, out: &mut [u8]) {
         let with_token = self.tokens.as_ref().and_then(|tokens| tokens.template(tag));
         let template = &self.templates[with_token.unwrap_or((tag >> CHUNK_BITS) as usize)];
         let chunk = if with_token.is_some() { 0 } else { tag & ((1 << CHUNK_BITS) - 1) };
@@ -180,35 +251,6 @@ impl App for Client {
         }
     }
 
-    fn poll(&mut self, net: &mut Net<'_>) {
-        self.pass(net);
-    }
-
-    #[inline]
-    fn leaving(&mut self, frames: u64, now: impl FnOnce() -> Instant) {
-        self.departures.leave(frames, now);
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        self.wake()
-    }
-}
-
-/// Why a connection ended that should not have.
-fn cause(stage: Stage, end: End) -> Failure {
-    match end {
-        End::Refused => Failure::Refused,
-        End::Reset => Failure::Reset,
-        End::SynTimeout => Failure::SynTimeout,
-        End::Timeout if stage == Stage::Connecting => Failure::SynTimeout,
-        End::Timeout => Failure::DataTimeout,
-        End::Unreachable => Failure::Icmp,
-        End::Memory => Failure::LocalMemory,
-        End::Closed | End::Aborted => Failure::Other,
-    }
-}
-
-impl Client {
     /// Where what becomes of a connection is counted.
     #[inline]
     pub(super) fn measures(&mut self, session: &Session) -> &mut Measures {
@@ -430,100 +472,8 @@ impl Client {
         true
     }
 
-    /// Octets of the answer.
-    fn read(&mut self, conn: &mut Conn<'_>, session: &mut Session, data: &[u8]) {
-        if self.flow(session).checks.pattern
-            && !matches!(self.flow(session).exchange, Exchange::Http(_))
-            && !payload::matches(session.received, data)
-        {
-            self.fail(conn, session, Failure::BadResponse);
-            return conn.abort();
-        }
-        let expected = match &self.flow(session).exchange {
-            Exchange::Http(request) => {
-                let head_only = request.method == "HEAD";
-                return self.read_http(conn, session, data, head_only);
-            }
-            Exchange::Octets { response, .. } => *response,
-        };
-        session.received = session.received.saturating_add(data.len() as u64);
-        if session.hashing {
-            self.sessions.sides[session.slot - 1].hash.update(data);
-        }
-        match expected {
-            Response::None | Response::Octets(u64::MAX) | Response::UntilFin => {}
-            Response::Octets(octets) if session.received < octets => {}
-            Response::Octets(octets) if session.received == octets => self.complete(conn, session),
-            Response::Octets(_) => {
-                self.fail(conn, session, Failure::BadResponse);
-                conn.abort();
-            }
-        }
-    }
-
-    fn read_http(&mut self, conn: &mut Conn<'_>, session: &mut Session, data: &[u8], head_only: bool) {
-        let (mut octets, mut wrong) = (0, false);
-        let flow = &self.flows[self.flow_of.get(session.target as usize).map_or(0, |flow| usize::from(*flow))];
-        let (expected, pattern, before) =
-            (Expected { head_only, statuses: &flow.checks.statuses }, flow.checks.pattern, session.received);
-        let progress = if session.reading || session.hashing {
-            let side = &mut self.sessions.sides[session.slot - 1];
-            if !session.reading {
-                side.reader.reset();
-                session.reading = true;
-            }
-            let (hashing, hash) = (session.hashing, &mut side.hash);
-            side.reader.feed(data, expected, |part| {
-                wrong |= pattern && !payload::matches(before + octets, part);
-                octets += part.len() as u64;
-                if hashing {
-                    hash.update(part);
-                }
-            })
-        } else {
-            let mut reader = Reader::default();
-            let progress = reader.feed(data, expected, |part| {
-                wrong |= pattern && !payload::matches(before + octets, part);
-                octets += part.len() as u64;
-            });
-            if progress == Progress::More {
-                session.reading = true;
-                if let Some(slot) = self.sessions.side(session) {
-                    self.sessions.sides[slot].reader = reader;
-                }
-            }
-            progress
-        };
-        session.received += octets;
-        match progress {
-            Progress::More | Progress::Whole { .. } if wrong => {
-                self.fail(conn, session, Failure::BadResponse);
-                conn.abort();
-            }
-            Progress::More => {}
-            Progress::Whole { taken, keep_alive } if taken == data.len() => {
-                if !keep_alive {
-                    session.left = session.left.min(1);
-                }
-                self.complete(conn, session);
-            }
-            Progress::Whole { .. } | Progress::Bad => {
-                self.fail(conn, session, Failure::BadResponse);
-                conn.abort();
-            }
-        }
-    }
-
-    pub(super) fn ends_with_fin(&self, session: &Session) -> bool {
-        match &self.flow(session).exchange {
-            Exchange::Octets { response: Response::UntilFin, .. } => true,
-            Exchange::Octets { .. } => false,
-            Exchange::Http(_) => session.reading && self.sessions.sides[session.slot - 1].reader.ends_with_fin(),
-        }
-    }
-
     /// The answer is complete, or was never wanted and the request is acknowledged.
-    fn complete(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
+    pub(super) fn complete(&mut self, conn: &mut Conn<'_>, session: &mut Session) {
         let elapsed = self.answered_after(conn, session);
         let behind = session.behind;
         let sha256 = session.hashing.then(|| self.sessions.sides[session.slot - 1].hash.clone().finalize().into());

@@ -44,38 +44,33 @@ impl Client {
 
     pub(super) fn launch(&mut self, net: &mut Net<'_>, now: Instant) {
         let room = self.room(net, now);
+        let made = if self.launches.is_some() {
+            self.launch_what_is_due(net, now, room)
+        } else {
+            self.launch_what_is_free(net, now, room)
+        };
+        let burst_max = &mut self.recorder.current.burst_max;
+        *burst_max = (*burst_max).max(made as u32);
+    }
+
+    /// Open loop: what the schedule has due. How many it made, `room` at most.
+    fn launch_what_is_due(&mut self, net: &mut Net<'_>, now: Instant, room: usize) -> usize {
         let mut made = 0;
-        while !self.exhausted() {
-            let (behind, held) = match &self.launches {
-                Some(launches) => {
-                    let due = launches.next();
-                    if due > now || self.sustain_end.is_some_and(|end| due >= end) {
-                        if due > now {
-                            self.due_at(due);
-                        }
-                        break;
-                    }
-                    if self.full() {
-                        self.held_through = now;
-                        break;
-                    }
-                    (Some(now.since(due)), due <= self.held_through)
-                }
-                None => {
-                    let handshakes = self.population[Stage::Connecting as usize];
-                    if self.in_flight() >= self.limit(now) || handshakes >= HANDSHAKES_MAX {
-                        if now < self.ramp_end {
-                            self.wake_at(now + Duration::from_millis(1));
-                        }
-                        break;
-                    }
-                    if now < self.retry_at {
-                        self.wake_at(self.retry_at);
-                        break;
-                    }
-                    (None, false)
-                }
-            };
+        while !self.exhausted()
+            && let Some(launches) = &mut self.launches
+        {
+            let due = launches.next();
+            if due > now {
+                self.due_at(due);
+                break;
+            }
+            if self.sustain_end.is_some_and(|end| due >= end) {
+                break;
+            }
+            if self.full() {
+                self.held_through = now;
+                break;
+            }
             if made == room {
                 self.wake_at(now);
                 break;
@@ -83,15 +78,43 @@ impl Client {
             if let Some(launches) = &mut self.launches {
                 launches.take();
             }
-            self.open(net, now, behind, held);
+            self.open(net, now, Some(now.since(due)), due <= self.held_through);
             made += 1;
         }
-        let burst_max = &mut self.recorder.current.burst_max;
-        *burst_max = (*burst_max).max(made as u32);
+        made
     }
 
+    /// Closed loop: as many as may be open. How many it made, `room` at most.
+    fn launch_what_is_free(&mut self, net: &mut Net<'_>, now: Instant, room: usize) -> usize {
+        // Handshakes are all that grows here.
+        let handshakes = self.population[Stage::Connecting as usize];
+        let free = self.limit(now).saturating_sub(self.in_flight());
+        let handshakes_max = handshakes.saturating_add(free).min(HANDSHAKES_MAX);
+        let mut made = 0;
+        while !self.exhausted() {
+            if self.population[Stage::Connecting as usize] >= handshakes_max {
+                if now < self.ramp_end {
+                    self.wake_at(now + Duration::from_millis(1));
+                }
+                break;
+            }
+            if now < self.retry_at {
+                self.wake_at(self.retry_at);
+                break;
+            }
+            if made == room {
+                self.wake_at(now);
+                break;
+            }
+            self.open(net, now, None, false);
+            made += 1;
+        }
+        made
+    }
+
+    #[inline]
     fn open(&mut self, net: &mut Net<'_>, now: Instant, behind: Option<Duration>, held: bool) {
-        let target = self.turns.next(&self.flows);
+        let target = self.turns.next();
         let requests = self.flows[self.flow_of.get(target as usize).map_or(0, |flow| usize::from(*flow))].requests;
         let remote: SocketAddr = self.plan.targets[target as usize];
         self.launched += 1;
@@ -111,7 +134,7 @@ impl Client {
         } else if let Some(behind) = behind {
             self.measures(&session).record(Measured::ScheduleDelay, behind);
         }
-        let Some(word) = self.sessions.store(&mut session) else {
+        let Some(word) = session.pack().or_else(|| self.sessions.spill(&mut session)) else {
             self.watched(|watch| watch.local_failures += 1);
             return self.count_failure(&session, Failure::LocalMemory);
         };
@@ -121,7 +144,9 @@ impl Client {
                 self.connects.begin(id, session.stamp);
                 self.departures.expect(session.stamp);
                 self.slots = self.slots.max(id.0 + 1);
-                if let (Some(watch), Some(conn)) = (&self.watch, net.conn(id)) {
+                if let Some(watch) = &self.watch
+                    && let Some(conn) = net.conn(id)
+                {
                     watch.lock().opened(id.0, conn.endpoints());
                 }
             }

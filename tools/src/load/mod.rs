@@ -14,6 +14,8 @@
 //! under sustain even if a ramp opened them: they are what sustain is about. Requests count where their connection
 //! does.
 
+mod answer;
+mod brief;
 mod client;
 mod deadlines;
 mod departures;

@@ -59,7 +59,7 @@ impl Stage {
     ];
 
     fn from_bits(bits: u64) -> Self {
-        Self::ALL[(bits & 7) as usize]
+        Self::ALL[(bits & STAGES) as usize]
     }
 }
 
@@ -97,26 +97,109 @@ pub(super) struct Session {
 }
 
 const SPILLED: u64 = 1 << 63;
+const STAGES: u64 = 7;
+const MEASURED_BIT: u32 = 3;
+const TARGET_BIT: u32 = 4;
+const LEFT_BIT: u32 = 10;
+const BEHIND_BIT: u32 = 15;
+const STAMP_BIT: u32 = 31;
 const TARGETS: u32 = 1 << 6;
 /// Coded number of requests that stands for [`UNLIMITED`].
 const UNLIMITED_CODE: u32 = 31;
 const UNSCHEDULED_CODE: u64 = 0xffff;
 
 /// Codes microseconds in 16 bits: 5 of exponent, 11 of mantissa, so that at most 1/2048 is lost. The largest is about
-/// half an hour; the last code is left free.
+/// half an hour; the last code is for what no schedule asked for.
+#[inline]
 fn code(micros: u32) -> u64 {
+    if micros == UNSCHEDULED {
+        return UNSCHEDULED_CODE;
+    }
+
     let bits = 32 - micros.leading_zeros();
     let exponent = bits.saturating_sub(11);
     (u64::from(exponent) << 11 | u64::from(micros >> exponent)).min(UNSCHEDULED_CODE - 1)
 }
 
+#[inline]
 fn decode(code: u64) -> u32 {
+    if code == UNSCHEDULED_CODE {
+        return UNSCHEDULED;
+    }
     let (exponent, mantissa) = (code >> 11, code & 0x7ff);
     u32::try_from(mantissa << exponent).unwrap_or(UNSCHEDULED - 1)
 }
 
+/// A word that holds a whole session: read and changed where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word(u64);
+
+impl Word {
+    /// `word`, if it holds a whole session, and that is in `stage`.
+    #[inline]
+    pub(super) fn in_stage(word: u64, stage: Stage) -> Option<Self> {
+        (word & (SPILLED | STAGES) == stage as u64).then_some(Self(word))
+    }
+
+    /// The word itself.
+    #[inline]
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// [`Session::measured`].
+    #[inline]
+    pub(super) fn measured(self) -> bool {
+        self.0 >> MEASURED_BIT & 1 != 0
+    }
+
+    /// [`Session::target`].
+    #[inline]
+    pub(super) fn target(self) -> u32 {
+        (self.0 >> TARGET_BIT) as u32 & (TARGETS - 1)
+    }
+
+    /// [`Session::stamp`].
+    #[inline]
+    pub(super) fn stamp(self) -> u32 {
+        (self.0 >> STAMP_BIT) as u32
+    }
+
+    /// [`Session::behind`].
+    #[inline]
+    pub(super) fn behind(self) -> u32 {
+        decode(self.0 >> BEHIND_BIT & 0xffff)
+    }
+
+    #[inline]
+    fn left_code(self) -> u32 {
+        (self.0 >> LEFT_BIT) as u32 & UNLIMITED_CODE
+    }
+
+    /// Whether there are requests to be answered.
+    #[inline]
+    pub(super) fn has_requests(self) -> bool {
+        self.left_code() != 0
+    }
+
+    /// A request, of which there are some, has been answered.
+    #[inline]
+    pub(super) fn answered(self) -> Self {
+        if self.left_code() == UNLIMITED_CODE { self } else { Self(self.0 - (1 << LEFT_BIT)) }
+    }
+
+    /// The connection moves on to `stage`, which begins at `stamp`.
+    #[inline]
+    pub(super) fn enter(self, stage: Stage, stamp: u32, behind: u32) -> Self {
+        let kept = self.0 & ((1 << BEHIND_BIT) - 1) & !STAGES;
+        Self(kept | stage as u64 | code(behind) << BEHIND_BIT | u64::from(stamp) << STAMP_BIT)
+    }
+}
+
 impl Session {
-    fn pack(&self) -> Option<u64> {
+    /// The word that says all of it, if there is one.
+    #[inline]
+    pub(super) fn pack(&self) -> Option<u64> {
         let left = match self.left {
             UNLIMITED => UNLIMITED_CODE,
             left => left,
@@ -126,15 +209,10 @@ impl Session {
         if !small || !plain {
             return None;
         }
-        let behind = if self.behind == UNSCHEDULED { UNSCHEDULED_CODE } else { code(self.behind) };
-        Some(
-            u64::from(self.stamp) << 31
-                | behind << 15
-                | u64::from(left) << 10
-                | u64::from(self.target) << 4
-                | u64::from(self.measured) << 3
-                | self.stage as u64,
-        )
+        let kept = u64::from(left) << LEFT_BIT
+            | u64::from(self.target) << TARGET_BIT
+            | u64::from(self.measured) << MEASURED_BIT;
+        Some(Word(kept).enter(self.stage, self.stamp, self.behind).bits())
     }
 
     /// Whether the present stage began less than `ago` before `now`.
@@ -142,15 +220,15 @@ impl Session {
         u128::from((now.micros() as u32).wrapping_sub(self.stamp)) < ago.as_micros()
     }
 
-    fn unpack(word: u64) -> Self {
-        let left = (word >> 10 & 31) as u32;
-        let behind = word >> 15 & 0xffff;
+    fn unpack(bits: u64) -> Self {
+        let word = Word(bits);
+        let left = word.left_code();
         Self {
-            stage: Stage::from_bits(word),
-            measured: word >> 3 & 1 != 0,
-            target: (word >> 4) as u32 & (TARGETS - 1),
-            stamp: (word >> 31) as u32,
-            behind: if behind == UNSCHEDULED_CODE { UNSCHEDULED } else { decode(behind) },
+            stage: Stage::from_bits(bits),
+            measured: word.measured(),
+            target: word.target(),
+            stamp: word.stamp(),
+            behind: word.behind(),
             left: if left == UNLIMITED_CODE { UNLIMITED } else { left },
             sent: ALL_SENT,
             ..Self::default()
@@ -196,6 +274,11 @@ impl Sessions {
             self.release(session);
             return Some(word);
         }
+        self.spill(session)
+    }
+
+    /// The word that names a side record with `session` in it. `None` if there is none to be had.
+    pub(super) fn spill(&mut self, session: &mut Session) -> Option<u64> {
         let slot = self.side(session)?;
         self.sides[slot].session = *session;
         Some(SPILLED | u64::from(slot))
@@ -269,6 +352,40 @@ mod tests {
         }
     }
 
+    /// What is changed in the word is what would be changed in the session.
+    #[test]
+    fn a_word_is_changed_as_its_session_is() {
+        let mut sessions = Sessions::new(1);
+        for stage in Stage::ALL {
+            for (left, behind, measured) in
+                [(0, 5, true), (1, UNSCHEDULED, false), (30, 7, true), (UNLIMITED, 9, false)]
+            {
+                let mut session = Session {
+                    stage,
+                    measured,
+                    target: 63,
+                    stamp: 77,
+                    behind,
+                    left,
+                    sent: ALL_SENT,
+                    ..Session::default()
+                };
+                let word = Word::in_stage(sessions.store(&mut session).unwrap(), stage).unwrap();
+                assert_eq!((word.measured(), word.target(), word.stamp()), (measured, 63, 77));
+                assert_eq!((word.behind(), word.has_requests()), (behind, left > 0));
+                assert_eq!(Word::in_stage(word.bits(), Stage::ALL[(stage as usize + 1) % Stage::COUNT]), None);
+                for (next, behind) in [(Stage::Closing, UNSCHEDULED), (Stage::Connecting, 11)] {
+                    let left = if left == UNLIMITED { left } else { left.saturating_sub(1) };
+                    let answered = if word.has_requests() { word.answered() } else { word };
+                    let moved = Session { stage: next, stamp: u32::MAX, behind, left, ..session };
+                    assert_eq!(sessions.load(answered.enter(next, u32::MAX, behind).bits()), moved);
+                }
+            }
+        }
+        let mut large = Session { received: 1, stage: Stage::Waiting, ..Session::default() };
+        assert_eq!(Word::in_stage(sessions.store(&mut large).unwrap(), Stage::Waiting), None);
+    }
+
     #[test]
     fn coded_times_lose_a_two_thousandth_at_most() {
         let mut micros = 0u64;
@@ -279,5 +396,6 @@ mod tests {
         }
         assert!((0..2_048).all(|micros| decode(code(micros)) == micros));
         assert!(code(UNSCHEDULED - 1) < UNSCHEDULED_CODE);
+        assert_eq!((code(UNSCHEDULED), decode(code(UNSCHEDULED))), (UNSCHEDULED_CODE, UNSCHEDULED));
     }
 }

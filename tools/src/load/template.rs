@@ -98,6 +98,11 @@ impl Template {
         Self { head: head.into(), body: if content.is_some() { 0 } else { *body }, token_at }
     }
 
+    /// Whether it is [`payload`] and nothing else.
+    pub(super) fn is_pattern(&self) -> bool {
+        self.head.is_empty() && self.token_at.is_none()
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.body.saturating_add(self.head.len() as u64)
     }

@@ -19,11 +19,13 @@ pub(super) fn flow_of(flows: &[Flow]) -> Vec<u16> {
 /// Hands out targets.
 #[derive(Debug)]
 pub(super) struct Turns {
+    /// There is but one target.
+    alone: bool,
     /// Numbers of flows in the order of their turns, as evenly mixed as the weights allow.
     order: Vec<u16>,
     at: usize,
-    /// The next target of each flow.
-    next: Vec<u32>,
+    /// The targets of each flow, from and up to but without, and which is next.
+    flows: Vec<((u32, u32), u32)>,
 }
 
 impl Turns {
@@ -37,17 +39,25 @@ impl Turns {
             credit[richest] -= whole;
             richest as u16
         });
-        Self { order: order.collect(), at: 0, next: flows.iter().map(|flow| flow.targets.0).collect() }
+        Self {
+            alone: matches!(flows, [flow] if flow.targets == (0, 1)),
+            order: order.collect(),
+            at: 0,
+            flows: flows.iter().map(|flow| (flow.targets, flow.targets.0)).collect(),
+        }
     }
 
-    /// The next target. `flows` are those that this was made for.
+    /// The next target.
     #[inline]
-    pub(super) fn next(&mut self, flows: &[Flow]) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
+        if self.alone {
+            return 0;
+        }
         let flow = usize::from(self.order[self.at]);
         self.at = if self.at + 1 == self.order.len() { 0 } else { self.at + 1 };
-        let (first, end) = flows[flow].targets;
-        let target = self.next[flow];
-        self.next[flow] = if target + 1 == end { first } else { target + 1 };
+        let ((first, end), next) = &mut self.flows[flow];
+        let target = *next;
+        *next = if target + 1 == *end { *first } else { target + 1 };
         target
     }
 }
@@ -65,7 +75,7 @@ mod tests {
     fn weights_are_kept_and_mixed() {
         let flows = [flow(5, (0, 2)), flow(1, (2, 3)), flow(4, (3, 6))];
         let mut turns = Turns::new(&flows);
-        let taken: Vec<_> = (0..600).map(|_| turns.next(&flows)).collect();
+        let taken: Vec<_> = (0..600).map(|_| turns.next()).collect();
         let count = |target: u32| taken.iter().filter(|taken| **taken == target).count();
         assert_eq!((0..6).map(count).collect::<Vec<_>>(), [150, 150, 60, 80, 80, 80]);
         // No kind waits for long: within any five turns the first has at least two.
@@ -77,7 +87,9 @@ mod tests {
     fn one_kind_takes_its_targets_in_turn() {
         let flows = [flow(7, (0, 3))];
         let mut turns = Turns::new(&flows);
-        assert_eq!((0..7).map(|_| turns.next(&flows)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!((0..7).map(|_| turns.next()).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2, 0]);
         assert!(flow_of(&flows).is_empty());
+        let mut alone = Turns::new(&[flow(1, (0, 1))]);
+        assert_eq!((0..3).map(|_| alone.next()).collect::<Vec<_>>(), [0; 3]);
     }
 }
