@@ -270,12 +270,17 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
         let Self { tcp, app, burst, .. } = self;
         let mut tx = Tx::new(&mut self.device, &self.origin, &self.stats);
         let mut others = self.others.drain(..);
-        for (frame, arrival) in burst.iter().zip(&self.arrivals) {
+        for (frame, arrival) in burst.iter_mut().zip(&self.arrivals) {
             match arrival.what {
                 What::Segment => {
                     let Arrival { segment, lookup, local, .. } = arrival;
                     tcp.set_arrived(frame.stamp().and_then(|nanos| clock.at(nanos)));
+                    // A connection answers at the end of the pass, everybody else at once
+                    if segment.payload_len == 0 && !lookup.is_connection() {
+                        tx.answer_in(frame);
+                    }
                     tcp.segment_arrives(app, &mut tx, segment, (*local, lookup), || segment.payload(frame.bytes()));
+                    tx.answered();
                 }
                 What::Other => other(tcp, app, &mut tx, frame.bytes(), others.next()),
                 What::Nothing => {}

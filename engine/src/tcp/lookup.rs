@@ -45,6 +45,12 @@ impl Lookup {
     pub(crate) const fn of(hash: u64) -> Self {
         Self { hash, home: Home::ANY, candidate: None }
     }
+
+    /// Whether there probably is a connection.
+    #[inline(always)]
+    pub(crate) fn is_connection(&self) -> bool {
+        self.candidate.is_some_and(|candidate| candidate.kind() == Kind::Connection)
+    }
 }
 
 impl Tcp {

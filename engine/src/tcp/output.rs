@@ -43,14 +43,16 @@ pub(crate) struct Tx<'a, D: Device> {
     /// What most SYNs and SYN-ACKs are.
     pub(crate) syn: &'a UsualSyn,
     pub(crate) stats: &'a Stats,
+    /// The frame that is being worked on, if its reply may be built in it.
+    pub(crate) spare: Option<D::Frame>,
 }
 
 impl<'a, D: Device> Tx<'a, D> {
-    /// The way out of a worker by its device.
+    /// The way out of a worker by its device, with no frame being worked on.
     #[inline]
     pub(crate) fn new(device: &'a mut D, origin: &'a Origin, stats: &'a Stats) -> Self {
         let Origin { mac, vlan, head, syn } = origin;
-        Self { device, mac: *mac, vlan: *vlan, head, syn, stats }
+        Self { device, mac: *mac, vlan: *vlan, head, syn, stats, spare: None }
     }
 
     /// The Ethernet addresses of a frame to `destination`.
@@ -63,13 +65,38 @@ impl<'a, D: Device> Tx<'a, D> {
     /// buffer, no room, or nothing to send.
     #[inline]
     pub(crate) fn frame(&mut self, len: usize, build: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        let Some(mut frame) = self.blank(len) else { return false };
+        let Some(mut frame) = self.reply_blank(len) else { return false };
         let Some(len) = build(frame.resize(len)) else {
             self.device.release(frame);
             return false;
         };
         frame.resize(len);
         self.send(frame, len)
+    }
+
+    /// Takes a frame that arrived, so that an answer is built in it: its lines are in the cache. A fresh one takes its place.
+    #[inline(always)]
+    pub(crate) fn answer_in(&mut self, frame: &mut D::Frame) {
+        self.spare = self.device.allocate().map(|fresh| core::mem::replace(frame, fresh));
+    }
+
+    /// Gives the frame back if no answer was built in it.
+    #[inline(always)]
+    pub(crate) fn answered(&mut self) {
+        if let Some(frame) = self.spare.take() {
+            self.device.release(frame);
+        }
+    }
+
+    /// A frame that holds `len` octets: the one that is being worked on, if it may be had, or a fresh one. `None`, and
+    /// counted, if there is none.
+    #[inline(always)]
+    fn reply_blank(&mut self, len: usize) -> Option<D::Frame> {
+        let Some(frame) = self.spare.take() else { return self.blank(len) };
+        if len > frame.capacity() {
+            return self.too_small(frame);
+        }
+        Some(frame)
     }
 
     /// A fresh frame that holds `len` octets. `None`, and counted, if there is none.
@@ -117,7 +144,7 @@ impl<'a, D: Device> Tx<'a, D> {
     #[inline(always)]
     pub(crate) fn usual_syn(&mut self, fields: &SynFields) -> bool {
         const LEN: usize = UsualSyn::LEN;
-        let Some(mut frame) = self.blank(LEN) else { return false };
+        let Some(mut frame) = self.reply_blank(LEN) else { return false };
         let octets = frame.resize(LEN).first_chunk_mut().expect("a frame is as long as it was made");
         self.syn.emit(octets, fields);
         self.send(frame, LEN)
