@@ -20,9 +20,6 @@ const REFERENCE_MASK: u32 = ((1 << TAG_SHIFT) - 1) & !(PASSED as u32);
 
 pub(super) const SLOTS: usize = 8;
 
-/// The largest count that the `passed` bits of a bucket hold: an insertion past it is refused.
-const PASSED_MAX: u32 = (1 << SLOTS) - 1;
-
 /// Buckets of a segment. Splitting one takes time in proportion; the fewer segments there are, the more of their numbers
 /// and headers the cache holds.
 pub(super) const BUCKETS: usize = 512;
@@ -88,13 +85,36 @@ impl Bucket {
         self.0.iter().position(|&entry| entry & !PASSED == packed)
     }
 
+    /// How many entries went past.
+    #[cfg(test)]
     pub(super) fn passed(&self) -> u32 {
         (0..SLOTS).fold(0, |count, slot| count | ((self.0[slot] & PASSED) as u32) << slot)
     }
 
-    fn set_passed(&mut self, count: u32) {
-        for (slot, entry) in self.0.iter_mut().enumerate() {
-            *entry = *entry & !PASSED | u64::from(count >> slot) & PASSED;
+    /// Whether as many went past as can be counted.
+    #[inline(always)]
+    fn is_passed_out(&self) -> bool {
+        self.0.iter().fold(PASSED, |bits, entry| bits & entry) != 0
+    }
+
+    /// One more went past: of the number whose bits the slots hold, ones become zeros up to the first zero, which becomes
+    /// one.
+    fn count_passed(&mut self) {
+        for entry in &mut self.0 {
+            *entry ^= PASSED;
+            if *entry & PASSED != 0 {
+                return;
+            }
+        }
+    }
+
+    /// One fewer.
+    fn uncount_passed(&mut self) {
+        for entry in &mut self.0 {
+            *entry ^= PASSED;
+            if *entry & PASSED == 0 {
+                return;
+            }
         }
     }
 }
@@ -180,16 +200,13 @@ pub(super) fn place(page: &mut Page, packed: u64) -> Result<(usize, usize), Full
 fn place_away(page: &mut Page, packed: u64) -> Result<(usize, usize), Full> {
     let tag = packed >> TAG_SHIFT;
     for distance in 1..PROBES_MAX {
-        if page[probe(tag, distance - 1)].passed() == PASSED_MAX {
+        if page[probe(tag, distance - 1)].is_passed_out() {
             return Err(Full);
         }
         let index = probe(tag, distance);
         if let Some(slot) = page[index].0.iter().position(|&entry| is_empty(entry)) {
             page[index].0[slot] |= packed;
-            for passed in 0..distance {
-                let bucket = &mut page[probe(tag, passed)];
-                bucket.set_passed(bucket.passed() + 1);
-            }
+            (0..distance).for_each(|passed| page[probe(tag, passed)].count_passed());
             return Ok((index, slot));
         }
     }
@@ -211,10 +228,7 @@ pub(super) fn take_out(page: &mut Page, distance: usize, bucket: usize, slot: us
 /// Uncounts an entry in the buckets that it went past.
 #[cold]
 fn uncount(page: &mut Page, tag: u64, distance: usize) {
-    for passed in 0..distance {
-        let bucket = &mut page[probe(tag, passed)];
-        bucket.set_passed(bucket.passed().saturating_sub(1));
-    }
+    (0..distance).for_each(|passed| page[probe(tag, passed)].uncount_passed());
 }
 
 /// A packed entry, and with it whether others went past.
@@ -261,15 +275,20 @@ fn locate_away(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {
 /// An entry at home is at home in the other page too, so nine in ten move bucket by bucket, without a search and
 /// without a branch on the tag, which no processor could predict.
 pub(super) fn split_page(lower: &mut Page, upper: &mut Page, is_upper: impl Fn(u64) -> bool) -> Option<u16> {
-    let is_home = |entry: u64, index| !is_empty(entry) & (home_of(entry >> TAG_SHIFT) == index);
+    let is_home = |entry: u64, index| home_of(entry >> TAG_SHIFT) == index;
+    // The tag of an empty slot is 0, and not upper
     let moves = |entry: u64, index| is_home(entry, index) & is_upper(entry >> TAG_SHIFT);
     let mut moved = 0;
     let mut with_displaced = [false; BUCKETS];
+    // A bit for each slot
+    let mut moving = [0u8; BUCKETS];
     for (index, (from, to)) in lower.iter().zip(upper.iter_mut()).enumerate() {
         let mut filled = 0;
-        for entry in from.0 {
-            to.0[filled % SLOTS] = entry & !PASSED & mask_if(moves(entry, index));
-            filled += usize::from(moves(entry, index));
+        for (slot, entry) in from.0.into_iter().enumerate() {
+            let moves = moves(entry, index);
+            to.0[filled % SLOTS] = entry & !PASSED & mask_if(moves);
+            filled += usize::from(moves);
+            moving[index] |= u8::from(moves) << slot;
             with_displaced[index] |= !is_empty(entry) & !is_home(entry, index);
         }
         moved += filled as u16;
@@ -291,9 +310,9 @@ pub(super) fn split_page(lower: &mut Page, upper: &mut Page, is_upper: impl Fn(u
         }
     }
 
-    for (index, bucket) in lower.iter_mut().enumerate() {
-        for entry in &mut bucket.0 {
-            *entry &= PASSED | mask_if(!moves(*entry, index));
+    for (bucket, moving) in lower.iter_mut().zip(moving) {
+        for (slot, entry) in bucket.0.iter_mut().enumerate() {
+            *entry &= PASSED | mask_if(moving >> slot & 1 == 0);
         }
     }
     for (index, slot) in places() {
