@@ -63,8 +63,8 @@ pub enum ConnectError {
     NoMemory,
     /// No owned address can reach the remote: other address family, or no route to it.
     NoRoute,
-    /// The remote is no host (a broadcast or multicast address, loopback, unspecified, port 0), or the local address asked
-    /// for is not owned or of another family (RFC 9293 §3.9.1.1).
+    /// The remote is no other host (a broadcast or multicast address, loopback, unspecified, an owned address, port 0), or
+    /// the local address asked for is not owned or of another family (RFC 9293 §3.9.1.1).
     InvalidAddress,
 }
 
@@ -74,7 +74,9 @@ impl core::fmt::Display for ConnectError {
             Self::NoPort => "every local address and port towards this remote is in use",
             Self::NoMemory => "the connection table is full",
             Self::NoRoute => "no owned address of this family, or no gateway to this remote",
-            Self::InvalidAddress => "the remote is not a host's address and port, or the local address is not owned",
+            Self::InvalidAddress => {
+                "the remote is not another host's address and port, or the local address is not owned"
+            }
         })
     }
 }

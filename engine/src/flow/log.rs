@@ -29,6 +29,8 @@ pub struct Log<T: 'static, const N: usize> {
     back: u64,
     /// Position after the last record there is a page for.
     end: u64,
+    /// Position after the last record that may be pushed as things are: the end, or so many beyond the front as there may be.
+    limit: u64,
     positions_max: u64,
     len: u32,
 }
@@ -51,6 +53,7 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
             front: 0,
             back: 0,
             end: 0,
+            limit: 0,
             positions_max,
             len: 0,
         }
@@ -73,7 +76,7 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
 
     /// Records that can be pushed without growing.
     pub fn room(&self) -> u32 {
-        (self.end - self.back).min(self.positions_max - (self.back - self.front)) as u32
+        (self.limit - self.back) as u32
     }
 
     /// Octets held: pages, their liveness bits, and the ring of pointers.
@@ -110,6 +113,12 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
         let slot = self.ring_index(self.end);
         self.ring[slot] = Some(page);
         self.end += N as u64;
+        self.set_limit();
+    }
+
+    #[inline]
+    fn set_limit(&mut self) {
+        self.limit = self.end.min(self.front + self.positions_max);
     }
 
     /// Whether the front has passed every record there ever was.
@@ -139,13 +148,13 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
             source.give_back(page);
         }
         self.live_bits.fill(0);
-        (self.held_from, self.front, self.back, self.end, self.len) = (0, 0, 0, 0, 0);
+        (self.held_from, self.front, self.back, self.end, self.limit, self.len) = (0, 0, 0, 0, 0, 0);
     }
 
     /// Appends a record. `None` if there is no room: `reserve` was not called or was refused.
     #[inline]
     pub fn push(&mut self, record: T) -> Option<u32> {
-        if self.room() == 0 {
+        if self.back >= self.limit {
             return None;
         }
         let handle = self.handle(self.back);
@@ -200,12 +209,13 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
     /// Ends a record's life. Returns false, and does nothing, if it did not live.
     #[inline]
     pub fn kill(&mut self, handle: u32) -> bool {
-        let live = self.is_live(handle);
-        if live {
-            self.live_bits[handle as usize / 64] &= !(1 << (handle % 64));
-            self.len -= 1;
+        let bit = 1 << (handle % 64);
+        match self.live_bits.get_mut(handle as usize / 64) {
+            Some(word) if *word & bit != 0 => *word ^= bit,
+            _ => return false,
         }
-        live
+        self.len -= 1;
+        true
     }
 
     /// The oldest record that lives. Skips at most some 4,000 dead ones: `None` may mean that there are more of them,
@@ -221,10 +231,18 @@ impl<T: Copy + Default + Send + 'static, const N: usize> Log<T, N> {
         let record = *self.get(handle)?;
         self.kill(handle);
         self.front += 1;
+        self.set_limit();
         Some((handle, record))
     }
 
     fn skip_dead(&mut self) -> Option<u32> {
+        let front = self.skip_some_dead();
+        self.set_limit();
+        front
+    }
+
+    #[inline(always)]
+    fn skip_some_dead(&mut self) -> Option<u32> {
         for _ in 0..SKIP_WORDS_MAX {
             if self.front == self.back {
                 return None;

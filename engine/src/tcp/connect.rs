@@ -9,11 +9,11 @@ use crate::handover::Exchange;
 use crate::neighbor::Resolution;
 use crate::stats::Stats;
 use crate::time::Instant;
-use crate::wire::{Seq, ipv4, ipv6};
+use crate::wire::{ipv4, ipv6};
 
-use super::block::{ACTIVE, Busy, Connection, NONE, flag};
+use super::block::{ACTIVE, Busy, Connection, flag};
 use super::conn::Conn;
-use super::ports::Pair;
+use super::ports::{Naming, Pair};
 use super::state::{Event, State};
 use super::{DIRTY_MAX, FlowId, Tcp, congestion, fresh_busy};
 
@@ -168,6 +168,20 @@ impl Tcp {
     }
 
     fn connect(&mut self, local: Option<u16>, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
+        // Two copies: in the one for IPv4 no address is asked for its family again
+        match remote {
+            SocketAddr::V4(remote) => self.open(local, remote.into(), word),
+            SocketAddr::V6(_) => self.open_v6(local, remote, word),
+        }
+    }
+
+    #[inline(never)]
+    fn open_v6(&mut self, local: Option<u16>, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
+        self.open(local, remote, word)
+    }
+
+    #[inline(always)]
+    fn open(&mut self, local: Option<u16>, remote: SocketAddr, word: u64) -> Result<u32, ConnectError> {
         let run = match self.ports.run(local, remote) {
             Some(run) => run,
             None => self.begin_run(local, remote)?,
@@ -175,34 +189,32 @@ impl Tcp {
         if self.conns.len() >= self.max_connections || self.dirty.len() >= DIRTY_MAX {
             return Err(ConnectError::NoMemory);
         }
-        let Pair { local, local_port, hash } = self.pick_pair(run, remote).ok_or(ConnectError::NoPort)?;
+        let Pair { local, local_port, isn_part, hash } = self.pick_pair(run, remote).ok_or(ConnectError::NoPort)?;
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
-        let address = self.locals.address(local);
-        let iss = self.isn_key.iss(address, local_port, remote.ip(), remote.port());
-        let c = Connection {
-            remote: word_of_remote,
-            remote_port: remote.port(),
-            local_port,
-            local,
-            mss: self.mss_default(remote.is_ipv6()),
-            state: State::Closed.after(Event::ActiveOpen),
-            flags: family | flag::FRESH,
-            listener: ACTIVE,
-            snd_una: iss,
-            snd_nxt: iss,
-            rcv_nxt: Seq(0),
-            rcv_adv: Seq(0),
-            heard_ms: self.now_ms,
-            busy: NONE,
-            word,
-            ..Connection::default()
-        };
+        let iss = self.isn_key.iss(isn_part);
+        let (mss, now_ms) = (self.mss_default(remote.is_ipv6()), self.now_ms);
         let Self { conns, busies, config, table, stats, dirty, .. } = self;
         let blocks = (conns.alloc(), busies.alloc());
         if let (Some(id), Some(slot)) = blocks
             && let Ok(place) = table.insert(hash, Kind::Connection, id)
         {
-            conns[id] = Connection { busy: slot, ..c };
+            let c = Connection {
+                remote: word_of_remote,
+                remote_port: remote.port(),
+                local_port,
+                local,
+                mss,
+                state: State::Closed.after(Event::ActiveOpen),
+                flags: family | flag::FRESH,
+                listener: ACTIVE,
+                snd_una: iss,
+                snd_nxt: iss,
+                heard_ms: now_ms,
+                busy: slot,
+                word,
+                ..Connection::default()
+            };
+            conns[id] = c;
             let b = &mut busies[slot];
             let cwnd = congestion::initial_window(c.payload_max(), config);
             *b = Busy { link: b.link, snd_end: iss + 1, cwnd, place, ..fresh_busy(id, &c) };
@@ -211,8 +223,12 @@ impl Tcp {
             return Ok(id);
         }
         // something of it was not to be had
-        blocks.0.inspect(|&id| _ = conns.free(id));
-        blocks.1.inspect(|&slot| _ = busies.free(slot));
+        if let Some(id) = blocks.0 {
+            conns.free(id);
+        }
+        if let Some(slot) = blocks.1 {
+            busies.free(slot);
+        }
         self.forget_remote(word_of_remote, family);
         Err(ConnectError::NoMemory)
     }
@@ -226,10 +242,11 @@ impl Tcp {
         if self.next_hop(remote.ip()).is_none() || self.locals.family(remote.is_ipv6()).next().is_none() {
             return Err(ConnectError::NoRoute);
         }
-        Ok(self.ports.begin(&self.locals, &self.hash_key, local, remote))
+        let Self { ports, locals, hash_key, isn_key, .. } = self;
+        Ok(ports.begin(&mut Naming { locals, key: hash_key, isn_key }, local, remote))
     }
 
-    /// Whether a remote can be a host's: a segment from there would be taken.
+    /// Whether a remote can be another host's: a segment from there would be taken.
     #[inline]
     //= RFC 9293 MUST-46
     fn is_host(&self, remote: SocketAddr) -> bool {
@@ -237,7 +254,8 @@ impl Tcp {
             IpAddr::V4(address) => ipv4::is_valid_destination(address),
             IpAddr::V6(address) => ipv6::is_valid_destination(address),
         };
-        one_host && remote.port() != 0 && !self.locals.is_broadcast(remote.ip())
+        let owned = self.locals.number(remote.ip()).is_some();
+        one_host && remote.port() != 0 && !owned && !self.locals.is_broadcast(remote.ip())
     }
 
     /// Takes this worker's place among several: from now on ports are chosen such that the flows are its own.
@@ -251,7 +269,7 @@ impl Tcp {
 
     /// A free pair of local address and port of a run towards `remote`: where the index alone says that nothing has the one it
     /// is at, that one.
-    #[inline]
+    #[inline(always)]
     //= RFC 9293 MUST-44
     fn pick_pair(&mut self, run: usize, remote: SocketAddr) -> Option<Pair> {
         if let Some(pair) = self.ports.pair(run)
@@ -269,7 +287,7 @@ impl Tcp {
         for _ in 0..tries {
             let pair = self.ports.pair(run);
             self.pass_pair(run);
-            let Some(Pair { local, local_port, hash }) = pair else { continue };
+            let Some(Pair { local, local_port, hash, .. }) = pair else { continue };
             let flow = FlowId { remote: remote.ip(), local, remote_port: remote.port(), local_port };
             if self.find(hash, &flow).is_none() {
                 return pair;
@@ -282,8 +300,8 @@ impl Tcp {
     /// Goes on by one pair. Opens come in rows, and nothing has asked for the next one's place in the index yet.
     #[inline]
     fn pass_pair(&mut self, run: usize) {
-        let Self { ports, locals, hash_key, table, .. } = self;
-        ports.pass(run, locals, hash_key, |ahead| {
+        let Self { ports, locals, hash_key, isn_key, table, .. } = self;
+        ports.pass(run, &mut Naming { locals, key: hash_key, isn_key }, |ahead| {
             table.prefetch(ahead);
         });
     }

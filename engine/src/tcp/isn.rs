@@ -50,16 +50,21 @@ impl IsnKey {
         Self { isn, last, clock_4us: 0, timestamps, clock_ms: timestamps.origin_ms }
     }
 
-    /// ISN = M + F(4-tuple, secret) (RFC 6528 §3), M one every 4 µs (RFC 9293 §3.4.1).
+    /// ISN = M + F(4-tuple, secret) (RFC 6528 §3), M one every 4 µs (RFC 9293 §3.4.1). `part` is F.
     #[inline(always)]
-    pub(crate) fn iss(&mut self, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> Seq {
-        let hash = match (local, remote) {
-            (IpAddr::V4(local), IpAddr::V4(remote)) => self.hash_v4((local, local_port), (remote, remote_port)),
-            _ => self.hash_v6((local, local_port), (remote, remote_port)),
-        };
+    pub(crate) fn iss(&self, part: u32) -> Seq {
         //= RFC 9293 MUST-8, MUST-9, SHLD-1
         //= RFC 6528 3-SHOULD-1, 3-MUST-1
-        Seq(hash.wrapping_add(self.clock_4us))
+        Seq(part.wrapping_add(self.clock_4us))
+    }
+
+    /// What the flow between two ends contributes to its initial sequence numbers: F.
+    #[inline(always)]
+    pub(crate) fn part(&mut self, local: IpAddr, local_port: u16, remote: IpAddr, remote_port: u16) -> u32 {
+        match (local, remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => self.hash_v4((local, local_port), (remote, remote_port)),
+            _ => self.hash_v6((local, local_port), (remote, remote_port)),
+        }
     }
 
     /// SipHash-2-4 of one end and then of the other with its neighbour, whichever of the two opens. The end of the lower port
@@ -145,7 +150,8 @@ mod tests {
     }
 
     fn iss(key: &mut IsnKey, [local, remote]: [(IpAddr, u16); 2]) -> Seq {
-        key.iss(local.0, local.1, remote.0, remote.1)
+        let part = key.part(local.0, local.1, remote.0, remote.1);
+        key.iss(part)
     }
 
     /// A server and clients side by side, on ports above, below and like its own, each seen from either end.

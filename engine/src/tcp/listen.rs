@@ -29,28 +29,27 @@ pub(crate) struct Offer {
 }
 
 impl Tcp {
-    /// What is agreed to of the options of a SYN: those that the peer sent and we are configured for.
-    /// Where that is everything, as it mostly is, no option is looked at by itself.
+    /// What is agreed to of the options of a SYN: those that the peer sent and we are configured for. Where that is
+    /// everything, as it mostly is, no option is looked at by itself. `v6`: it came over IPv6.
     #[inline]
-    pub(crate) fn agree(&self, seg: &TcpSegment) -> Offer {
+    pub(crate) fn agree(&self, seg: &TcpSegment, v6: bool) -> Offer {
         let TcpOptions { mss, window_scale, sack_permitted, timestamps, .. } = seg.options;
         if let (Some(mss), Some(snd_scale), true, Some(timestamps)) = (mss, window_scale, sack_permitted, timestamps)
             && mss >= self.config.mss_min
             && self.config.takes_offer
         {
-            let mss = mss.min(self.mss_of_link(seg.source.is_ipv6()));
+            let mss = mss.min(self.mss_of_link(v6));
             let offer = Offer { mss, flags: flag::OFFERED, snd_scale, ts_recent: timestamps.value };
-            debug_assert_eq!(offer, self.agree_on_each(seg));
+            debug_assert_eq!(offer, self.agree_on_each(seg, v6));
             return offer;
         }
-        self.agree_on_each(seg)
+        self.agree_on_each(seg, v6)
     }
 
     /// [`agree`](Self::agree), one option at a time.
     //= RFC 7323 2.2-MUST-2
     #[inline(never)]
-    fn agree_on_each(&self, seg: &TcpSegment) -> Offer {
-        let v6 = seg.source.is_ipv6();
+    fn agree_on_each(&self, seg: &TcpSegment, v6: bool) -> Offer {
         let options = &seg.options;
         if options.mss.is_some_and(|mss| mss < self.config.mss_min) {
             self.stats.mss_raised.increment();
@@ -137,6 +136,38 @@ impl Tcp {
         listener: u8,
         after: Option<Seq>,
     ) {
+        // Two copies: in the one for IPv4 no address is asked for its family again
+        match (seg.destination, seg.source) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                self.syn_between(tx, seg, (local.into(), remote.into()), (flow, listener), hash, after);
+            }
+            _ => self.syn_v6(tx, seg, (flow, listener), hash, after),
+        }
+    }
+
+    #[inline(never)]
+    fn syn_v6<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        to: (&FlowId, u8),
+        hash: u64,
+        after: Option<Seq>,
+    ) {
+        self.syn_between(tx, seg, (seg.destination, seg.source), to, hash, after);
+    }
+
+    /// [`syn`](Self::syn), between two addresses: ours and the peer's.
+    #[inline(always)]
+    fn syn_between<D: Device>(
+        &mut self,
+        tx: &mut Tx<'_, D>,
+        seg: &TcpSegment,
+        ends: (IpAddr, IpAddr),
+        (flow, listener): (&FlowId, u8),
+        hash: u64,
+        after: Option<Seq>,
+    ) {
         if self.conns.len() >= self.max_connections {
             // it could not be opened: the peer tries again, and may find room then
             self.stats.refused_table_full.increment();
@@ -144,31 +175,29 @@ impl Tcp {
         }
         let mode = self.listeners[usize::from(listener)].syn_cookies;
         let keeps = mode != SynCookies::Always && !self.sheds(mode);
-        let mut offer = self.agree(seg);
+        let mut offer = self.agree(seg, ends.1.is_ipv6());
         //= RFC 3168 6.1.1-MUST-1, 6.1.1-MUST-4, 6.1.1-SHOULD-1
         if self.config.ecn != Ecn::Off && seg.flags.contains(Flags::ECE | Flags::CWR) {
             offer.flags |= flag::ECN;
         }
         let mut refusal = DropReason::TableFull;
         if keeps {
-            match self.keep_syn(seg, hash, (flow.local, listener), offer, after) {
-                Ok(record) => {
-                    return self.syn_ack(tx, record, (seg.destination, seg.source), None, Some(seg.source_mac));
-                }
+            match self.keep_syn(seg, ends, hash, (flow.local, listener), offer, after) {
+                Ok(record) => return self.syn_ack(tx, record, ends, None, Some(seg.source_mac)),
                 Err(reason) => refusal = reason,
             }
         }
         self.syn_by_cookie(tx, seg, (flow, listener), hash, offer, after, (mode, refusal));
     }
 
-    /// What is kept of a SYN, or would be: at our address of number `local`, of the remote in the word `remote`.
+    /// What is kept of a SYN, or would be: at our address of number `local`, of the remote in the word `remote`, of a family.
     #[inline(always)]
     fn record_of(
         &self,
         seg: &TcpSegment,
         (local, listener): (u16, u8),
         offer: Offer,
-        (remote, iss): (u32, Seq),
+        (remote, family, iss): (u32, u8, Seq),
     ) -> SynReceived {
         SynReceived {
             remote,
@@ -176,7 +205,7 @@ impl Tcp {
             local_port: seg.destination_port,
             local,
             mss: offer.mss,
-            flags: offer.flags | if seg.source.is_ipv6() { flag::IPV6 } else { 0 },
+            flags: offer.flags | family,
             scales: offer.snd_scale,
             listener,
             resent: 0,
@@ -205,7 +234,8 @@ impl Tcp {
         if mode != SynCookies::Never {
             let Cookie { iss, ts_bits } = self.cookies.bake(seg.destination, flow, seg.seq, &offer, self.now);
             if after.is_none_or(|floor| iss.after(floor)) {
-                let record = self.record_of(seg, (flow.local, listener), offer, (0, iss));
+                let family = if flow.remote.is_ipv6() { flag::IPV6 } else { 0 };
+                let record = self.record_of(seg, (flow.local, listener), offer, (0, family, iss));
                 self.cookies.rely(self.now);
                 self.stats.syn_cookies_sent.increment();
                 return self.syn_ack(tx, record, ends, ts_bits, Some(seg.source_mac));
@@ -213,7 +243,7 @@ impl Tcp {
             // a cookie is what it is: a number that has to be above another one needs a record
             if mode == SynCookies::Always
                 && !self.sheds(mode)
-                && let Ok(record) = self.keep_syn(seg, hash, (flow.local, listener), offer, after)
+                && let Ok(record) = self.keep_syn(seg, ends, hash, (flow.local, listener), offer, after)
             {
                 return self.syn_ack(tx, record, ends, None, Some(seg.source_mac));
             }
@@ -249,28 +279,30 @@ impl Tcp {
     fn keep_syn(
         &mut self,
         seg: &TcpSegment,
+        (local, remote): (IpAddr, IpAddr),
         hash: u64,
         at: (u16, u8),
         offer: Offer,
         after: Option<Seq>,
     ) -> Result<SynReceived, DropReason> {
         let full = Err(DropReason::TableFull);
-        let prefix = self.syn_guard.place(seg.source);
+        let prefix = self.syn_guard.place(remote);
         if !self.syn_guard.has_room(prefix) {
             self.stats.syn_prefix_limited.increment();
             return Err(DropReason::PrefixLimited);
         }
-        let Some((remote, family)) = self.intern(seg.source) else { return full };
-        let iss = self.isn_key.iss(seg.destination, seg.destination_port, seg.source, seg.source_port);
+        let Some((word, family)) = self.intern(remote) else { return full };
+        let part = self.isn_key.part(local, seg.destination_port, remote, seg.source_port);
+        let iss = self.isn_key.iss(part);
         let iss = after.filter(|&floor| !iss.after(floor)).unwrap_or(iss);
-        let record = self.record_of(seg, at, offer, (remote, iss));
+        let record = self.record_of(seg, at, offer, (word, family, iss));
         let Some(handle) = self.syns.push(record) else {
-            self.forget_remote(remote, family);
+            self.forget_remote(word, family);
             return full;
         };
         if self.table.insert(hash, Kind::SynReceived, handle).is_err() {
             self.syns.kill(handle);
-            self.forget_remote(remote, family);
+            self.forget_remote(word, family);
             return full;
         }
         self.syn_guard.take(prefix);

@@ -179,10 +179,21 @@ impl Locals {
     /// The address of a number, if it is one of IPv4.
     #[inline]
     pub(crate) fn address_v4(&self, number: u16) -> Option<Ipv4Addr> {
-        match self.address(number) {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
+        match self.first_v4.address(number) {
+            Some(address) => Some(address),
+            None => self.further_address_v4(number),
         }
+    }
+
+    #[inline(never)]
+    fn further_address_v4(&self, number: u16) -> Option<Ipv4Addr> {
+        self.further_v4.iter().find_map(|range| range.address(number))
+    }
+
+    /// The address of a number that is known to be one of a family.
+    #[inline(always)]
+    pub(crate) fn address_of(&self, number: u16, v6: bool) -> IpAddr {
+        if v6 { self.address(number) } else { self.address_v4(number).unwrap_or(Ipv4Addr::UNSPECIFIED).into() }
     }
 
     /// Numbers of the addresses of a family: first and count of each range.
@@ -251,6 +262,9 @@ mod tests {
             assert_eq!(locals.number(locals.address(number)), Some(number));
         }
         assert_eq!(locals.number("10.66.1.1".parse().unwrap()), None);
+        assert_eq!(locals.address_of(257, false), locals.address(257));
+        assert_eq!(locals.address_of(256, true), locals.address(256));
+        assert_eq!((locals.address_v4(256), locals.address_v4(258)), (None, None));
         assert!(locals.on_link("192.0.2.9".parse().unwrap()) && !locals.on_link("192.0.2.8".parse().unwrap()));
         assert!(locals.on_link("10.66.200.1".parse().unwrap()));
         assert!(!locals.on_link("10.67.0.1".parse().unwrap()));

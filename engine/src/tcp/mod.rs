@@ -329,7 +329,9 @@ impl Tcp {
         self.conns.maintain(pages);
         self.busies.maintain(pages);
         self.time_waits.maintain(pages);
-        self.syns.maintain(pages);
+        if !self.listeners.is_empty() {
+            self.syns.maintain(pages);
+        }
         self.stats.connections.set(u64::from(self.conns.len()));
         self.stats.time_wait_now.set(u64::from(self.time_waits.len()));
         let neighbors = self.neighbors.counters();

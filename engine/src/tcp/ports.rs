@@ -17,6 +17,7 @@ use crate::device::toeplitz::Rss;
 use crate::flow::{FlowKey, HashKey};
 use crate::handover::{Share, Steering};
 
+use super::isn::IsnKey;
 use super::locals::Locals;
 
 /// Counters, so that traffic to one remote tells little of that to another.
@@ -130,14 +131,14 @@ impl Ports {
 
     /// Begins a run towards `remote`, where the last walk stopped: from the address of number `local`, or from all of them.
     #[inline(never)]
-    pub(crate) fn begin(&mut self, locals: &Locals, key: &HashKey, local: Option<u16>, remote: SocketAddr) -> usize {
-        let walk = self.walk(locals, local, remote);
-        let step = walk.step(locals, 0).unwrap_or_default();
+    pub(crate) fn begin(&mut self, naming: &mut Naming<'_>, local: Option<u16>, remote: SocketAddr) -> usize {
+        let walk = self.walk(naming.locals, local, remote);
+        let step = walk.step(naming.locals, 0).unwrap_or_default();
         let place = run_place(remote);
         let count = self.counters[walk.counter % TABLE];
         self.runs[place] = Run { remote, local, walk, count, step, ..Run::NOWHERE };
         if walk.pairs > 0 {
-            self.look_ahead(place, locals, key);
+            self.look_ahead(place, naming, 1, |_| {});
         }
         place
     }
@@ -156,7 +157,7 @@ impl Ports {
 
     /// Goes on by one step, and now and then looks at some pairs that later opens will come upon. `ask` gets their hashes.
     #[inline]
-    pub(crate) fn pass(&mut self, run: usize, locals: &Locals, key: &HashKey, ask: impl FnMut(u64)) {
+    pub(crate) fn pass(&mut self, run: usize, naming: &mut Naming<'_>, ask: impl FnMut(u64)) {
         let place = run % RUNS;
         let run = &mut self.runs[place];
         run.count += 1;
@@ -164,7 +165,9 @@ impl Ports {
         run.first = run.first.wrapping_add(1);
         run.ahead_len -= 1;
         if usize::from(run.ahead_len) <= AHEAD / 2 {
-            self.look_far_ahead(place, locals, key, ask);
+            // no more than opens there were: a run that others break off is to cost no more than its opens do
+            let opens = usize::from(run.first);
+            self.look_ahead(place, naming, opens.clamp(1, AHEAD / 2), ask);
         }
     }
 
@@ -176,39 +179,15 @@ impl Ports {
         *run = Run::NOWHERE;
     }
 
-    /// Adds what the walk comes upon next to the pairs ahead of a run, of which there are not all.
-    #[inline(always)]
-    fn look_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey) -> Option<Pair> {
-        let Self { runs, range, groups, share, .. } = self;
-        let run = &mut runs[run % RUNS];
-        let local = run.step.number;
-        let local_port = match groups {
-            None => Some(range.first + run.step.place as u16),
-            Some(groups) => steered_port(groups, locals, &run.walk, &run.step),
-        };
-        let mut pair = None;
-        if let Some(local_port) = local_port {
-            let (remote, remote_port) = (run.remote.ip(), run.remote.port());
-            let flow = FlowKey { local: locals.address(local), remote, local_port, remote_port };
-            if share.is_none_or(|share| share.owns(&flow)) {
-                pair = Some(Pair { local, local_port, hash: key.hash(&flow) });
-            }
-        }
-        run.ahead[usize::from(run.first.wrapping_add(run.ahead_len)) % AHEAD] = pair;
-        run.ahead_len += 1;
-        run.step = run.step.next(locals, &run.walk);
-        pair
-    }
-
-    /// The same, of several pairs: no more than opens there were, as a run that others break off is to cost no more than its
-    /// opens do.
+    /// Adds the `count` pairs that the walk comes upon next to those ahead of a run, of which so many are missing.
     #[inline(never)]
-    fn look_far_ahead(&mut self, run: usize, locals: &Locals, key: &HashKey, mut ask: impl FnMut(u64)) {
-        let opens = usize::from(self.runs[run % RUNS].first);
-        for _ in 0..opens.clamp(1, AHEAD / 2) {
-            if let Some(pair) = self.look_ahead(run, locals, key) {
-                ask(pair.hash);
-            }
+    fn look_ahead(&mut self, run: usize, naming: &mut Naming<'_>, count: usize, ask: impl FnMut(u64)) {
+        let Self { runs, range, groups, share, .. } = self;
+        let (run, choice) = (&mut runs[run % RUNS], (*range, groups.as_ref(), *share));
+        // Two copies: in the one for IPv4 no address is asked for its family again
+        match run.remote.ip() {
+            IpAddr::V4(remote) => run.look_ahead(naming, choice, remote.into(), count, ask),
+            remote => run.look_ahead(naming, choice, remote, count, ask),
         }
     }
 
@@ -242,6 +221,13 @@ impl Ports {
     }
 }
 
+/// What names a flow between a pair and a remote.
+pub(crate) struct Naming<'a> {
+    pub(crate) locals: &'a Locals,
+    pub(crate) key: &'a HashKey,
+    pub(crate) isn_key: &'a mut IsnKey,
+}
+
 /// The port at a step of a walk, among those that groups name. `None` if there is none.
 #[inline(never)]
 fn steered_port(groups: &[Groups; 2], locals: &Locals, walk: &Walk, step: &Step) -> Option<u16> {
@@ -249,11 +235,12 @@ fn steered_port(groups: &[Groups; 2], locals: &Locals, walk: &Walk, step: &Step)
     groups.at(step.place, walk.remote_part ^ groups.rss.local_part(locals.address(step.number)))
 }
 
-/// A free pair of local address and port, or one that may be, and the hash of its flow.
+/// A free pair of local address and port, or one that may be, the flow's part of its initial sequence number, and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
     pub(crate) local: u16,
     pub(crate) local_port: u16,
+    pub(crate) isn_part: u32,
     pub(crate) hash: u64,
 }
 
@@ -286,6 +273,40 @@ impl Run {
         first: 0,
         ahead_len: 0,
     };
+
+    /// Adds `count` pairs, towards the address `remote` of the run's remote. `ask` gets their hashes.
+    #[inline(always)]
+    fn look_ahead(
+        &mut self,
+        naming: &mut Naming<'_>,
+        (range, groups, share): (PortRange, Option<&[Groups; 2]>, Option<Share>),
+        remote: IpAddr,
+        count: usize,
+        mut ask: impl FnMut(u64),
+    ) {
+        let (remote_port, mut step) = (self.remote.port(), self.step);
+        for _ in 0..count {
+            let local_port = match groups {
+                None => Some(range.first + step.place as u16),
+                Some(groups) => steered_port(groups, naming.locals, &self.walk, &step),
+            };
+            let mut pair = None;
+            if let Some(local_port) = local_port {
+                let local = naming.locals.address_of(step.number, remote.is_ipv6());
+                let flow = FlowKey { local, remote, local_port, remote_port };
+                if share.is_none_or(|share| share.owns(&flow)) {
+                    let isn_part = naming.isn_key.part(local, local_port, remote, remote_port);
+                    let hash = naming.key.hash(&flow);
+                    pair = Some(Pair { local: step.number, local_port, isn_part, hash });
+                    ask(hash);
+                }
+            }
+            self.ahead[usize::from(self.first.wrapping_add(self.ahead_len)) % AHEAD] = pair;
+            self.ahead_len += 1;
+            step = step.next(naming.locals, &self.walk);
+        }
+        self.step = step;
+    }
 }
 
 /// Where the run towards a remote is kept.
@@ -378,6 +399,7 @@ mod tests {
     use super::*;
     use crate::config::AddressRange;
     use crate::handover::Exchange;
+    use crate::tcp::TimestampClock;
 
     /// The pair at a step of a walk, by division.
     fn at(ports: &Ports, locals: &Locals, walk: &Walk, step: u64) -> Option<(u16, u16)> {
@@ -398,14 +420,16 @@ mod tests {
     fn every_pair_is_met_once_before_any_comes_again() {
         let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1099 }, ..TcpConfig::default() };
         let mut ports = Ports::new(&config, None, [1, 2]);
-        let key = HashKey::new([3, 4]);
+        let (key, mut isn_key) =
+            (HashKey::new([3, 4]), IsnKey::new([5, 6], TimestampClock { key: [7, 8], origin_ms: 0 }));
         let locals = Locals::new(&[range("10.0.0.1", "10.0.0.3"), range("10.0.0.9", "10.0.0.10")]);
         let remote = "10.0.0.200:80".parse().unwrap();
         let mut seen = HashSet::new();
         let mut open = || {
-            let run = ports.run(None, remote).unwrap_or_else(|| ports.begin(&locals, &key, None, remote));
+            let naming = &mut Naming { locals: &locals, key: &key, isn_key: &mut isn_key };
+            let run = ports.run(None, remote).unwrap_or_else(|| ports.begin(naming, None, remote));
             let pair = ports.pair(run).unwrap();
-            ports.pass(run, &locals, &key, |_| {});
+            ports.pass(run, naming, |_| {});
             (pair.local, pair.local_port)
         };
         for _ in 0..500 {
@@ -422,7 +446,8 @@ mod tests {
     fn runs_are_what_their_walks_say() {
         let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1006 }, ..TcpConfig::default() };
         let mut ports = Ports::new(&config, None, [1, 2]);
-        let key = HashKey::new([3, 4]);
+        let (key, mut isn_key) =
+            (HashKey::new([3, 4]), IsnKey::new([5, 6], TimestampClock { key: [7, 8], origin_ms: 0 }));
         let locals =
             Locals::new(&[range("10.0.0.1", "10.0.0.3"), range("fd00::1", "fd00::2"), range("10.0.0.9", "10.0.0.9")]);
         let mut random = crate::flow::table::tests::Random(7);
@@ -434,15 +459,17 @@ mod tests {
             };
             let local = (random.below(4) == 0 && remote.is_ipv4()).then(|| random.below(3) as u16);
             let walk = ports.walk(&locals, local, remote);
-            let run = ports.run(local, remote).unwrap_or_else(|| ports.begin(&locals, &key, local, remote));
+            let naming = &mut Naming { locals: &locals, key: &key, isn_key: &mut isn_key };
+            let run = ports.run(local, remote).unwrap_or_else(|| ports.begin(naming, local, remote));
             let tried = 1 + random.below(4) / 3 * random.below(20);
             for step in 0..tried {
                 let said = at(&ports, &locals, &walk, step);
                 let pair = ports.pair(run);
-                ports.pass(run, &locals, &key, |_| {});
+                ports.pass(run, naming, |_| {});
                 assert_eq!(pair.map(|pair| (pair.local, pair.local_port)), said);
-                let Some(Pair { local, local_port, hash }) = pair else { continue };
+                let Some(Pair { local, local_port, isn_part, hash }) = pair else { continue };
                 let (local, remote, remote_port) = (locals.address(local), remote.ip(), remote.port());
+                assert_eq!(isn_part, naming.isn_key.part(local, local_port, remote, remote_port));
                 assert_eq!(hash, key.hash(&FlowKey { local, remote, local_port, remote_port }));
             }
             if random.below(50) == 0 {
@@ -498,20 +525,22 @@ mod tests {
         let config = TcpConfig { local_ports: PortRange { first: 1000, last: 1499 }, ..TcpConfig::default() };
         let locals = Locals::new(&[range("10.0.0.1", "10.0.0.3")]);
         let (key, remote) = (HashKey::new([3, 4]), "10.0.0.200:80".parse().unwrap());
+        let mut isn_key = IsnKey::new([5, 6], TimestampClock { key: [7, 8], origin_ms: 0 });
+        let naming = &mut Naming { locals: &locals, key: &key, isn_key: &mut isn_key };
         let mut seen = HashSet::new();
         for place in Exchange::among(3, 1, 64, None) {
             let mut ports = Ports::new(&config, None, [1, 2]);
             ports.share(place.share());
-            let run = ports.begin(&locals, &key, None, remote);
+            let run = ports.begin(naming, None, remote);
             let before = seen.len();
             for _ in 0..1500 {
-                if let Some(Pair { local, local_port, hash }) = ports.pair(run) {
+                if let Some(Pair { local, local_port, hash, .. }) = ports.pair(run) {
                     let local = locals.address(local);
                     let flow = FlowKey { local, remote: remote.ip(), local_port, remote_port: remote.port() };
                     assert_eq!((place.owner(&flow), hash), (place.index(), key.hash(&flow)));
                     assert!(seen.insert((local, local_port)), "{local}:{local_port} came twice");
                 }
-                ports.pass(run, &locals, &key, |_| {});
+                ports.pass(run, naming, |_| {});
             }
             assert!((400..600).contains(&(seen.len() - before)), "{}", seen.len() - before);
         }

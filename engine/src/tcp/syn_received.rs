@@ -146,7 +146,8 @@ impl Tcp {
         let neighbor = on_link.then(|| neighbors.learn_from_handshake(seg.source, seg.source_mac, self.now));
         let scaled = record.flags & flag::SCALING != 0;
         let rcv_nxt = record.irs + 1;
-        let mut c = Connection {
+        let slot = busies.alloc();
+        let c = Connection {
             remote: record.remote,
             remote_port: record.remote_port,
             local_port: record.local_port,
@@ -167,11 +168,11 @@ impl Tcp {
             ts_recent: record.ts_recent,
             heard_ms: self.now_ms,
             snd_wl1: seg.seq,
-            busy: NONE,
+            busy: slot.unwrap_or(NONE),
             word: 0,
         };
-        if let Some(slot) = busies.alloc() {
-            c.busy = slot;
+        conns[id] = c;
+        if let Some(slot) = slot {
             let b = &mut busies[slot];
             let cwnd = congestion::initial_window(c.payload_max(), config);
             let snd_wnd_max = u32::from(seg.window) << record.scales;
@@ -189,7 +190,6 @@ impl Tcp {
             }
             b.list(dirty);
         }
-        conns[id] = c;
         app.accepted(&mut super::Conn { tcp: self, id }, usize::from(record.listener));
         Some(id)
     }
@@ -219,6 +219,9 @@ impl Tcp {
 
     /// Sends SYN-ACKs again whose time has come, and forgets those that were sent often enough. Bounded.
     pub(crate) fn expire_syns<D: Device>(&mut self, tx: &mut Tx<'_, D>) -> usize {
+        if self.listeners.is_empty() {
+            return 0;
+        }
         let mut done = self.wake_syns(tx);
         for class in self.syns.classes() {
             let patience = self.config.rto_initial_us << class;

@@ -93,14 +93,16 @@ impl Tcp {
     /// What is agreed on with the peer's SYN, ECN included.
     #[inline(always)]
     fn agree_as_opener(&self, seg: &TcpSegment) -> Offer {
+        let mut offer = self.agree(seg, seg.source.is_ipv6());
         //= RFC 3168 6.1.1-MUST-2, 6.1.1-MUST-4
         let accepts_ecn = match (self.config.ecn, seg.flags.ack()) {
             (Ecn::On, true) => seg.flags.contains(Flags::ECE) && !seg.flags.contains(Flags::CWR),
             (Ecn::Off, _) | (_, true) => false,
             (_, false) => seg.flags.contains(Flags::ECE | Flags::CWR),
         };
-        let mut offer = self.agree(seg);
-        offer.flags |= if accepts_ecn { flag::ECN } else { 0 };
+        if accepts_ecn {
+            offer.flags |= flag::ECN;
+        }
         offer
     }
 

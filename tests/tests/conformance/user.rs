@@ -72,7 +72,7 @@ checks! {
         assert!((4..=8).contains(&sources.len()), "{sources:?}");
     }
 
-    /// MUST-46: an open to what is no host is refused, and nothing is sent.
+    /// MUST-46: an open to what is no other host is refused, and nothing is sent.
     //= RFC 9293 MUST-46
     fn opens_to_no_host(bed) {
         let remotes: &[&str] = if bed.is_v6() {
@@ -84,6 +84,9 @@ checks! {
             let opened = bed.engine(|engine| engine.net().connect(remote.parse().unwrap(), 0));
             assert_eq!(opened, Err(ConnectError::InvalidAddress), "{remote}");
         }
+        let own = SocketAddr::new(bed.address(), 80);
+        let opened = bed.engine(|engine| engine.net().connect(own, 0));
+        assert_eq!(opened, Err(ConnectError::InvalidAddress), "{own}");
         bed.run(100);
         assert!(bed.other(10, |_| true).is_none(), "somebody was asked for");
         bed.alive();
