@@ -9,6 +9,7 @@ use crate::neighbor::NeighborIndex;
 use crate::timer_wheel::Link;
 use crate::wire::Seq;
 
+use super::flight::Flight;
 use super::hystart::HyStart;
 use super::state::State;
 
@@ -254,8 +255,8 @@ pub(crate) struct Busy {
     pub(crate) phase: Phase,
     /// How often the RTO is doubled (RFC 6298 §5.5), until something is measured again.
     pub(crate) backoff: u8,
-    /// Nodes of the flight chain, the spare one included.
-    pub(crate) flight_nodes: u16,
+    /// Duplicate acknowledgements in a row.
+    pub(crate) dup_acks: u16,
     /// Retransmission, persist or probe timer, milliseconds; valid if `timers` says so.
     pub(crate) rtx_at: u32,
     /// Delayed acknowledgement timer, milliseconds.
@@ -301,10 +302,8 @@ pub(crate) struct Busy {
     /// Where the segments that arrived ahead of a hole begin, the latest first: the order that their blocks are
     /// reported in (RFC 2018 §4).
     pub(crate) recent: [Seq; 3],
-    /// Segments in flight, oldest first: first and last node of the chain. With nothing in flight there is no first, and
-    /// the last is a spare one.
-    pub(crate) flight_head: u32,
-    pub(crate) flight_tail: u32,
+    /// Segments in flight.
+    pub(crate) flight: Flight,
     /// Octets in flight that are neither lost nor selectively acknowledged (pipe, RFC 6675).
     pub(crate) pipe: u32,
     /// Octets marked lost and not sent again yet.
@@ -358,8 +357,6 @@ pub(crate) struct Busy {
     pub(crate) ahead_chunks: u16,
     /// The window is not reduced again for ECN before this is acknowledged.
     pub(crate) ecn_until: Seq,
-    /// Duplicate acknowledgements in a row.
-    pub(crate) dup_acks: u16,
     /// Reordering window, quarters of the smallest RTT (RFC 8985 §6.2).
     pub(crate) reo_quarters: u8,
     /// Recoveries for which a widened reordering window persists (RFC 8985 §6.2).
@@ -380,7 +377,7 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// The block with no chain of chunks or of segments.
+    /// The block with no chain of chunks, and no segment.
     pub(crate) const fn without_chains(self) -> Self {
         Self {
             write_head: NONE,
@@ -389,8 +386,7 @@ impl Busy {
             read_tail: NONE,
             ahead_head: NONE,
             ahead_tail: NONE,
-            flight_head: NONE,
-            flight_tail: NONE,
+            flight: Flight::NOTHING,
             ..self
         }
     }

@@ -112,7 +112,7 @@ impl Tcp {
         let mut at = c.snd_una;
         let mut cursor = self.flights.front(b);
         while let Some(here) = cursor {
-            let record = self.flights.get(here);
+            let record = self.flights.get(b, here);
             hold!(record.start == at, "the flight has a gap at {:?}, next is {:?}", at, record.start);
             hold!(record.len > 0, "an empty segment is in flight");
             let len = u32::from(record.len);
@@ -130,7 +130,7 @@ impl Tcp {
         let (counted, kept) = ((pipe, lost, sacked), (b.pipe, b.lost, b.sacked));
         hold!(counted == kept, "pipe, lost, sacked: the flight has {counted:?}, the block says {kept:?}");
         let nodes = self.flights.nodes_of(b);
-        hold!(nodes == u32::from(b.flight_nodes), "{nodes} nodes of flight, the block says {}", b.flight_nodes);
+        hold!(nodes == u32::from(b.flight.nodes()), "{nodes} nodes of flight, the block says {}", b.flight.nodes());
         sums.flight_nodes += nodes;
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Tcp {
         let mut ends = spans.iter().skip(1).map(|span| span.start).chain([b.snd_end]);
         hold!(spans.iter().all(|span| ends.next().is_some_and(|end| span.start.at_or_before(end))), "messages overlap");
         // A SYN of ours may be out while we close already: both ends opened at once
-        let first = self.flights.front(b).map(|at| self.flights.get(at));
+        let first = self.flights.front(b).map(|at| self.flights.get(b, at));
         let syn = c.state == State::SynSent || first.is_some_and(|first| first.has(sent::SYN));
         let una = c.snd_una + u32::from(syn);
         let unacked = b.snd_end.after(una);
@@ -217,7 +217,7 @@ impl Tcp {
             return Ok(());
         }
         let fin_due = b.flags & busy::FIN_QUEUED != 0 && !c.snd_nxt.after(b.snd_end);
-        let waits = b.flight_head != NONE || b.snd_end.after(c.snd_nxt) || fin_due;
+        let waits = !b.flight.is_empty() || b.snd_end.after(c.snd_nxt) || fin_due;
         hold!(!waits || b.timers & 1 != 0, "something is in flight or queued, and no timer runs");
         hold!(b.unacked_segments == 0 || b.timers & 2 != 0, "an acknowledgement is put off for ever");
         hold!(c.state != State::FinWait2 || b.timers & 4 != 0, "FIN-WAIT-2 has no end");

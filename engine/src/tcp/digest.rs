@@ -43,7 +43,7 @@ impl Tcp {
                 write!(out, "{:?}", self.timeless(b))?;
                 let mut cursor = self.flights.front(b);
                 while let Some(at) = cursor {
-                    let mut sent = *self.flights.get(at);
+                    let mut sent = *self.flights.get(b, at);
                     sent.sent_us = self.now_us.wrapping_sub(sent.sent_us);
                     write!(out, "{sent:?}")?;
                     cursor = self.flights.next(at);
@@ -72,7 +72,7 @@ impl Tcp {
         let due = |bit: u8, at: u32| if b.timers & bit != 0 { at.wrapping_sub(self.now_ms) } else { 0 };
         let age_us = |at: u32| if at == 0 { 0 } else { self.now_us.wrapping_sub(at) };
         let age_ms = |at: u32| if at == 0 { 0 } else { self.now_ms.wrapping_sub(at) };
-        let in_flight = b.flight_head != NONE;
+        let in_flight = !b.flight.is_empty();
         Busy {
             link: Link::default(),
             conn: 0,
@@ -86,7 +86,6 @@ impl Tcp {
             cubic_epoch_ms: age_ms(b.cubic_epoch_ms),
             undo_ts: if b.phase == Phase::Open { 0 } else { age_ms(b.undo_ts) },
             neighbor: None,
-            flight_nodes: if in_flight { b.flight_nodes } else { 0 },
             ..b.without_chains()
         }
     }

@@ -1,8 +1,7 @@
-//! Segments in flight: a chain of nodes per connection, oldest first.
+//! Segments in flight, oldest first: one lies in the busy block, more of them in a chain of nodes.
 //!
-//! No payload is kept, only what loss recovery must know of each segment ([`Sent`]). Nodes come from one pool and go
-//! back as they empty, but for the last one: it stays with the busy block, its `flight_tail`, as the spare for the next
-//! segment. A short exchange so asks the pool once, and uses one node that is warm in the cache.
+//! No payload is kept, only what loss recovery must know of each segment ([`Sent`]). Short exchanges have no more than one
+//! segment out, and ask nothing of the pool of nodes. A chain keeps its nodes until the last of its segments is acknowledged.
 
 use crate::flow::Slab;
 use crate::page::{OutOfMemory, PageSource};
@@ -22,12 +21,69 @@ pub(crate) struct Flights {
     pub(crate) walked: u32,
 }
 
-/// A place in a chain.
+/// A connection's flight, in the room of one record: nothing (no length), one segment, or the chain that holds them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flight(Sent);
+
+/// The flag of a [`Flight`] that is a chain: its first node in the place of `start`, its last in that of `sent_us`, how many
+/// there are in that of `len`. No segment bears it.
+const CHAIN: u8 = 1 << 7;
+
+impl Flight {
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self(Sent { start: Seq(0), len: 0, flags: 0, resent: 0, sent_us: 0 });
+
+    #[inline(always)]
+    fn chain(head: u32, tail: u32, nodes: u16) -> Self {
+        Self(Sent { start: Seq(head), len: nodes, flags: CHAIN, resent: 0, sent_us: tail })
+    }
+
+    /// One segment.
+    #[cfg(test)]
+    pub(crate) fn one(sent: Sent) -> Self {
+        Self(sent)
+    }
+
+    /// Whether nothing is in flight.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    #[inline(always)]
+    fn is_chain(&self) -> bool {
+        self.0.has(CHAIN)
+    }
+
+    /// The nodes of the chain; none if it is no chain.
+    #[inline(always)]
+    pub(crate) fn nodes(&self) -> u16 {
+        if self.is_chain() { self.0.len } else { 0 }
+    }
+
+    /// The first node of the chain that it is.
+    #[inline(always)]
+    fn head(&self) -> u32 {
+        self.0.start.0
+    }
+
+    /// The last one.
+    #[inline(always)]
+    fn tail(&self) -> u32 {
+        self.0.sent_us
+    }
+}
+
+/// A place in a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
+    /// [`NONE`]: the segment lies in the busy block.
     node: u32,
     slot: u8,
 }
+
+/// The place of the only segment.
+const ALONE: Cursor = Cursor { node: NONE, slot: 0 };
 
 impl Flights {
     /// An empty pool for as many busy connections and some long flights.
@@ -42,7 +98,7 @@ impl Flights {
     /// Whether a flight is as long as one may be: new segments wait until some of it is acknowledged.
     #[inline]
     pub(crate) fn is_long(&self, busy: &Busy) -> bool {
-        busy.flight_nodes >= self.nodes_each && busy.flight_head != NONE
+        busy.flight.nodes() >= self.nodes_each
     }
 
     /// Makes sure that `n` nodes can be taken without another page.
@@ -55,10 +111,10 @@ impl Flights {
         self.nodes.len()
     }
 
-    /// Nodes of one chain, its spare one included.
+    /// Nodes of one flight, counted.
     pub(crate) fn nodes_of(&self, busy: &Busy) -> u32 {
         let mut count = 0;
-        let mut at = first_node(busy);
+        let mut at = if busy.flight.is_chain() { busy.flight.head() } else { NONE };
         while at != NONE {
             count += 1;
             at = self.nodes[at].next;
@@ -77,58 +133,68 @@ impl Flights {
     }
 
     /// Appends a segment. False if there is no node for it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, busy: &mut Busy, sent: Sent) -> bool {
-        if busy.flight_tail != NONE {
-            let node = &mut self.nodes[busy.flight_tail];
+        debug_assert!(sent.len > 0 && !sent.has(CHAIN));
+        if busy.flight.is_empty() {
+            busy.flight = Flight(sent);
+            return true;
+        }
+        if busy.flight.is_chain() {
+            let node = &mut self.nodes[busy.flight.tail()];
             if let Some(slot) = node.slots.get_mut(usize::from(node.end)) {
                 *slot = sent;
                 node.end += 1;
-                if busy.flight_head == NONE {
-                    // it was the spare one
-                    busy.flight_head = busy.flight_tail;
-                }
                 return true;
             }
         }
         self.push_in_fresh_node(busy, sent)
     }
 
+    /// Appends a segment to others, in a fresh node: the last one is full, or there is none yet.
     #[inline(never)]
     fn push_in_fresh_node(&mut self, busy: &mut Busy, sent: Sent) -> bool {
+        let flight = busy.flight;
         let Some(fresh) = self.nodes.alloc() else { return false };
-        busy.flight_nodes += 1;
         let node = &mut self.nodes[fresh];
-        (node.next, node.first, node.end) = (NONE, 0, 1);
-        node.slots[0] = sent;
-        if busy.flight_tail == NONE {
-            busy.flight_head = fresh;
+        (node.next, node.first) = (NONE, 0);
+        if flight.is_chain() {
+            (node.slots[0], node.end) = (sent, 1);
+            self.nodes[flight.tail()].next = fresh;
+            busy.flight = Flight::chain(flight.head(), fresh, flight.nodes() + 1);
         } else {
-            self.nodes[busy.flight_tail].next = fresh;
+            (node.slots[0], node.slots[1], node.end) = (flight.0, sent, 2);
+            busy.flight = Flight::chain(fresh, fresh, 1);
         }
-        busy.flight_tail = fresh;
         true
     }
 
     /// The oldest segment.
     #[inline]
     pub(crate) fn front(&self, busy: &Busy) -> Option<Cursor> {
-        (busy.flight_head != NONE).then(|| Cursor { node: busy.flight_head, slot: self.nodes[busy.flight_head].first })
+        if busy.flight.is_chain() {
+            let node = busy.flight.head();
+            return Some(Cursor { node, slot: self.nodes[node].first });
+        }
+        (!busy.flight.is_empty()).then_some(ALONE)
     }
 
     /// The newest segment.
     #[inline]
     pub(crate) fn back(&self, busy: &Busy) -> Option<Cursor> {
-        (busy.flight_head != NONE)
-            .then(|| Cursor { node: busy.flight_tail, slot: self.nodes[busy.flight_tail].end - 1 })
+        if busy.flight.is_chain() {
+            let node = busy.flight.tail();
+            return Some(Cursor { node, slot: self.nodes[node].end - 1 });
+        }
+        (!busy.flight.is_empty()).then_some(ALONE)
     }
 
     /// Whether no more than one segment is in flight.
     #[inline]
     pub(crate) fn is_single(&self, busy: &Busy) -> bool {
-        busy.flight_head == NONE
-            || busy.flight_head == busy.flight_tail && {
-                let node = &self.nodes[busy.flight_head];
+        !busy.flight.is_chain()
+            || busy.flight.nodes() == 1 && {
+                let node = &self.nodes[busy.flight.head()];
                 node.end - node.first == 1
             }
     }
@@ -136,6 +202,9 @@ impl Flights {
     /// The segment after `cursor`.
     #[inline]
     pub(crate) fn next(&self, cursor: Cursor) -> Option<Cursor> {
+        if cursor == ALONE {
+            return None;
+        }
         let node = &self.nodes[cursor.node];
         if cursor.slot + 1 < node.end {
             return Some(Cursor { node: cursor.node, slot: cursor.slot + 1 });
@@ -143,22 +212,35 @@ impl Flights {
         (node.next != NONE).then(|| Cursor { node: node.next, slot: self.nodes[node.next].first })
     }
 
-    /// The segment at `cursor`.
+    /// The segment at `cursor`, a place in this connection's flight.
     #[inline]
-    pub(crate) fn get(&self, cursor: Cursor) -> &Sent {
-        &self.nodes[cursor.node].slots[cursor.slot as usize]
+    pub(crate) fn get<'a>(&'a self, busy: &'a Busy, cursor: Cursor) -> &'a Sent {
+        if cursor == ALONE { &busy.flight.0 } else { &self.nodes[cursor.node].slots[cursor.slot as usize] }
     }
 
     /// The segment at `cursor`, to be changed.
     #[inline]
-    pub(crate) fn get_mut(&mut self, cursor: Cursor) -> &mut Sent {
-        &mut self.nodes[cursor.node].slots[cursor.slot as usize]
+    pub(crate) fn get_mut<'a>(&'a mut self, busy: &'a mut Busy, cursor: Cursor) -> &'a mut Sent {
+        if cursor == ALONE { &mut busy.flight.0 } else { &mut self.nodes[cursor.node].slots[cursor.slot as usize] }
     }
 
     /// Takes the oldest segment, if all of it is acknowledged by `ack`.
     #[inline(always)]
     pub(crate) fn pop_acked(&mut self, busy: &mut Busy, ack: Seq) -> Option<Sent> {
-        let node = self.nodes.get_mut(busy.flight_head)?;
+        let Flight(only) = busy.flight;
+        if only.has(CHAIN) {
+            return self.pop_acked_of_chain(busy, ack);
+        }
+        if only.len == 0 || !only.end().at_or_before(ack) {
+            return None;
+        }
+        busy.flight = Flight::NOTHING;
+        Some(only)
+    }
+
+    #[inline(never)]
+    fn pop_acked_of_chain(&mut self, busy: &mut Busy, ack: Seq) -> Option<Sent> {
+        let node = &mut self.nodes[busy.flight.head()];
         let record = *node.slots.get(usize::from(node.first))?;
         if !record.end().at_or_before(ack) {
             return None;
@@ -173,7 +255,21 @@ impl Flights {
     /// Takes the segments up to `ack`, if they are whole ones and bear none but the `expected` marks. Returns the newest.
     #[inline(always)]
     pub(crate) fn take_up_to(&mut self, busy: &mut Busy, ack: Seq, expected: u8) -> Option<Sent> {
-        let node = self.nodes.get_mut(busy.flight_head)?;
+        let Flight(only) = busy.flight;
+        if only.has(!expected) || only.end() != ack || only.len == 0 {
+            return self.take_chain_up_to(busy, ack, expected);
+        }
+        busy.flight = Flight::NOTHING;
+        Some(only)
+    }
+
+    /// The same where it is no single segment.
+    #[inline(never)]
+    fn take_chain_up_to(&mut self, busy: &mut Busy, ack: Seq, expected: u8) -> Option<Sent> {
+        if !busy.flight.is_chain() {
+            return None;
+        }
+        let node = &mut self.nodes[busy.flight.head()];
         let mut at = node.first;
         let newest = loop {
             let record = *node.slots.get(usize::from(at))?;
@@ -190,9 +286,7 @@ impl Flights {
         };
         node.first = at;
         if at == node.end {
-            (node.first, node.end) = (0, 0);
-            let next = node.next;
-            self.drop_front_node(busy, next);
+            self.leave_front_node(busy);
         }
         Some(newest)
     }
@@ -200,7 +294,7 @@ impl Flights {
     /// The same where they lie in more than one node: all are looked at before any is taken.
     #[inline(never)]
     fn take_nodes_up_to(&mut self, busy: &mut Busy, ack: Seq, expected: u8) -> Option<Sent> {
-        let mut last = busy.flight_head;
+        let mut last = busy.flight.head();
         let (newest, end) = 'found: loop {
             let node = self.nodes.get(last)?;
             let (first, end) = (usize::from(node.first), usize::from(node.end));
@@ -214,7 +308,7 @@ impl Flights {
             }
             last = node.next;
         };
-        while busy.flight_head != last {
+        while busy.flight.head() != last {
             self.leave_front_node(busy);
         }
         let node = &mut self.nodes[last];
@@ -225,58 +319,60 @@ impl Flights {
         Some(newest)
     }
 
-    /// The first node of the chain has nothing left in flight: it goes back, or stays as the spare.
+    /// The first node of the chain has nothing left in flight: it goes back.
     #[inline]
     fn leave_front_node(&mut self, busy: &mut Busy) {
-        let node = &mut self.nodes[busy.flight_head];
-        (node.first, node.end) = (0, 0);
-        let next = node.next;
-        self.drop_front_node(busy, next);
-    }
-
-    #[inline]
-    fn drop_front_node(&mut self, busy: &mut Busy, next: u32) {
-        let head = core::mem::replace(&mut busy.flight_head, next);
-        if next != NONE {
-            busy.flight_nodes -= 1;
-            self.nodes.free(head);
-        }
+        let flight = busy.flight;
+        let next = self.nodes[flight.head()].next;
+        self.nodes.free(flight.head());
+        busy.flight =
+            if next == NONE { Flight::NOTHING } else { Flight::chain(next, flight.tail(), flight.nodes() - 1) };
     }
 
     /// Takes back the newest segment, which could not be sent after all.
     pub(crate) fn pop_back(&mut self, busy: &mut Busy) {
-        if busy.flight_head == NONE {
+        let flight = busy.flight;
+        if !flight.is_chain() {
+            busy.flight = Flight::NOTHING;
             return;
         }
-        let tail = busy.flight_tail;
+        let (head, tail) = (flight.head(), flight.tail());
         let node = &mut self.nodes[tail];
         node.end -= 1;
         if node.end > node.first {
             return;
         }
-        let mut at = busy.flight_head;
-        if at == tail {
+        if head == tail {
             return self.leave_front_node(busy);
         }
+        let mut at = head;
         while self.nodes[at].next != tail {
             at = self.nodes[at].next;
         }
         self.nodes[at].next = NONE;
-        busy.flight_tail = at;
-        busy.flight_nodes -= 1;
         self.nodes.free(tail);
+        busy.flight = Flight::chain(head, at, flight.nodes() - 1);
     }
 
-    /// Splits the segment at `cursor` in two, the first of `len` octets of sequence space. False if there is no node.
-    pub(crate) fn split(&mut self, busy: &mut Busy, cursor: Cursor, len: u16) -> bool {
-        let whole = *self.get(cursor);
+    /// Splits the segment at `cursor` in two, the first of `len` octets of sequence space. Returns where that is now; `None`
+    /// if there is no node.
+    pub(crate) fn split(&mut self, busy: &mut Busy, cursor: Cursor, len: u16) -> Option<Cursor> {
+        let whole = *self.get(busy, cursor);
         let mut rest = Sent { start: whole.start + u32::from(len), len: whole.len - len, ..whole };
         let mut first = Sent { len, ..whole };
         first.flags &= !super::block::sent::FIN;
         rest.flags &= !super::block::sent::SYN;
+        let flight = busy.flight;
+        if !flight.is_chain() {
+            busy.flight = Flight(first);
+            if !self.push_in_fresh_node(busy, rest) {
+                busy.flight = flight;
+                return None;
+            }
+            return self.front(busy);
+        }
         // The rest of the node moves to a node of its own, so that the new segment has a slot.
-        let Some(fresh) = self.nodes.alloc() else { return false };
-        busy.flight_nodes += 1;
+        let fresh = self.nodes.alloc()?;
         let node = &mut self.nodes[cursor.node];
         let keep = cursor.slot as usize + 1;
         let tail = node.slots;
@@ -289,22 +385,18 @@ impl Flights {
         node.slots[0] = rest;
         node.slots[1..=end - keep].copy_from_slice(&tail[keep..end]);
         node.end = (1 + end - keep) as u8;
-        if busy.flight_tail == cursor.node {
-            busy.flight_tail = fresh;
-        }
-        true
+        let tail = if flight.tail() == cursor.node { fresh } else { flight.tail() };
+        busy.flight = Flight::chain(flight.head(), tail, flight.nodes() + 1);
+        Some(cursor)
     }
 
-    /// Removes every segment, and the spare node.
-    #[inline]
+    /// Removes every segment.
+    #[inline(always)]
     pub(crate) fn clear(&mut self, busy: &mut Busy) {
-        match busy.flight_nodes {
-            0 => {}
-            1 => _ = self.nodes.free(busy.flight_tail),
-            _ => self.free_chain(first_node(busy)),
+        if busy.flight.is_chain() {
+            self.free_chain(busy.flight.head());
         }
-        (busy.flight_head, busy.flight_tail) = (NONE, NONE);
-        busy.flight_nodes = 0;
+        busy.flight = Flight::NOTHING;
     }
 
     #[inline(never)]
@@ -317,8 +409,6 @@ impl Flights {
     }
 }
 
-/// The first node of a chain, or its spare one.
-#[inline]
-fn first_node(busy: &Busy) -> u32 {
-    if busy.flight_head == NONE { busy.flight_tail } else { busy.flight_head }
-}
+#[cfg(test)]
+#[path = "flight_tests.rs"]
+mod tests;

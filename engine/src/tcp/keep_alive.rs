@@ -199,7 +199,7 @@ impl Tcp {
             None => (configured, true),
             Some(b) => (
                 configured != (b.flags & busy::KEEP_ALIVE_OTHER != 0),
-                b.flight_head == NONE && b.flags & busy::PERSIST == 0,
+                b.flight.is_empty() && b.flags & busy::PERSIST == 0,
             ),
         };
         if !on || !idle || !matches!(c.state, State::Established | State::CloseWait) {

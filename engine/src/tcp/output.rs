@@ -490,7 +490,7 @@ pub(super) fn set_timers(
     stats: &Stats,
     now_ms: u32,
 ) {
-    if b.flight_head != NONE || c.state == State::SynSent {
+    if !b.flight.is_empty() || c.state == State::SynSent {
         // what a full device had held back may have gone since: then a timer that waits for a window is the wrong one
         if b.timers & 1 == 0 || b.flags & busy::PERSIST != 0 {
             start_retransmission_timer(c, b, config, now_ms, |b| flights.is_single(b));

@@ -6,7 +6,7 @@
 
 use crate::config::TcpConfig;
 
-use super::block::{Busy, NONE};
+use super::block::Busy;
 
 /// The least round trip that is paced, microseconds.
 const RTT_MIN_US: u32 = 2 * TICK_US;
@@ -35,7 +35,7 @@ fn ahead_us(b: &Busy, now_us: u32) -> u32 {
 /// Whether new data has to wait. What is in flight alone brings ACKs: with nothing out there is nothing to wait for.
 #[inline]
 pub(super) fn holds_back(b: &Busy, now_us: u32) -> bool {
-    b.pace_us != 0 && b.flight_head != NONE && ahead_us(b, now_us) > TICK_US
+    b.pace_us != 0 && !b.flight.is_empty() && ahead_us(b, now_us) > TICK_US
 }
 
 /// When what waits may go, milliseconds from now.
@@ -69,11 +69,13 @@ fn space(b: &mut Busy, len: u32, now_us: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tcp::block::Busy;
+    use crate::tcp::block::{Busy, Sent};
+    use crate::tcp::flight::Flight;
 
     /// A window of 100 segments on a path of 10 ms, after slow start: 83 µs each.
     fn paced() -> Busy {
-        let mut b = Busy { cwnd: 100_000, ssthresh: 100_000, srtt: 10_000, rtt_min: 10_000, ..Busy::default() };
+        let flight = Flight::one(Sent { len: 1_000, ..Sent::default() });
+        let mut b = Busy { flight, cwnd: 100_000, ssthresh: 100_000, srtt: 10_000, rtt_min: 10_000, ..Busy::default() };
         begin(&mut b, 1_000_000, &TcpConfig::default());
         b
     }
@@ -121,13 +123,14 @@ mod tests {
         for now_us in [1_000_000 + (1 << 30), 1_000_000u32.wrapping_add(3 << 30), 900_000] {
             assert!(!holds_back(&b, now_us), "held back at {now_us}");
         }
-        b.flight_head = NONE;
+        b.flight = Flight::NOTHING;
         assert!(!holds_back(&b, 1_000_000), "nothing is out that could bring an ACK");
     }
 
     #[test]
     fn a_slow_path_sends_one_by_one() {
-        let mut b = Busy { cwnd: 10_000, ssthresh: 10_000, srtt: 300_000, rtt_min: 300_000, ..Busy::default() };
+        let flight = Flight::one(Sent { len: 1_000, ..Sent::default() });
+        let mut b = Busy { flight, cwnd: 10_000, ssthresh: 10_000, srtt: 300_000, rtt_min: 300_000, ..Busy::default() };
         begin(&mut b, 1_000, &TcpConfig::default());
         assert_eq!(go(&mut b, 1_000), 1);
         // a window of ten in 250 ms

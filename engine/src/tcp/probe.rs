@@ -54,7 +54,10 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         //= RFC 8985 7.3-SHOULD-1
         let sent = match new {
             Some((payload, fin)) => self.send_one(payload, fin, false),
-            None => self.resend(newest),
+            None => {
+                let newest = self.fit(newest);
+                self.resend(newest)
+            }
         };
         if !sent {
             self.b.flags |= busy::PROBE_TAIL;

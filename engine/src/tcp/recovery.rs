@@ -91,7 +91,7 @@ pub(crate) fn detect_losses(flights: &mut Flights, c: &Connection, b: &mut Busy,
     let mut wait = None;
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
-        let record = *flights.get(at);
+        let record = *flights.get(b, at);
         walked += 1;
         if !record.has(sent::SACKED | sent::LOST)
             && sent_after(b.rack_sent_us, b.rack_end, record.sent_us, record.end())
@@ -118,7 +118,7 @@ fn segments_sacked(flights: &Flights, b: &Busy, walked: &mut u32) -> u16 {
     while let Some(at) = cursor
         && count < DUP_THRESH
     {
-        count += u16::from(flights.get(at).has(sent::SACKED));
+        count += u16::from(flights.get(b, at).has(sent::SACKED));
         *walked += 1;
         cursor = flights.next(at);
     }
@@ -384,7 +384,7 @@ fn prr(c: &Connection, b: &mut Busy, delivered: u32, safe: bool, mss: u32) {
 //= RFC 6298 5-SHOULD-3, 5-MUST-3
 pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, env: &Env<'_>) {
     let mss = c.payload_max();
-    if flights.front(b).is_some_and(|at| flights.get(at).has(sent::SACKED)) {
+    if flights.front(b).is_some_and(|at| flights.get(b, at).has(sent::SACKED)) {
         //= RFC 2018 5.1-SHOULD-1, 5-MUST-1, 5.1-MUST-2
         forget_sacked(flights, b);
     }
@@ -400,7 +400,7 @@ pub(crate) fn on_timeout(flights: &mut Flights, c: &Connection, b: &mut Busy, en
     let patience = if c.has(flag::SACK) { b.rack_rtt.saturating_add(reordering_window(b, c)) } else { 0 };
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
-        let record = flights.get(at);
+        let record = flights.get(b, at);
         //= RFC 8985 6.3-SHOULD-1
         let old = Some(at) == flights.front(b) || env.now_us.wrapping_sub(record.sent_us) >= patience;
         //= RFC 6675 5.1-SHOULD-1

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::TcpConfig;
 use crate::page::HeapPages;
-use crate::tcp::block::{NONE, Sent};
+use crate::tcp::block::Sent;
 use crate::tcp::scoreboard::{take_cumulative, take_sack};
 use crate::wire::{SackBlock, Seq};
 
@@ -23,8 +23,6 @@ impl Sender {
         let (una, nxt) = (Seq(100), Seq(600));
         let c = Connection { flags: flag::SACK, mss: 100, snd_una: una, snd_nxt: nxt, ..Connection::default() };
         let mut b = Busy {
-            flight_head: NONE,
-            flight_tail: NONE,
             srtt: 8_000,
             rtt_min: 8_000,
             rack_rtt: 8_000,
@@ -83,7 +81,7 @@ fn an_answer_sooner_than_the_least_rtt_is_not_the_retransmissions() {
     for (answered_us, moved) in [(22_000, false), (29_000, true)] {
         let mut s = Sender::new();
         let first = s.flights.front(&s.b).expect("a segment");
-        let record = s.flights.get_mut(first);
+        let record = s.flights.get_mut(&mut s.b, first);
         (record.flags, record.sent_us) = (sent::RESENT, 20_000);
         s.acknowledge(answered_us, 200);
         assert_eq!(s.b.rack_sent_us == 20_000, moved, "answered at {answered_us}");

@@ -29,7 +29,7 @@ pub(crate) fn take_cumulative(flights: &mut Flights, b: &mut Busy, ack: Seq, env
     }
     match flights.front(b) {
         None => (b.pipe, b.lost, b.sacked) = (0, 0, 0),
-        Some(front) if flights.get(front).start.before(ack) => trim_front(flights.get_mut(front), b, ack, out),
+        Some(front) if flights.get(b, front).start.before(ack) => trim_front(flights, b, front, ack, out),
         Some(_) => {}
     }
 }
@@ -43,18 +43,21 @@ pub(crate) fn take_whole(flights: &mut Flights, b: &mut Busy, (una, ack): (Seq, 
     Some(newest)
 }
 
-fn trim_front(record: &mut Sent, b: &mut Busy, ack: Seq, out: &mut Acked) {
+/// Takes off what `ack` covers of the oldest segment, which lies at `front`.
+fn trim_front(flights: &mut Flights, b: &mut Busy, front: Cursor, ack: Seq, out: &mut Acked) {
+    let record = flights.get_mut(b, front);
     let n = ack - record.start;
     record.start = ack;
     record.len -= n as u16;
     out.octets += n;
     out.syn |= record.has(sent::SYN);
     record.flags &= !sent::SYN;
-    if record.has(sent::SACKED) {
+    let flags = record.flags;
+    if flags & sent::SACKED != 0 {
         b.sacked -= n;
     } else {
         out.delivered += n;
-        leave_pipe(b, record.flags, n);
+        leave_pipe(b, flags, n);
     }
 }
 
@@ -144,7 +147,7 @@ pub(crate) fn take_sack(
     // Octets that earlier ACKs reported and that lie above the segment looked at
     let mut reported_above = b.sacked;
     while let Some(at) = cursor {
-        let record = *flights.get(at);
+        let record = *flights.get(b, at);
         if !record.start.before(highest) {
             break;
         }
@@ -157,7 +160,7 @@ pub(crate) fn take_sack(
             b.sacked += len;
             out.delivered += len;
             delivered(b, &record, env, out);
-            let record = flights.get_mut(at);
+            let record = flights.get_mut(b, at);
             //= RFC 2018 5-SHOULD-1
             record.flags = record.flags & !sent::LOST | sent::SACKED;
             //= RFC 8985 6.2-SHOULD-1
@@ -177,7 +180,7 @@ pub(super) fn note_walked(flights: &mut Flights, walked: u32, env: &Env<'_>) {
 }
 
 pub(super) fn mark_lost(flights: &mut Flights, b: &mut Busy, at: Cursor) {
-    let record = flights.get_mut(at);
+    let record = flights.get_mut(b, at);
     record.flags |= sent::LOST;
     let len = u32::from(record.len);
     b.pipe -= len;
@@ -186,7 +189,7 @@ pub(super) fn mark_lost(flights: &mut Flights, b: &mut Busy, at: Cursor) {
 
 pub(super) fn mark_first_lost(flights: &mut Flights, b: &mut Busy) {
     if let Some(at) = flights.front(b)
-        && !flights.get(at).has(sent::LOST | sent::SACKED)
+        && !flights.get(b, at).has(sent::LOST | sent::SACKED)
     {
         mark_lost(flights, b, at);
     }
@@ -198,7 +201,7 @@ pub(super) fn mark_first_lost(flights: &mut Flights, b: &mut Busy) {
 pub(crate) fn mark_oversized(flights: &mut Flights, b: &mut Busy, limit: u32) {
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
-        let record = flights.get(at);
+        let record = flights.get(b, at);
         if u32::from(record.len) > limit && !record.has(sent::LOST | sent::SACKED) {
             mark_lost(flights, b, at);
         }
@@ -210,11 +213,12 @@ pub(crate) fn mark_oversized(flights: &mut Flights, b: &mut Busy, limit: u32) {
 pub(super) fn forget_sacked(flights: &mut Flights, b: &mut Busy) {
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
-        let record = flights.get_mut(at);
+        let record = flights.get_mut(b, at);
         if record.has(sent::SACKED) {
             record.flags &= !sent::SACKED;
-            b.sacked -= u32::from(record.len);
-            b.pipe += u32::from(record.len);
+            let len = u32::from(record.len);
+            b.sacked -= len;
+            b.pipe += len;
         }
         cursor = flights.next(at);
     }

@@ -373,7 +373,7 @@ impl Tcp {
             && !c.has(flag::SACK)
             && seg.seq_len() == 0
             && !window_changed
-            && b.flight_head != NONE
+            && !b.flight.is_empty()
             && may_count_duplicate(c, b)
         {
             b.dup_acks = b.dup_acks.saturating_add(1);

@@ -138,7 +138,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         const UNUSUAL: u32 = busy::PROBE_TAIL | busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::PERSIST | busy::CORK;
         let (c, b) = (&*self.c, &*self.b);
         let opening = c.state.is_opening();
-        if b.flight_head != NONE || b.flags & UNUSUAL != 0 || opening {
+        if !b.flight.is_empty() || b.flags & UNUSUAL != 0 || opening {
             return None;
         }
         // after our FIN this is more than any window takes
@@ -209,7 +209,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     fn rests(&mut self) -> bool {
         let (c, b) = (&*self.c, &mut *self.b);
         // a back-off has to outlive the rest (RFC 6298 §5)
-        let quiet = b.flight_head == NONE
+        let quiet = b.flight.is_empty()
             && !b.snd_end.after(c.snd_nxt)
             && b.read_head == NONE
             && b.ahead_head == NONE
@@ -241,16 +241,17 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             if self.b.lost == 0 || budget == 0 {
                 break;
             }
-            if !self.flights.get(at).has(sent::LOST) {
+            if !self.flights.get(self.b, at).has(sent::LOST) {
                 cursor = self.flights.next(at);
                 continue;
             }
             let pipe = recovery::pipe(self.c, self.b);
             //= RFC 6675 5-MUST-1
             //= RFC 8985 9.3-MUST-1
-            if pipe > 0 && pipe + u32::from(self.flights.get(at).len) > self.b.cwnd {
+            if pipe > 0 && pipe + u32::from(self.flights.get(self.b, at).len) > self.b.cwnd {
                 break;
             }
+            let at = self.fit(at);
             if !self.resend(at) {
                 return false;
             }
@@ -260,32 +261,39 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         true
     }
 
-    /// Sends one segment of the flight again.
-    pub(super) fn resend(&mut self, at: Cursor) -> bool {
+    /// Splits a segment of the flight that is too large by now: the path's MTU has shrunk since. Returns where it lies, or the
+    /// first part of it.
+    pub(super) fn fit(&mut self, at: Cursor) -> Cursor {
         let limit = self.c.payload_max();
-        let record = *self.flights.get(at);
-        if record.payload() > limit {
-            // the path's MTU has shrunk since
-            let first = limit + u32::from(record.has(sent::SYN));
-            self.flights.split(self.b, at, first as u16);
+        let record = *self.flights.get(self.b, at);
+        if record.payload() <= limit {
+            return at;
         }
-        let record = *self.flights.get(at);
+        let first = limit + u32::from(record.has(sent::SYN));
+        self.flights.split(self.b, at, first as u16).unwrap_or(at)
+    }
+
+    /// Sends one segment of the flight again, which [fits](Self::fit).
+    pub(super) fn resend(&mut self, at: Cursor) -> bool {
+        let record = *self.flights.get(self.b, at);
         let payload = record.payload();
         let last = record.end() == self.b.snd_end || record.has(sent::FIN);
         let flags = self.flags_of(&record, last && payload > 0);
         if !self.build(Next { seq: record.start, payload, flags, data: false }) {
             return false;
         }
-        let record = self.flights.get_mut(at);
         let len = u32::from(record.len);
         if record.has(sent::LOST) {
             self.b.lost -= len;
             self.b.pipe += len;
         }
-        record.flags = record.flags & !sent::LOST | sent::RESENT;
-        //= RFC 8985 4-MUST-2
-        record.sent_us = self.now_us;
-        record.resent = record.resent.saturating_add(1);
+        *self.flights.get_mut(self.b, at) = Sent {
+            flags: record.flags & !sent::LOST | sent::RESENT,
+            //= RFC 8985 4-MUST-2
+            sent_us: self.now_us,
+            resent: record.resent.saturating_add(1),
+            ..record
+        };
         self.b.prr_out = self.b.prr_out.saturating_add(len);
         pacing::sent(self.b, len, self.now_us);
         if self.b.phase != Phase::Open {

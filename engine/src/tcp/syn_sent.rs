@@ -81,7 +81,7 @@ impl Tcp {
     fn syn_again_soon(&mut self, id: u32) {
         let slot = self.conns[id].busy;
         let Some(b) = self.busies.get_mut(slot) else { return };
-        let first = self.flights.front(b).filter(|&at| self.flights.get(at).resent == 0);
+        let first = self.flights.front(b).filter(|&at| self.flights.get(b, at).resent == 0);
         let Some(at) = first.filter(|_| b.timeouts == 0 && b.lost == 0) else { return };
         scoreboard::mark_lost(&mut self.flights, b, at);
         b.rtx_at = self.now_ms.wrapping_add(SYN_AGAIN_MS);

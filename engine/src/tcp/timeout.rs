@@ -1,7 +1,7 @@
 //! What happens when nothing comes: retransmission, zero-window probes, delayed acknowledgements, giving up
 //! (RFC 9293 §3.10.8, §3.8.3, RFC 6298 §5).
 
-use super::block::{NONE, busy};
+use super::block::busy;
 use super::segment::set_reordering_timer;
 use super::state::{Event, State};
 use super::{Tcp, pacing, probe, recovery, rtt};
@@ -86,7 +86,7 @@ impl Tcp {
         let (now_us, now_ms, age_us) = (self.now_us, self.now_ms, self.age_us);
         let env = recovery::Env { now_us, now_ms, age_us, config: &self.config, stats: &self.stats };
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
-        if b.flight_head != NONE {
+        if !b.flight.is_empty() {
             let acked = recovery::Acked::default();
             let pipe = recovery::pipe(c, b);
             let wait = recovery::after_ack(&mut self.flights, c, b, &acked, pipe, &env);
@@ -150,7 +150,7 @@ impl Tcp {
             self.remove(app, id, if opening { End::SynTimeout } else { End::Timeout });
             return true;
         }
-        if b.flight_head == NONE {
+        if b.flight.is_empty() {
             // our SYN has not even left: no next hop, or no room in the device
             let b = &mut self.busies[slot];
             (b.backoff, b.timeouts) = (b.backoff + 1, b.timeouts + 1);
@@ -160,7 +160,7 @@ impl Tcp {
         //= RFC 4821 7.7-SHOULD-1
         if b.timeouts >= BLACK_HOLE_TIMEOUTS && !opening {
             // RFC 4821 §7.7: nothing of this size gets through, and nobody says why; small segments are not touched
-            let front = self.flights.front(b).map_or(0, |at| u32::from(self.flights.get(at).len));
+            let front = self.flights.front(b).map_or(0, |at| u32::from(self.flights.get(b, at).len));
             if front >= self.conns[id].payload_max() {
                 self.packet_too_big(id, 0);
             }
@@ -219,7 +219,7 @@ impl Tcp {
     fn tail_probe_timer(&mut self, id: u32, slot: u32) {
         let (c, b) = (&self.conns[id], &mut self.busies[slot]);
         b.flags &= !busy::PROBE_TIMER;
-        let newest = self.flights.back(b).map(|at| self.now_us.wrapping_sub(self.flights.get(at).sent_us) / 1000);
+        let newest = self.flights.back(b).map(|at| self.now_us.wrapping_sub(self.flights.get(b, at).sent_us) / 1000);
         match (probe::timeout_ms(c, b, &self.config, |b| self.flights.is_single(b)), newest) {
             (Some(timeout), Some(age)) if age + 1 < timeout => {
                 b.flags |= busy::PROBE_TIMER;

@@ -109,7 +109,7 @@ fn undo(flights: &mut Flights, b: &mut Busy, env: &Env<'_>) {
     b.flags &= !busy::DOUBTS;
     let mut cursor = flights.front(b);
     while let Some(at) = cursor {
-        let record = flights.get_mut(at);
+        let record = flights.get_mut(b, at);
         if record.has(sent::LOST) {
             record.flags &= !sent::LOST;
             let len = u32::from(record.len);
