@@ -279,7 +279,7 @@ impl Device for RingDevice {
         count
     }
 
-    #[inline]
+    #[inline(always)]
     fn allocate(&mut self) -> Option<RingFrame> {
         match self.pool.pop() {
             Some(mut frame) => {
@@ -293,7 +293,7 @@ impl Device for RingDevice {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, frame: RingFrame) -> Result<(), RingFrame> {
         if self.outgoing.len() == BURST_FRAMES && !self.hand_over() {
             self.counters.tx_full += 1;

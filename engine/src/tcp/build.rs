@@ -8,7 +8,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::emit::{TcpFields, UsualSegment};
 use crate::wire::{Ecn, Flags, OutSegment, Seq, TcpOptions, Timestamps};
 
-use super::block::{Busy, NONE, busy, flag};
+use super::block::{Busy, NONE, Span, busy, flag};
 use super::buffer::{Buffers, Chain};
 use super::lookup::remote_of;
 use super::receive::{advertise, sack_blocks};
@@ -26,11 +26,9 @@ pub(super) struct Next {
 
 impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Builds a segment and hands it to the device. Every segment acknowledges.
-    #[inline]
+    #[inline(never)]
     pub(super) fn build(&mut self, next: Next) -> bool {
-        const OF_INTEREST: u8 = flag::IPV6 | flag::TIMESTAMPS | flag::ECN;
-        let usual = self.c.flags & OF_INTEREST == flag::TIMESTAMPS && !next.flags.syn() && self.tx.vlan.is_none();
-        let built = if usual && !self.has_blocks() {
+        let built = if self.is_usual() && !next.flags.syn() {
             self.build_usual(next.seq, next.payload, next.flags)
         } else {
             self.build_unusual(next.seq, next.payload, next.flags, next.data)
@@ -42,8 +40,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// A segment over IPv4 with timestamps and nothing else: what [`build_other`](Self::build_other) comes to for it.
-    #[inline(never)]
-    fn build_usual(&mut self, seq: Seq, payload_len: u32, flags: Flags) -> bool {
+    #[inline(always)]
+    pub(super) fn build_usual(&mut self, seq: Seq, payload_len: u32, flags: Flags) -> bool {
         //= RFC 9293 MUST-45
         //= RFC 1122 3.2.1.3-MUST-3
         let Some(source) = self.locals.address_v4(self.c.local) else { return false };
@@ -97,7 +95,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// Whether there is something for SACK blocks to report.
     #[inline]
-    fn has_blocks(&self) -> bool {
+    pub(super) fn has_blocks(&self) -> bool {
         (self.b.ahead_head != NONE || self.b.duplicate) && self.c.has(flag::SACK)
     }
 
@@ -182,7 +180,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 }
 
 /// Writes the payload from `seq` on: what was written by the application, or what it writes again.
-#[inline]
+#[inline(always)]
 fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) {
     if out.is_empty() {
         return;
@@ -196,9 +194,14 @@ fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) 
     if let [span] = spans {
         return app.fill(span.tag, seq - span.start, out);
     }
-    let (mut seq, mut out) = (seq, out);
+    fill_by_parts(spans, b.snd_end, app, seq, out);
+}
+
+/// The same where several messages are queued.
+#[inline(never)]
+fn fill_by_parts<A: App>(spans: &[Span], end: Seq, app: &A, mut seq: Seq, mut out: &mut [u8]) {
     for (i, span) in spans.iter().enumerate() {
-        let end = spans.get(i + 1).map_or(b.snd_end, |next| next.start);
+        let end = spans.get(i + 1).map_or(end, |next| next.start);
         if seq.before(end) && !out.is_empty() {
             let n = ((end - seq) as usize).min(out.len());
             let (piece, rest) = out.split_at_mut(n);

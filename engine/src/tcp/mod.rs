@@ -34,6 +34,7 @@ mod rtt;
 mod scoreboard;
 mod segment;
 mod send;
+mod short;
 mod siphash;
 mod state;
 mod syn_cache;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::app::{App, End};
 use crate::device::{Device, Frame};
-use crate::neighbor::Resolution;
+use crate::neighbor::{NeighborIndex, Resolution};
 use crate::stats::Stats;
 use crate::wire::emit::UsualHead;
 use crate::wire::ethernet::Link;
@@ -278,19 +278,27 @@ impl Tcp {
     pub(crate) fn flush<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>) {
         // What an application does from a callback here goes on the next pass's list
         let listed = core::mem::replace(&mut self.dirty, core::mem::take(&mut self.listed));
+        let mut station = None;
         for &id in &listed {
-            self.output(app, tx, id);
+            self.output(app, tx, id, &mut station);
         }
         self.listed = listed;
         self.listed.clear();
     }
 
-    /// Lets one connection of the list speak, if it is there still.
-    #[inline]
-    fn output<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32) {
-        let Some(mut c) = self.conns.get_mut(id) else { return };
+    /// Lets one connection of the list speak, if it is there still. `station`: the next hop of the one before it, and where
+    /// frames go to it, which does not change within a pass unless other hops are looked up.
+    #[inline(always)]
+    fn output<A: App, D: Device>(
+        &mut self,
+        app: &mut A,
+        tx: &mut Tx<'_, D>,
+        id: u32,
+        station: &mut Option<(NeighborIndex, MacAddr)>,
+    ) {
+        let Some(c) = self.conns.get_mut(id) else { return };
         let slot = c.busy;
-        let Some(mut b) = self.busies.get_mut(slot) else { return };
+        let Some(b) = self.busies.get_mut(slot) else { return };
         if b.flags & busy::DIRTY == 0 {
             return;
         }
@@ -298,25 +306,42 @@ impl Tcp {
         // One that begins mostly goes where the one before it went
         let same = |&(remote, _): &(u32, _)| remote == c.remote && !c.has(flag::IPV6);
         let hop = b.neighbor.or_else(|| self.recent_hop.filter(same).map(|(_, index)| index));
-        let mac = match hop.and_then(|index| self.neighbors.resolution(index, self.now)) {
-            Some(Resolution::Ready(mac)) if b.flags & (busy::RESUME | busy::ABORT) == 0 => {
-                b.neighbor = hop;
-                mac
-            }
-            _ => {
-                let Some(mac) = self.before_turn(app, tx, id, slot) else { return };
-                (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
-                mac
-            }
-        };
-        let mut sender = sender!(self, c, b, app, tx, mac);
-        if let Some(message) = sender.short_message() {
-            if let Some(at) = sender.take_short_turn(message, &mut self.dirty) {
-                self.wheel.start(&mut self.busies, slot, at);
+        let known = station.filter(|&(index, _)| hop == Some(index)).or_else(|| {
+            let index = hop?;
+            let Resolution::Ready(mac) = self.neighbors.resolution(index, self.now)? else { return None };
+            Some((index, mac))
+        });
+        *station = known;
+        let Some((_, mac)) = known.filter(|_| b.flags & (busy::RESUME | busy::ABORT) == 0) else {
+            *station = None;
+            if let Some(mac) = self.before_turn(app, tx, id, slot) {
+                self.long_turn(app, tx, id, slot, mac);
             }
             return;
+        };
+        b.neighbor = hop;
+        let mut sender = sender!(self, c, b, app, tx, mac);
+        match sender.short_turn() {
+            Some(segment) => {
+                let outcome = sender.take_short_turn(segment, &mut self.dirty);
+                self.settle(app, id, slot, outcome);
+            }
+            None => self.long_turn(app, tx, id, slot, mac),
         }
-        match sender.take_turn(&mut self.dirty) {
+    }
+
+    /// The turn of a connection with more to say than one segment of the usual kind.
+    #[inline(never)]
+    fn long_turn<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) {
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        let outcome = sender!(self, c, b, app, tx, mac).take_turn(&mut self.dirty);
+        self.settle(app, id, slot, outcome);
+    }
+
+    /// Does what a turn has led to.
+    #[inline(always)]
+    fn settle<A: App>(&mut self, app: &mut A, id: u32, slot: u32, outcome: Outcome) {
+        match outcome {
             Outcome::Stay(None) => {}
             Outcome::Stay(Some(at)) => self.wheel.start(&mut self.busies, slot, at),
             // what rests or ends has no use for the wheel

@@ -329,7 +329,7 @@ fn move_past_fin(c: &mut Connection, b: &mut Busy) {
 }
 
 /// Moves the right edge of the window as far as it may go (§3.8.6.2.2) and returns the window field.
-#[inline]
+#[inline(always)]
 pub(super) fn advertise(c: &mut Connection, b: &mut Busy, config: &TcpConfig) -> u16 {
     let scale = c.rcv_scale();
     b.ack_sent = c.rcv_nxt;

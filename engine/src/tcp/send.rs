@@ -10,7 +10,7 @@ use super::build::Next;
 use super::flight::{Cursor, Flights};
 use super::isn::IsnKey;
 use super::locals::Locals;
-use super::output::{Tx, deadline, set_timers, start_retransmission_timer};
+use super::output::{Tx, deadline, set_timers};
 use super::state::State;
 use super::tunables::Tunables;
 use super::{Remotes, congestion, pacing, recovery, rtt};
@@ -106,49 +106,11 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         self.b.flags & busy::ACK_NOW == 0 || self.send_ack()
     }
 
-    /// The turn of a connection with a [short message](Self::short_message). Returns when the wheel has to wake it, if it does
-    /// not know yet; it goes on, and back on the list if the device had no room.
-    #[inline(always)]
-    pub(super) fn take_short_turn(&mut self, (payload, fin): (u32, bool), dirty: &mut Vec<u32>) -> Option<u32> {
-        debug_assert_eq!(self.next_new(), Some((payload, fin)), "the short way sends what the long one would");
-        // its ACK rides along
-        self.b.flags &= !busy::HANDSHAKE;
-        if !self.send_one(payload, fin, false) {
-            self.b.list(dirty);
-            set_timers(self.c, self.b, self.flights, self.config, self.tx.stats, self.now_ms);
-        } else if self.b.timers & 1 == 0 {
-            start_retransmission_timer(self.c, self.b, self.config, self.now_ms, |_| true);
-            debug_assert!(self.flights.is_single(self.b), "nothing else is in flight");
-        }
-        debug_assert!(self.timers_are_set(), "there is nothing to do besides");
-        deadline(self.b, self.now_us, self.now_ms)
-    }
-
     /// Whether [`set_timers`] has nothing to do.
-    fn timers_are_set(&self) -> bool {
+    pub(super) fn timers_are_set(&self) -> bool {
         let mut b = *self.b;
         set_timers(self.c, &mut b, self.flights, self.config, self.tx.stats, self.now_ms);
         (b.timers, b.flags, b.rtx_at) == (self.b.timers, self.b.flags, self.b.rtx_at)
-    }
-
-    /// All that is queued, if that is one segment which both windows take and which is alone: so go short exchanges, and what
-    /// [`take_turn`](Self::take_turn) comes to for them.
-    #[inline(always)]
-    pub(super) fn short_message(&self) -> Option<(u32, bool)> {
-        const UNUSUAL: u32 = busy::PROBE_TAIL | busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::PERSIST | busy::CORK;
-        let (c, b) = (&*self.c, &*self.b);
-        let opening = c.state.is_opening();
-        if !b.flight.is_empty() || b.flags & UNUSUAL != 0 || opening {
-            return None;
-        }
-        // after our FIN this is more than any window takes
-        let unsent = b.snd_end - c.snd_nxt;
-        if unsent >= c.send_window() || unsent + u32::from(c.option_bytes()) > u32::from(c.mss) {
-            return None;
-        }
-        let fin = b.flags & busy::FIN_QUEUED != 0;
-        let rides_along = b.flags & busy::HANDSHAKE == 0 || self.config.piggyback && unsent > 0;
-        ((unsent > 0 || fin) && rides_along).then_some((unsent, fin))
     }
 
     /// The whole turn, and what becomes of the connection after it. One that has more to say goes back on the list.
@@ -175,8 +137,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// What becomes of a connection after its turn.
-    #[inline]
-    fn end_turn(&mut self, turn: Turn, dirty: &mut Vec<u32>) -> Outcome {
+    #[inline(always)]
+    pub(super) fn end_turn(&mut self, turn: Turn, dirty: &mut Vec<u32>) -> Outcome {
         if turn != Turn::Done {
             self.b.list(dirty);
         } else if self.b.read_head == NONE {
