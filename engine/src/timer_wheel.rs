@@ -107,7 +107,7 @@ impl TimerWheel {
 
     /// Starts the timer of `id`, or gives it a new deadline: at most [`HORIZON_MS`] ahead; one in the past fires next.
     ///
-    /// A later deadline is only written down, and looked at when the earlier one comes: a timer that is put off by
+    /// A deadline after the time at which the timer is looked at anyway is only written down: a timer that is put off by
     /// every acknowledgment costs a store each time.
     #[inline]
     pub fn schedule(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
@@ -119,6 +119,27 @@ impl TimerWheel {
     /// [`schedule`](Self::schedule) of a deadline that [`Link::put_off`] has refused.
     #[inline(never)]
     pub fn start(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
+        let link = links.link_mut(id);
+        if link.slot != UNSCHEDULED && !is_before(deadline_ms, self.look_ms(link.slot)) {
+            // it had been put off, and is looked at early enough all the same
+            link.deadline_ms = deadline_ms;
+            return;
+        }
+        self.put(links, id, deadline_ms);
+    }
+
+    /// When a slot is looked at.
+    #[inline]
+    fn look_ms(&self, at: u16) -> u32 {
+        let (level, slot) = (u32::from(at) / SLOTS as u32, u32::from(at) % SLOTS as u32);
+        let shift = DIGIT_BITS * level;
+        // the highest level has no digits above
+        let above = u32::MAX.checked_shl(shift + DIGIT_BITS).unwrap_or(0);
+        self.time_ms & above | slot << shift
+    }
+
+    /// Puts a timer where its deadline belongs.
+    fn put(&mut self, links: &mut impl Links, id: u32, deadline_ms: u32) {
         let former = *links.link(id);
         if former.slot != UNSCHEDULED {
             self.close_gap(links, former);
@@ -141,12 +162,6 @@ impl TimerWheel {
     #[inline]
     pub fn cancel(&mut self, links: &mut impl Links, id: u32) {
         let former = core::mem::take(links.link_mut(id));
-        self.forget(links, former);
-    }
-
-    /// [`cancel`](Self::cancel) of a timer whose link has been taken out of its record.
-    #[inline]
-    pub fn forget(&mut self, links: &mut impl Links, former: Link) {
         if former.slot != UNSCHEDULED {
             self.close_gap(links, former);
         }
@@ -174,7 +189,7 @@ impl TimerWheel {
                 self.cancel(links, id);
                 return Some(id);
             }
-            self.start(links, id, deadline_ms);
+            self.put(links, id, deadline_ms);
         }
         if is_before(self.time_ms, now_ms) || self.len == 0 {
             self.time_ms = now_ms;
@@ -399,6 +414,26 @@ mod tests {
         assert_eq!(pair.wheel.len(), 9_999);
         pair.advance(100_002, 64);
         assert_eq!(pair.wheel.len(), 1);
+    }
+
+    #[test]
+    fn a_deadline_that_is_put_off_and_put_on_again_stays_where_it_was() {
+        let mut records = Records(vec![Link::default()]);
+        for now in [0, 77, u32::MAX - 3, 1 << 31] {
+            let mut wheel = TimerWheel::new(now);
+            for reach in [1, 63, 64, 5_000, 300_000, 1 << 26, HORIZON_MS / 2] {
+                wheel.schedule(&mut records, 0, now.wrapping_add(reach));
+                let slot = records.0[0].slot;
+                for later in [reach, 1_000, 1] {
+                    wheel.schedule(&mut records, 0, now.wrapping_add(reach).wrapping_add(later));
+                    assert_eq!(records.0[0].slot, slot, "{reach} ms from {now}, and {later}");
+                }
+                wheel.schedule(&mut records, 0, now);
+                assert_ne!(records.0[0].slot, slot, "{reach} ms from {now}, and now");
+                let mut budget = 100;
+                assert_eq!(wheel.pop_expired(&mut records, now, &mut budget), Some(0));
+            }
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Frame for RingFrame {
         self.capacity as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn resize(&mut self, len: usize) -> &mut [u8] {
         if len > self.capacity as usize {
             too_long(len, self.capacity);

@@ -193,7 +193,7 @@ impl Tcp {
         let (word_of_remote, family) = self.intern(remote.ip()).ok_or(ConnectError::NoMemory)?;
         let iss = self.isn_key.iss(isn_part);
         let (mss, now_ms) = (self.mss_default(remote.is_ipv6()), self.now_ms);
-        let Self { conns, busies, config, table, stats, dirty, .. } = self;
+        let Self { conns, busies, wheel, config, table, stats, dirty, .. } = self;
         let blocks = (conns.alloc(), busies.alloc());
         if let (Some(id), Some(slot)) = blocks
             && let Ok(place) = table.insert(hash, Kind::Connection, id)
@@ -227,7 +227,7 @@ impl Tcp {
             conns.free(id);
         }
         if let Some(slot) = blocks.1 {
-            busies.free(slot);
+            busies.free(slot, wheel);
         }
         self.forget_remote(word_of_remote, family);
         Err(ConnectError::NoMemory)

@@ -9,6 +9,7 @@
 mod block;
 mod buffer;
 mod build;
+mod busies;
 mod check;
 mod congestion;
 mod conn;
@@ -58,7 +59,7 @@ use crate::neighbor::{NeighborConfig, NeighborIndex, NeighborTable};
 use crate::page::{OutOfMemory, PageSource};
 use crate::stats::Stats;
 use crate::time::Instant;
-use crate::timer_wheel::{Link, Links, TimerWheel};
+use crate::timer_wheel::TimerWheel;
 
 pub use check::Held;
 pub use conn::Conn;
@@ -69,6 +70,7 @@ pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 
 use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
 use buffer::Buffers;
+use busies::Busies;
 use flight::Flights;
 use limit::{EachLimit, RateLimit, SynGuard};
 use locals::Locals;
@@ -92,20 +94,7 @@ const DIRTY_MAX: usize = 1 << 16;
 const PAGE: usize = 1_024;
 
 type Connections = Slab<Connection, PAGE>;
-type Busies = Slab<Busy, 1024>;
 type Remotes = Slab<[u8; 16], 4096>;
-
-impl Links for Busies {
-    #[inline]
-    fn link(&self, id: u32) -> &Link {
-        &self[id].link
-    }
-
-    #[inline]
-    fn link_mut(&mut self, id: u32) -> &mut Link {
-        &mut self[id].link
-    }
-}
 
 /// Secrets of a worker: from the operating system's random source, or from a simulation's seed.
 #[derive(Clone, Copy, Debug)]
@@ -251,7 +240,7 @@ impl Tcp {
             isn_key: isn::IsnKey::new(secrets.isn, secrets.timestamps),
             table,
             conns: Slab::with_limit(connections),
-            busies: Slab::with_limit(busies),
+            busies: Busies::with_limit(busies),
             remotes: Slab::with_limit(records),
             flights: Flights::new(busies, config.tcp.flight_segments_max),
             buffers: Buffers::new(config.buffer_bytes, config.out_of_order_bytes),
@@ -328,6 +317,7 @@ impl Tcp {
         }
         self.table.maintain(pages);
         self.conns.maintain(pages);
+        self.busies.settle(&mut self.wheel);
         self.busies.maintain(pages);
         self.time_waits.maintain(pages);
         if !self.listeners.is_empty() {
@@ -445,9 +435,7 @@ impl Tcp {
         if b.write_head & b.read_head & b.ahead_head != NONE {
             buffers.clear_all(b);
         }
-        let link = core::mem::take(&mut b.link);
-        wheel.forget(busies, link);
-        busies.free(slot);
+        busies.free(slot, wheel);
     }
 
     /// Puts the connection on the list of those with something to send or to settle at the end of this pass.
@@ -508,7 +496,7 @@ impl Tcp {
 }
 
 /// The busy block of the connection `c`, of number `id`, without a congestion window: that is the initial one, if nothing is
-/// known of its path. Its link is not that of the block whose place it takes: who freed that has stopped its timer.
+/// known of its path. Its link is not that of the block whose place it takes.
 #[inline(always)]
 fn fresh_busy(id: u32, c: &Connection) -> Busy {
     Busy {
