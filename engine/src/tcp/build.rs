@@ -101,7 +101,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
 
     /// A segment of any kind.
     #[inline(never)]
-    fn build_other(&mut self, next: Next) -> bool {
+    pub(super) fn build_other(&mut self, next: Next) -> bool {
         let syn = next.flags.syn();
         //= RFC 9293 MUST-45
         //= RFC 1122 3.2.1.3-MUST-3
@@ -191,7 +191,11 @@ fn fill<A: App>(b: &Busy, app: &A, buffers: &Buffers, seq: Seq, out: &mut [u8]) 
     }
     let spans = &b.span[..usize::from(b.spans)];
     debug_assert!(out.len() <= (b.snd_end - seq) as usize, "what is sent has been queued");
-    if let [span] = spans {
+    let within = |next: &Span| (seq + out.len() as u32).at_or_before(next.start);
+    if let [span, rest @ ..] = spans
+        && rest.first().is_none_or(within)
+    {
+        // as mostly
         return app.fill(span.tag, seq - span.start, out);
     }
     fill_by_parts(spans, b.snd_end, app, seq, out);

@@ -39,8 +39,9 @@ impl Flight {
     }
 
     /// One segment.
-    #[cfg(test)]
+    #[inline(always)]
     pub(crate) fn one(sent: Sent) -> Self {
+        debug_assert!(sent.len > 0 && !sent.has(CHAIN));
         Self(sent)
     }
 
@@ -135,9 +136,8 @@ impl Flights {
     /// Appends a segment. False if there is no node for it.
     #[inline(always)]
     pub(crate) fn push(&mut self, busy: &mut Busy, sent: Sent) -> bool {
-        debug_assert!(sent.len > 0 && !sent.has(CHAIN));
         if busy.flight.is_empty() {
-            busy.flight = Flight(sent);
+            busy.flight = Flight::one(sent);
             return true;
         }
         if busy.flight.is_chain() {

@@ -326,8 +326,17 @@ impl Tcp {
                 let outcome = sender.take_short_turn(segment, &mut self.dirty);
                 self.settle(app, id, slot, outcome);
             }
+            None if sender.begins() => self.first_turn(app, tx, id, slot, mac),
             None => self.long_turn(app, tx, id, slot, mac),
         }
+    }
+
+    /// The turn of a connection that sends its SYN for the first time.
+    #[inline(never)]
+    fn first_turn<A: App, D: Device>(&mut self, app: &mut A, tx: &mut Tx<'_, D>, id: u32, slot: u32, mac: MacAddr) {
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        let outcome = sender!(self, c, b, app, tx, mac).take_first_turn(&mut self.dirty);
+        self.settle(app, id, slot, outcome);
     }
 
     /// The turn of a connection with more to say than one segment of the usual kind.

@@ -19,8 +19,8 @@ use super::{Remotes, congestion, pacing, recovery, rtt};
 const SEGMENTS_MAX: usize = 64;
 
 /// What is said before new data, and what after it.
-const BEFORE_DATA: u32 = busy::HANDSHAKE | busy::PROBE_TAIL;
-const AFTER_DATA: u32 = busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::ACK_NOW;
+pub(super) const BEFORE_DATA: u32 = busy::HANDSHAKE | busy::PROBE_TAIL;
+pub(super) const AFTER_DATA: u32 = busy::PROBE_WINDOW | busy::KEEP_ALIVE | busy::ACK_NOW;
 const _: () = assert!(busy::FIN_QUEUED == 1, "it is added to sequence numbers");
 
 /// What became of a connection's turn.
@@ -158,7 +158,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// When the wheel looks at a deadline first. The first data will want a timer well before that of the SYN: the one is then
     /// put off in its place, in place of being moved.
     #[inline]
-    fn first_look(&self, at: u32) -> u32 {
+    pub(super) fn first_look(&self, at: u32) -> u32 {
         if self.c.state != State::SynSent {
             return at;
         }

@@ -1,16 +1,18 @@
-//! The turn that nearly every one is: a single segment of the usual kind says all there is to say.
+//! The turns that nearly all are: a single segment of the usual kind says all there is to say, or our SYN does.
 //!
-//! What [`Sender::take_turn`] does for it step by step comes to what is done here; assertions compare. It is part of the loop
-//! over the connections that speak, so that a connection's turn needs no call.
+//! What [`Sender::take_turn`] does for it step by step comes to what is done here; assertions compare. The former is part of
+//! the loop over the connections that speak, and needs no call.
 
 use crate::app::App;
 use crate::device::Device;
 use crate::wire::Flags;
 
 use super::block::{Phase, Sent, busy, flag, sent};
+use super::flight::Flight;
 use super::output::{deadline, start_retransmission_timer};
 use super::pacing;
-use super::send::{Outcome, Sender, Turn};
+use super::send::{AFTER_DATA, BEFORE_DATA, Outcome, Sender, Turn};
+use super::state::State;
 
 /// Octets of options that the usual segment has: timestamps.
 const OPTIONS: u32 = 12;
@@ -66,15 +68,33 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         self.end_turn(if sent { Turn::Done } else { Turn::Blocked }, dirty)
     }
 
+    /// Whether our SYN is all there is to say, and was not said before.
+    #[inline(always)]
+    pub(super) fn begins(&self) -> bool {
+        let (c, b) = (&*self.c, &*self.b);
+        c.state == State::SynSent && c.snd_nxt == c.snd_una && b.flags & (BEFORE_DATA | AFTER_DATA) == 0
+    }
+
+    /// Takes the turn in which it is.
+    #[inline(always)]
+    pub(super) fn take_first_turn(&mut self, dirty: &mut Vec<u32>) -> Outcome {
+        if !self.send_syn() {
+            return self.end_turn(Turn::Blocked, dirty);
+        }
+        start_retransmission_timer(self.c, self.b, self.config, self.now_ms, |_| true);
+        debug_assert!(self.timers_are_set(), "there is nothing to do besides");
+        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms).map(|at| self.first_look(at)))
+    }
+
     /// Text or FIN has left, and nothing else is in flight.
     #[inline(always)]
     fn note_sent(&mut self, payload: u32, fin: bool) {
         let (c, b) = (&mut *self.c, &mut *self.b);
         let len = payload + u32::from(fin);
         let carries = if fin { sent::FIN } else { 0 };
-        let record = Sent { start: c.snd_nxt, len: len as u16, flags: carries, resent: 0, sent_us: self.now_us };
-        let noted = self.flights.push(b, record);
-        debug_assert!(noted && self.flights.is_single(b), "the first one needs no room");
+        debug_assert!(b.flight.is_empty(), "it is the only one");
+        let start = c.snd_nxt;
+        b.flight = Flight::one(Sent { start, len: len as u16, flags: carries, resent: 0, sent_us: self.now_us });
         b.pipe += len;
         if b.phase != Phase::Open {
             b.prr_out = b.prr_out.saturating_add(len);

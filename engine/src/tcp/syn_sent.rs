@@ -196,10 +196,16 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         if !self.flights.push(self.b, record) {
             return false;
         }
-        if !self.build(Next { seq: iss, payload: 0, flags: Flags::SYN, data: false }) {
+        let built = if self.is_usual_syn() {
+            self.build_usual_syn(iss)
+        } else {
+            self.build_other(Next { seq: iss, payload: 0, flags: Flags::SYN, data: false })
+        };
+        if !built {
             self.flights.pop_back(self.b);
             return false;
         }
+        self.tx.stats.segments_sent.increment();
         self.c.snd_nxt = iss + 1;
         self.b.pipe = 1;
         self.b.oldest_ms = self.now_ms;
@@ -213,7 +219,7 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     }
 
     /// Builds such a SYN.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn build_usual_syn(&mut self, iss: Seq) -> bool {
         let Some(source) = self.locals.address_v4(self.c.local) else { return false };
         let destination = Ipv4Addr::from_bits(self.c.remote);
