@@ -8,6 +8,7 @@ use crate::wire::{Flags, TcpSegment, Timestamps};
 
 use super::Tcp;
 use super::block::{Busy, Connection, NONE, Phase, busy, flag, sent};
+use super::receive::move_past_fin;
 use super::recovery::{Arrived, Env, grow_if_used};
 use super::segment::release_acked;
 use super::state::{Event, State};
@@ -18,16 +19,25 @@ use super::{rtt, scoreboard};
 pub(super) enum Predicted {
     /// It is not as nearly every one is, and nothing has been done.
     No,
-    /// Its text and FIN are left.
-    Yes,
-    /// The application is to hear that something was acknowledged; text and FIN are left.
-    Acknowledged,
+    /// Its text is left, which the connection with this busy block has moved past; and the FIN behind it.
+    Yes(u32),
+    /// The application is to hear that something was acknowledged. The same is left, and a FIN without text.
+    Acknowledged(u32),
+    /// The application is to hear that the peer has finished.
+    Finished,
     /// It acknowledged our FIN in LAST-ACK: the connection is to be removed.
     Closed,
 }
 
+/// Whether a segment may be as nearly every one is, by its control bits.
+#[inline(always)]
+pub(super) fn has_usual_flags(seg: &TcpSegment) -> bool {
+    seg.flags.without(Flags::PSH.union(Flags::FIN)) == Flags::ACK
+}
+
 impl Tcp {
-    /// Works on a segment that is as nearly every one is, its text and FIN apart.
+    /// Works on a segment of the [usual control bits](has_usual_flags) that is as nearly every one is, but for what the
+    /// application is to hear of it.
     // Not inlined: it would have to share the registers with all that comes before it
     #[inline(never)]
     pub(super) fn predict(&mut self, id: u32, seg: &TcpSegment) -> Predicted {
@@ -36,9 +46,8 @@ impl Tcp {
         if !c.state.synchronized() {
             return Predicted::No;
         }
-        let (Some(b), Some(timestamps)) = (busies.get_mut(c.busy), seg.options.timestamps) else {
-            return Predicted::No;
-        };
+        let Some(timestamps) = seg.options.timestamps else { return Predicted::No };
+        let Some(b) = busies.get_mut(c.busy) else { return Predicted::No };
         if !is_next(c, seg, timestamps) || !is_calm(b) || may_stall(c, b, seg) {
             return Predicted::No;
         }
@@ -83,23 +92,29 @@ impl Tcp {
             return Predicted::Closed;
         }
         b.list(dirty);
-        match c.state {
-            // those of the states that follow SYN-RECEIVED in which the user may send
-            State::Established | State::CloseWait if octets > 0 => Predicted::Acknowledged,
-            _ => Predicted::Yes,
+        c.rcv_nxt += u32::from(seg.payload_len);
+        // those of the states that follow SYN-RECEIVED in which the user may send
+        if octets > 0 && matches!(c.state, State::Established | State::CloseWait) {
+            return Predicted::Acknowledged(c.busy);
         }
+        if seg.payload_len == 0 && seg.flags.fin() {
+            b.fin_at = c.rcv_nxt;
+            if move_past_fin(c, b) {
+                return Predicted::Finished;
+            }
+        }
+        Predicted::Yes(c.busy)
     }
 }
 
 /// Whether a segment is the next one in order, not from before, and its ACK is of what is out or of what was acknowledged
-/// last; nothing but PSH and FIN is set besides ACK, and there are timestamps alone.
+/// last; and there are timestamps alone.
 #[inline(always)]
 fn is_next(c: &Connection, seg: &TcpSegment, timestamps: Timestamps) -> bool {
     const AGREED: u8 = flag::TIMESTAMPS | flag::SACK | flag::ECN;
     // no SYN is among the bits
     let len = u32::from(seg.payload_len) + u32::from(seg.flags.fin());
-    seg.flags.without(Flags::PSH.union(Flags::FIN)) == Flags::ACK
-        && c.flags & AGREED == flag::TIMESTAMPS | flag::SACK
+    c.flags & AGREED == flag::TIMESTAMPS | flag::SACK
         && seg.options.sack.is_empty()
         && seg.seq == c.rcv_nxt
         && len <= c.receive_window()
@@ -122,11 +137,9 @@ fn may_stall(c: &Connection, b: &Busy, seg: &TcpSegment) -> bool {
 fn is_calm(b: &Busy) -> bool {
     const OTHERWISE: u32 =
         busy::PERSIST | busy::PAUSED | busy::FIN_AHEAD | busy::FRTO | busy::FRTO_NEW | busy::PROBE_OUT | busy::ACK_EACH;
-    b.phase == Phase::Open
-        && b.backoff == 0
-        && b.lost | b.sacked | u32::from(b.dup_acks) == 0
-        && b.flags & OTHERWISE == 0
-        && b.ahead_head == NONE
+    const { assert!(Phase::Open as u32 == 0 && NONE == !0) };
+    let missing = b.lost | b.sacked | u32::from(b.dup_acks) | !b.ahead_head;
+    missing | b.phase as u32 | u32::from(b.backoff) | (b.flags & OTHERWISE) == 0
 }
 
 #[cfg(test)]

@@ -61,45 +61,41 @@ impl Tcp {
     }
 
     /// Text that is next, in front of nothing, for an application that reads; the peer's FIN, if `fin`, is right behind it.
-    /// What [`text`](Self::text) comes to then; the connection is on the list of those that take a turn already.
+    /// What [`text`](Self::text) comes to then; RCV.NXT is behind the text, and the connection is on the list of those that
+    /// take a turn already.
     #[inline(always)]
-    pub(super) fn next_text<A: App>(&mut self, app: &mut A, id: u32, payload: &[u8], fin: bool) {
-        let c = &mut self.conns[id];
-        let slot = c.busy;
-        if payload.is_empty() {
-            self.busies[slot].fin_at = c.rcv_nxt;
-        } else {
-            c.rcv_nxt += payload.len() as u32;
-            if fin {
-                // the application may close while it reads, and the FIN was here first
-                let b = &mut self.busies[slot];
-                b.flags |= busy::FIN_AHEAD;
-                b.fin_at = c.rcv_nxt;
-            }
-            self.stats.payload_received.add(payload.len() as u64);
-            let taken = app.received(&mut Conn { tcp: self, id }, payload);
-            if taken < payload.len() {
-                self.keep(id, slot, &payload[taken..]);
-            }
+    pub(super) fn next_text<A: App>(&mut self, app: &mut A, id: u32, slot: u32, payload: &[u8], fin: bool) {
+        if fin {
+            // the application may close while it reads, and the FIN was here first
+            let b = &mut self.busies[slot];
+            b.flags |= busy::FIN_AHEAD;
+            b.fin_at = self.conns[id].rcv_nxt;
+        }
+        self.stats.payload_received.add(payload.len() as u64);
+        let taken = app.received(&mut Conn { tcp: self, id }, payload);
+        if taken < payload.len() {
+            self.keep(id, slot, &payload[taken..]);
         }
         let Tcp { conns, busies, config, .. } = self;
         let b = &mut busies[slot];
-        if !payload.is_empty() {
-            count_segment(b, config.ack_every);
-        }
+        count_segment(b, config.ack_every);
         if !fin {
             return;
         }
         let c = &mut conns[id];
-        if b.fin_at != c.rcv_nxt {
-            // there was no memory for what the application did not take
-            return;
-        }
-        move_past_fin(c, b);
-        if b.read_head == NONE {
+        // else there was no memory for what the application did not take
+        if b.fin_at == c.rcv_nxt && move_past_fin(c, b) {
             app.finished(&mut Conn { tcp: self, id });
-        } else {
-            b.flags |= busy::FIN_UNREAD;
+        }
+    }
+
+    /// The peer's FIN that is next, without text.
+    #[inline(never)]
+    pub(super) fn next_fin<A: App>(&mut self, app: &mut A, id: u32, slot: u32) {
+        let (c, b) = (&mut self.conns[id], &mut self.busies[slot]);
+        b.fin_at = c.rcv_nxt;
+        if move_past_fin(c, b) {
+            app.finished(&mut Conn { tcp: self, id });
         }
     }
 
@@ -231,11 +227,8 @@ impl Tcp {
         if b.ahead_head != NONE {
             drop_ahead(&mut self.buffers, b);
         }
-        move_past_fin(c, b);
-        if b.read_head == NONE {
+        if move_past_fin(c, b) {
             app.finished(&mut Conn { tcp: self, id });
-        } else {
-            b.flags |= busy::FIN_UNREAD;
         }
     }
 
@@ -315,9 +308,10 @@ fn count_segment(b: &mut Busy, ack_every: u8) {
     }
 }
 
-/// The peer's FIN, which is next, is received: RCV.NXT and the state.
+/// The peer's FIN, which is next, is received: RCV.NXT and the state. Whether the application is to hear of it now: it has
+/// read all there is.
 #[inline(always)]
-fn move_past_fin(c: &mut Connection, b: &mut Busy) {
+pub(super) fn move_past_fin(c: &mut Connection, b: &mut Busy) -> bool {
     b.flags = b.flags & !busy::FIN_AHEAD | busy::ACK_NOW;
     c.rcv_nxt += 1;
     c.rcv_adv = c.rcv_adv.latest(c.rcv_nxt);
@@ -326,6 +320,11 @@ fn move_past_fin(c: &mut Connection, b: &mut Busy) {
         // the application closed when it was given the text before
         c.state = c.state.after(Event::Close);
     }
+    let heard = b.read_head == NONE;
+    if !heard {
+        b.flags |= busy::FIN_UNREAD;
+    }
+    heard
 }
 
 /// Moves the right edge of the window as far as it may go (§3.8.6.2.2) and returns the window field.

@@ -10,7 +10,7 @@ use super::buffer::{Buffers, Chain};
 use super::conn::Conn;
 use super::lookup::remote_of;
 use super::output::Tx;
-use super::prediction::Predicted;
+use super::prediction::{Predicted, has_usual_flags};
 use super::recovery::{self, Acked, Env};
 use super::state::{Event, State};
 use super::{FlowId, Lookup, Tcp, scoreboard, undo};
@@ -120,17 +120,23 @@ impl Tcp {
         seg: &TcpSegment,
         payload: impl Fn() -> &'f [u8],
     ) {
-        match self.predict(id, seg) {
+        let fin = seg.flags.fin();
+        let predicted = if has_usual_flags(seg) { self.predict(id, seg) } else { Predicted::No };
+        let (slot, rest) = match predicted {
             Predicted::No => return self.step_by_step(app, tx, id, seg, payload()),
             // LAST-ACK and its ACK: nothing is left to say
             Predicted::Closed => return self.remove(app, id, End::Closed),
-            Predicted::Acknowledged => app.sent(&mut Conn { tcp: self, id }),
-            Predicted::Yes => {}
-        }
+            Predicted::Finished => return app.finished(&mut Conn { tcp: self, id }),
+            Predicted::Acknowledged(slot) => {
+                app.sent(&mut Conn { tcp: self, id });
+                (slot, fin)
+            }
+            Predicted::Yes(slot) => (slot, false),
+        };
         if seg.payload_len > 0 {
-            self.next_text(app, id, payload(), seg.flags.fin());
-        } else if seg.flags.fin() {
-            self.next_text(app, id, &[], true);
+            self.next_text(app, id, slot, payload(), fin);
+        } else if rest {
+            self.next_fin(app, id, slot);
         }
     }
 

@@ -150,14 +150,19 @@ fn halves(word: u64) -> u64 {
 
 #[inline]
 fn sum_short(octets: &[u8]) -> u64 {
-    // 128 bits collect the carries: an addition and one with carry for each word. Four words at a time are what compilers
-    // would make of it, with more around it.
-    let add = |sum: u128, word: &[u8; 8]| sum + u128::from(u64::from_ne_bytes(*word));
+    // An addition for each word, and one for the carry of each four
     let (blocks, rest) = octets.as_chunks::<32>();
-    let sum = blocks.iter().fold(0, |sum, block| block.as_chunks::<8>().0.iter().fold(sum, add));
-    let (words, rest) = rest.as_chunks::<8>();
-    let sum = words.iter().fold(sum, add);
-    let sum = halves(sum as u64) + (sum >> 64) as u64;
+    let (mut sum, mut carries) = (0, 0);
+    for block in blocks {
+        let four = block.as_chunks().0.iter().fold(WideSum { sum, carry: false }, |sum, &word| sum.add(word));
+        (sum, carries) = (four.sum, carries + u64::from(four.carry));
+    }
+    let (words, rest) = rest.as_chunks();
+    for &word in words {
+        let one = WideSum { sum, carry: false }.add(word);
+        (sum, carries) = (one.sum, carries + u64::from(one.carry));
+    }
+    let sum = halves(sum) + carries;
     if rest.is_empty() { sum } else { sum + sum_rest(rest) }
 }
 
