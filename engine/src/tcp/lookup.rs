@@ -7,7 +7,7 @@ use crate::flow::{Candidate, FlowKey, Home, Kind, Place};
 use crate::wire::{Ends, TcpSegment};
 
 use super::block::{Connection, OfFlow, Sockets, flag};
-use super::{Remotes, Tcp};
+use super::{Remotes, State, Tcp};
 
 /// The peer's address as a block holds it, and the rest of what names a flow.
 #[derive(Clone, Copy, Debug)]
@@ -126,11 +126,27 @@ impl Tcp {
     pub(crate) fn find_from(&self, lookup: &Lookup, seg: &TcpSegment, local: u16) -> Option<(Kind, u32)> {
         let ports = (seg.source_port, seg.destination_port);
         match &lookup.candidate {
-            Some(c) if self.table.still_holds(c) && self.is_flow(c.kind(), c.handle(), &seg.source, local, ports) => {
-                Some((c.kind(), c.handle()))
+            Some(c) if self.is_found(c, &seg.source, local, ports) => {
+                let found = Some((c.kind(), c.handle()));
+                debug_assert_eq!(self.search(lookup.hash, FlowId::of(seg, local)), found);
+                found
             }
             _ if self.table.is_absent_at(lookup.hash, lookup.home) => None,
             _ => self.search(lookup.hash, FlowId::of(seg, local)),
+        }
+    }
+
+    /// Whether a candidate is a flow's still: other segments of its burst may have removed or replaced it. A block that is not
+    /// CLOSED is in the index, which need not be asked; what is freed is CLOSED.
+    #[inline(always)]
+    fn is_found(&self, candidate: &Candidate, remote: &IpAddr, local: u16, ports: (u16, u16)) -> bool {
+        let (kind, handle) = (candidate.kind(), candidate.handle());
+        match kind {
+            Kind::Connection => {
+                let c = self.conns.get(handle).filter(|c| c.state != State::Closed);
+                self.is_between(c, remote, local, ports)
+            }
+            _ => self.table.still_holds(candidate) && self.is_flow(kind, handle, remote, local, ports),
         }
     }
 
