@@ -14,14 +14,14 @@ use super::block::Busy;
 /// Blocks that may lie ready: a burst of connections come and go without the wheel.
 const READY_MAX: usize = 128;
 
-/// The pool. What it says of itself counts the blocks that lie ready as in use, but for [`len`](Self::len).
+/// The pool: the slab it is made of counts the blocks that lie ready as in use.
 #[derive(Debug)]
 pub(crate) struct Busies {
     blocks: Slab<Busy, 1024>,
     ready: [u32; READY_MAX],
     ready_len: usize,
     /// Calls of [`settle`](Self::settle), modulo how often it takes back what lies ready.
-    turn: u8,
+    turn: u16,
 }
 
 impl Busies {
@@ -33,6 +33,12 @@ impl Busies {
     /// Blocks in use.
     pub(crate) fn len(&self) -> u32 {
         self.blocks.len() - self.ready_len as u32
+    }
+
+    /// Blocks that can be allocated without growing.
+    #[inline]
+    pub(crate) fn room(&self) -> u32 {
+        self.blocks.room() + self.ready_len as u32
     }
 
     /// A free block, holding whatever its last owner left; it may be on the wheel. `None` if there is no room.
@@ -144,8 +150,8 @@ mod tests {
             wheel.schedule(&mut busies, slot, 1_000);
             busies.free(slot, &mut wheel);
         }
-        assert_eq!((busies.len(), wheel.len() as usize), (0, READY_MAX));
-        for _ in 0..256 {
+        assert_eq!((busies.len(), busies.room(), wheel.len() as usize), (0, 1024, READY_MAX));
+        for _ in 0..1 << 16 {
             busies.settle(&mut wheel);
         }
         assert_eq!((busies.len(), busies.blocks.len(), wheel.len()), (0, 0, 0));

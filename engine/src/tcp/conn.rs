@@ -118,9 +118,10 @@ impl Conn<'_> {
             return false;
         }
         let Some(b) = busies.get_mut(c.busy) else { return self.send_idle(tag, len) };
-        let queued = if b.snd_end.after(c.snd_una) { b.snd_end - c.snd_una } else { 0 };
-        let closed = b.flags & (busy::FIN_QUEUED | busy::ABORT) != 0;
-        if closed || b.flags & busy::BUFFERED != 0 || len > QUEUE_MAX - queued.min(QUEUE_MAX) {
+        // before our FIN is queued, SND.UNA is not beyond the end
+        let queued = b.snd_end - c.snd_una;
+        let refused = b.flags & (busy::FIN_QUEUED | busy::ABORT | busy::BUFFERED) != 0;
+        if refused || queued.saturating_add(len) > QUEUE_MAX {
             return false;
         }
         let Some(span) = b.span.get_mut(usize::from(b.spans)) else { return false };

@@ -71,6 +71,12 @@ impl<'a, D: Device> Tx<'a, D> {
             return false;
         };
         frame.resize(len);
+        self.send_other(frame, len)
+    }
+
+    /// [`send`](Self::send) of what is not most frequent.
+    #[inline(never)]
+    fn send_other(&mut self, frame: D::Frame, len: usize) -> bool {
         self.send(frame, len)
     }
 

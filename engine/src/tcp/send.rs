@@ -162,7 +162,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         if self.c.state != State::SynSent {
             return at;
         }
-        let soon = self.now_ms.wrapping_add(self.config.rto_min_us / 1_000);
+        // that one waits for longer than the least there is
+        let soon = self.now_ms.wrapping_add(self.config.rto_min_us / 1_000 + 1);
         if (at.wrapping_sub(soon) as i32) < 0 { at } else { soon }
     }
 

@@ -83,7 +83,8 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         }
         start_retransmission_timer(self.c, self.b, self.config, self.now_ms, |_| true);
         debug_assert!(self.timers_are_set(), "there is nothing to do besides");
-        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms).map(|at| self.first_look(at)))
+        let at = self.first_look(self.b.rtx_at);
+        Outcome::Stay(Some(at).filter(|&at| !self.b.link.put_off(at)))
     }
 
     /// Text or FIN has left, and nothing else is in flight.
