@@ -1,7 +1,8 @@
 //! What the engine asks of a network device: bursts of frames in, bursts of frames out.
 //!
 //! A device is one queue, owned by one worker. Frames are buffers with one owner: what [`Device::receive`] hands out
-//! comes back through [`Device::transmit`], [`Device::release`] or [`Device::release_all`].
+//! comes back through [`Device::transmit`] (a reply built in the frame that asked for it), [`Device::release`] or
+//! [`Device::release_all`].
 
 pub mod fault;
 pub mod link;

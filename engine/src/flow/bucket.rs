@@ -231,19 +231,6 @@ fn uncount(page: &mut Page, tag: u64, distance: usize) {
     (0..distance).for_each(|passed| page[probe(tag, passed)].uncount_passed());
 }
 
-/// A packed entry, and with it whether others went past.
-#[inline(always)]
-pub(super) fn find_mut(page: &mut Page, packed: u64) -> Option<&mut u64> {
-    let home = home_of(packed >> TAG_SHIFT);
-    match page[home].slot_of(packed) {
-        Some(slot) => Some(&mut page[home].0[slot]),
-        None => {
-            let (_, bucket, slot) = locate_away(page, packed)?;
-            Some(&mut page[bucket].0[slot])
-        }
-    }
-}
-
 /// Where a packed entry lies: distance, bucket, slot. Nearly all lie at home.
 #[inline(always)]
 pub(super) fn locate(page: &Page, packed: u64) -> Option<(usize, usize, usize)> {

@@ -25,8 +25,7 @@ use crate::prefetch::prefetch_read;
 
 use super::bucket::{
     BUCKETS, Bucket, HOME_BITS, PASSED, PROBES_MAX, Page, SEGMENT_ENTRIES, SLOTS, TAG_SHIFT, copy_all, distance_of,
-    find_mut, handle_of, high, home_of, kind_of, locate, pack, place, probe, reference, refers_to, split_page,
-    take_out, unpack,
+    handle_of, high, home_of, kind_of, locate, pack, place, probe, reference, refers_to, split_page, take_out, unpack,
 };
 
 pub use super::bucket::{Full, HANDLE_SPAN, Kind};
@@ -395,19 +394,19 @@ impl FlowTable {
         }
     }
 
-    /// [`replace_at`](Self::replace_at), wherever the entry of `old`, whose flow has `hash`, may lie. Returns false, and
-    /// does nothing, if it is not there or the new handle is out of range.
+    /// [`replace_at`](Self::replace_at), wherever the entry of `old`, whose flow has `hash`, may lie: that is returned. `None`,
+    /// and nothing is done, if it is not there or the new handle is out of range.
     #[inline]
-    pub fn replace(&mut self, hash: u64, old: (Kind, u32), new: (Kind, u32)) -> bool {
+    pub fn replace(&mut self, hash: u64, old: (Kind, u32), new: (Kind, u32)) -> Option<Place> {
         let tag = hash >> TAG_SHIFT;
         let segment = self.segment_of(tag);
-        match self.pages.get_mut(segment) {
-            Some(Some(page)) if new.1 < HANDLE_SPAN => {
-                let (old, new) = (pack(tag, old.0, old.1), pack(tag, new.0, new.1));
-                find_mut(page, old).map(|entry| *entry ^= old ^ new).is_some()
-            }
-            _ => false,
+        let page = self.pages.get_mut(segment)?.as_deref_mut()?;
+        if new.1 >= HANDLE_SPAN {
+            return None;
         }
+        let (_, bucket, slot) = locate(page, pack(tag, old.0, old.1))?;
+        page[bucket].0[slot] ^= reference(old.0, old.1) ^ reference(new.0, new.1);
+        Some(Place::at(Home::at(segment, bucket), slot))
     }
 
     /// Removes the flow whose entry lies at `place`. Returns false, and does nothing, if it does not lie there (any more).

@@ -124,12 +124,10 @@ impl Tcp {
         let place = match half_open {
             Some((handle, place)) => {
                 let (old, new) = ((Kind::SynReceived, handle), (Kind::Connection, id));
-                if !self.table.replace_at(place, old, new) {
-                    self.table.replace(hash, old, new);
-                }
+                let found = self.table.replace_at(place, old, new).then_some(place);
                 self.syns.kill(handle);
                 self.syn_guard.give_back(seg.source);
-                place
+                found.or_else(|| self.table.replace(hash, old, new)).unwrap_or_default()
             }
             None => match self.table.insert(hash, Kind::Connection, id) {
                 Ok(place) => place,
