@@ -15,7 +15,7 @@ use crate::wire::icmp::{
 use crate::wire::ip::header_len;
 use crate::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
 use crate::wire::objection::Objection;
-use crate::wire::{DropReason, MacAddr, Parsed, TcpSegment, emit, ipv6};
+use crate::wire::{DropReason, Ends, MacAddr, Parsed, TcpSegment, emit, ipv6};
 
 /// Largest ARP or neighbour discovery frame, octets, tag included.
 const FRAME_MAX: usize = 128;
@@ -78,6 +78,12 @@ impl Tcp {
             self.stats.dropped.count(DropReason::HandoverFull);
         }
         true
+    }
+
+    /// Whether this worker owns the flow of a segment of the usual kind. False if it takes more to know.
+    #[inline(always)]
+    pub(crate) fn surely_owns(&self, ends: Ends) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.surely_owns(ends.addresses, ends.ports))
     }
 
     /// Shows the other workers what concerns all of them: where a neighbour is, what a router reports.

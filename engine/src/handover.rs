@@ -94,6 +94,14 @@ impl Exchange {
         }
     }
 
+    /// Whether this worker owns an IPv4 flow, in words: addresses and ports, each with the peer's in the high half. False if it
+    /// takes more to know.
+    #[inline(always)]
+    pub(crate) fn surely_owns(&self, addresses: u64, ports: u32) -> bool {
+        let in_common = in_common(addresses >> 32 ^ addresses & 0xffff_ffff, ports >> 16 ^ ports & 0xffff);
+        self.rss.is_none() && one_of(in_common, self.inboxes.len() as u32) == self.index
+    }
+
     /// Number of this worker.
     #[inline]
     pub(crate) fn index(&self) -> u32 {
@@ -151,12 +159,6 @@ impl Exchange {
 /// whoever aims at one worker can do so anyway.
 #[inline]
 fn owner_in_common(flow: &FlowKey, workers: u32) -> u32 {
-    // A multiplication spreads the high half over the workers
-    (((in_common(flow) >> 32) * u64::from(workers)) >> 32) as u32
-}
-
-#[inline]
-fn in_common(flow: &FlowKey) -> u64 {
     let addresses = match (flow.local, flow.remote) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => u64::from(local.to_bits() ^ remote.to_bits()),
         (local, remote) => {
@@ -164,9 +166,21 @@ fn in_common(flow: &FlowKey) -> u64 {
             (both >> 64) as u64 ^ both as u64
         }
     };
-    let ports = u64::from(flow.local_port ^ flow.remote_port);
+    one_of(in_common(addresses, u32::from(flow.local_port ^ flow.remote_port)), workers)
+}
+
+/// The hash of what the two addresses have in common, and what the two ports have.
+#[inline(always)]
+fn in_common(addresses: u64, ports: u32) -> u64 {
     // Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, §6.4.
-    (addresses.rotate_left(16) ^ ports).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (addresses.rotate_left(16) ^ u64::from(ports)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The worker that a hash falls to.
+#[inline(always)]
+fn one_of(hash: u64, workers: u32) -> u32 {
+    // A multiplication spreads the high half over the workers
+    (((hash >> 32) * u64::from(workers)) >> 32) as u32
 }
 
 #[cfg(test)]
@@ -210,6 +224,12 @@ mod tests {
                 };
                 let owner = places[0].owner(&flow);
                 assert!(places.iter().all(|place| place.owner(&flow) == owner));
+                let addresses = 0x0a09_0000_0a00_0001 | n << 32;
+                let ports = u32::from(flow.remote_port) << 16 | 80;
+                for place in &places {
+                    let sure = place.surely_owns(addresses, ports);
+                    assert_eq!(sure, rss.is_none() && place.index() == owner);
+                }
                 share[owner as usize] += 1;
             }
             assert!(share.iter().all(|&n| (800..1200).contains(&n)), "{share:?}");

@@ -254,11 +254,16 @@ impl<D: Device, A: App, P: PageSource> Worker<D, A, P> {
                     arrival.what = What::Segment;
                     arrival.local = ends.local;
                     arrival.lookup = Lookup::of(self.tcp.hash_ends(ends));
+                    if SHARED && !self.tcp.surely_owns(ends) {
+                        self.hand_over(arrival, bytes);
+                    }
                 }
-                None => self.parse_other(bytes, arrival),
-            }
-            if SHARED {
-                self.hand_over(arrival, bytes);
+                None => {
+                    self.parse_other(bytes, arrival);
+                    if SHARED {
+                        self.hand_over(arrival, bytes);
+                    }
+                }
             }
         }
         octets
