@@ -9,6 +9,9 @@
 //! **A connection needs no memory here** beyond its 64-bit word, unless an answer arrives in pieces or it has many
 //! requests to make. Deadlines are kept in bounded queues, not in timers.
 //!
+//! **What all connections do alike is decided once**, from the plan: exchanges of one message and an answer in one piece go
+//! in brief (`brief.rs`), and leave that for the long way where one turns out otherwise.
+//!
 //! **Where a connection is counted.** In the phase that it was launched in, with all that becomes of it, so that what
 //! was attempted is what completed, failed or is still open. Connections that stay (`hold`, `rr`, `bulk`) are counted
 //! under sustain even if a ramp opened them: they are what sustain is about. Requests count where their connection
