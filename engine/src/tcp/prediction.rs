@@ -143,5 +143,8 @@ fn is_calm(b: &Busy) -> bool {
 }
 
 #[cfg(test)]
+pub(super) use tests::may_be_short;
+
+#[cfg(test)]
 #[path = "prediction_tests.rs"]
 mod tests;

@@ -1,4 +1,5 @@
-//! The short road and the whole one are given the same segments; what becomes of the connections is compared.
+//! The short roads, of segments that come and of turns to speak, and the whole ones are given the same; what becomes of the
+//! connections is compared.
 
 use core::cell::Cell;
 use core::hash::Hasher;
@@ -31,6 +32,11 @@ pub(super) fn may_be_predicted() -> bool {
     let (allowed, count) = SHORT.get();
     SHORT.set((allowed, count + 1));
     allowed
+}
+
+/// Whether a turn to speak that could take its short road may.
+pub(in crate::tcp) fn may_be_short() -> bool {
+    SHORT.get().0
 }
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);

@@ -152,19 +152,21 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
         if turn == Turn::Done && matches!(self.c.state, State::Established | State::CloseWait) && self.rests() {
             return Outcome::Rest;
         }
-        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms).map(|at| self.first_look(at)))
+        if self.c.state == State::SynSent {
+            return Outcome::Stay(self.first_look());
+        }
+        Outcome::Stay(deadline(self.b, self.now_us, self.now_ms))
     }
 
-    /// When the wheel looks at a deadline first. The first data will want a timer well before that of the SYN: the one is then
-    /// put off in its place, in place of being moved.
+    /// When the wheel looks at a connection whose SYN is out, unless it does so already, or earlier. The first data will want
+    /// a timer well before that of the SYN: the one is then put off in its place, in place of being moved.
     #[inline]
-    pub(super) fn first_look(&self, at: u32) -> u32 {
-        if self.c.state != State::SynSent {
-            return at;
-        }
+    pub(super) fn first_look(&mut self) -> Option<u32> {
         // that one waits for longer than the least there is
         let soon = self.now_ms.wrapping_add(self.config.rto_min_us / 1_000 + 1);
-        if (at.wrapping_sub(soon) as i32) < 0 { at } else { soon }
+        let at = self.b.rtx_at;
+        let at = if (at.wrapping_sub(soon) as i32) < 0 { at } else { soon };
+        Some(at).filter(|&at| !self.b.link.put_off(at))
     }
 
     /// Whether a synchronized connection that has said all it had to has no use for its busy block.
