@@ -14,7 +14,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::device::toeplitz::Rss;
 use crate::flow::FlowKey;
-use crate::flow::key::v6_bits;
 use crate::sync::{Arc, ArrayQueue};
 
 /// A frame on its way from one worker to another.
@@ -162,7 +161,11 @@ fn owner_in_common(flow: &FlowKey, workers: u32) -> u32 {
     let addresses = match (flow.local, flow.remote) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => u64::from(local.to_bits() ^ remote.to_bits()),
         (local, remote) => {
-            let both = v6_bits(local) ^ v6_bits(remote);
+            let bits = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(address) => address.to_bits(),
+            };
+            let both = bits(local) ^ bits(remote);
             (both >> 64) as u64 ^ both as u64
         }
     };

@@ -96,8 +96,7 @@ impl HashKey {
     }
 }
 
-/// An address in 128 bits.
-pub(crate) fn v6_bits(address: IpAddr) -> u128 {
+fn v6_bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
