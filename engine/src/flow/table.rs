@@ -16,6 +16,9 @@
 //! index being a product, `tag × length / 2²⁴`: a table can start with any number of segments, and doubling the
 //! directory doubles each index. The doubled directory is built ahead of need, some entries at a time.
 //!
+//! **Places.** An insertion says where its entry lies. Whoever has to do with the flow again goes there and looks whether it
+//! still does; only `maintain` moves entries, and then the hash finds them.
+//!
 //! **Full** is an answer, not a stall: an insertion that finds no room nearby is refused and counted.
 
 use core::num::NonZeroU64;
