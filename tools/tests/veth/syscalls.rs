@@ -41,12 +41,13 @@ fn doorbells_are_the_system_calls() {
     assert!(doorbells > 100.0, "{done}");
     assert!((sent as f64 - doorbells).abs() <= doorbells * 0.02 + 250.0, "{doorbells} doorbells: {table}");
 
-    // Beside them there is sleeping when nothing is to do, and what does not grow with the traffic.
+    // Beside them there is what is done when nothing is to do (to sleep, or to offer the core to others, which on a busy machine
+    // take it often), and what does not grow with the traffic.
     let packets = done.number("/packets/tx") + done.number("/packets/rx");
     let total = calls(&table, "total");
-    let sleeps =
-        calls(&table, "ppoll") + calls(&table, "poll") + calls(&table, "futex") + calls(&table, "clock_nanosleep");
-    let other = total - sent - sleeps;
+    let idle: u64 =
+        ["ppoll", "poll", "futex", "clock_nanosleep", "sched_yield"].iter().map(|name| calls(&table, name)).sum();
+    let other = total - sent - idle;
     assert!((other as f64) < packets / 50.0 + 6_000.0, "{other} other calls for {packets} packets: {table}");
 }
 
