@@ -534,6 +534,13 @@ macro_rules! of_flow {
 
 of_flow!(Connection, SynReceived, TimeWait);
 
+impl OfFlow for Sockets {
+    #[inline(always)]
+    fn sockets(&self) -> Sockets {
+        *self
+    }
+}
+
 const _: () = {
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<SynReceived>() == 32);

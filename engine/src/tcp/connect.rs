@@ -15,7 +15,7 @@ use super::block::{ACTIVE, Busy, Connection, flag};
 use super::conn::Conn;
 use super::ports::{Naming, Pair};
 use super::state::{Event, State};
-use super::{DIRTY_MAX, FlowId, Tcp, congestion, fresh_busy};
+use super::{DIRTY_MAX, FlowId, Tcp, fresh_busy};
 
 /// Whether a remote can be reached on the link, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,8 +216,7 @@ impl Tcp {
             };
             conns[id] = c;
             let b = &mut busies[slot];
-            let cwnd = congestion::initial_window(c.payload_max(), config);
-            *b = Busy { link: b.link, snd_end: iss + 1, cwnd, place, ..fresh_busy(id, &c) };
+            *b = Busy { link: b.link, snd_end: iss + 1, place, ..fresh_busy(id, &c, config) };
             b.list(dirty);
             stats.active_opens.increment();
             return Ok(id);

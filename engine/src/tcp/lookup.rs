@@ -221,6 +221,27 @@ impl Tcp {
         self.busies.get(c.busy).map_or(Place::default(), |b| b.place)
     }
 
+    /// The index's entry of a flow, which probably is at `place` and refers to `old`, refers to `new` from now on. Returns where
+    /// it is.
+    #[inline(always)]
+    pub(super) fn refer(&mut self, of: &impl OfFlow, place: Place, old: (Kind, u32), new: (Kind, u32)) -> Place {
+        if self.table.replace_at(place, old, new) {
+            return place;
+        }
+        let hash = self.hash(&self.flow_of(of));
+        self.table.replace(hash, old, new).unwrap_or_default()
+    }
+
+    /// Forgets a flow: the index's entry, which probably is at `place`, and the peer's address.
+    #[inline(always)]
+    pub(super) fn forget_flow(&mut self, of: Sockets, place: Place, kind: Kind, handle: u32) {
+        if !self.table.remove_at(place, kind, handle) {
+            let hash = self.hash(&self.flow_of(&of));
+            self.table.remove(hash, kind, handle);
+        }
+        self.forget_remote(of.remote, of.flags);
+    }
+
     /// What names a connection.
     #[inline]
     pub(crate) fn flow_id(&self, id: u32) -> FlowId {

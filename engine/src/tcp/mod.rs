@@ -68,7 +68,7 @@ pub(crate) use lookup::{FlowId, Lookup};
 pub(crate) use output::{Origin, Tx};
 pub use state::{EVENTS, Event, STATES, State, TRANSITIONS, mermaid};
 
-use block::{Busy, Connection, NONE, SynReceived, TimeWait, busy, flag};
+use block::{Busy, Connection, NONE, OfFlow, SynReceived, TimeWait, busy, flag};
 use buffer::Buffers;
 use busies::Busies;
 use flight::Flights;
@@ -453,13 +453,8 @@ impl Tcp {
     /// Removes a connection from the table and tells the application.
     pub(crate) fn remove<A: App>(&mut self, app: &mut A, id: u32, end: End) {
         let c = &self.conns[id];
-        let (remote, flags) = (c.remote, c.flags);
-        let place = self.place_of(c);
-        if !self.table.remove_at(place, Kind::Connection, id) {
-            let hash = self.hash(&self.flow_id(id));
-            self.table.remove(hash, Kind::Connection, id);
-        }
-        self.forget_remote(remote, flags);
+        let (sockets, place) = (c.sockets(), self.place_of(c));
+        self.forget_flow(sockets, place, Kind::Connection, id);
         self.discard(app, id, end);
     }
 
@@ -495,10 +490,10 @@ impl Tcp {
     }
 }
 
-/// The busy block of the connection `c`, of number `id`, without a congestion window: that is the initial one, if nothing is
-/// known of its path. Its link is not that of the block whose place it takes.
+/// The busy block of the connection `c`, of number `id`, if nothing is known of its path. Its link is not that of the block
+/// whose place it takes.
 #[inline(always)]
-fn fresh_busy(id: u32, c: &Connection) -> Busy {
+fn fresh_busy(id: u32, c: &Connection, config: &Tunables) -> Busy {
     Busy {
         conn: id,
         flags: if c.has(flag::SYN_RESENT) { busy::SYN_LOST } else { 0 },
@@ -506,6 +501,7 @@ fn fresh_busy(id: u32, c: &Connection) -> Busy {
         ack_sent: c.rcv_nxt,
         snd_wnd_max: c.send_window(),
         full_until: c.snd_una,
+        cwnd: congestion::initial_window(c.payload_max(), config),
         ssthresh: u32::MAX,
         ..Busy::default().without_chains()
     }
@@ -516,11 +512,8 @@ fn fresh_busy(id: u32, c: &Connection) -> Busy {
 fn take_busy<'a>(busies: &'a mut Busies, config: &Tunables, id: u32, c: &mut Connection) -> Option<&'a mut Busy> {
     let slot = busies.alloc()?;
     let b = busies.get_mut(slot)?;
-    *b = Busy { link: b.link, ..fresh_busy(id, c) };
-    if c.srtt | c.rttvar | c.ssthresh == 0 {
-        // nothing is known of the path yet, as of every connection that begins
-        b.cwnd = congestion::initial_window(c.payload_max(), config);
-    } else {
+    *b = Busy { link: b.link, ..fresh_busy(id, c, config) };
+    if c.srtt | c.rttvar | c.ssthresh != 0 {
         take_up(c, b, config);
     }
     c.busy = slot;

@@ -346,20 +346,27 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
             self.flights.pop_back(self.b);
             return false;
         }
-        self.b.pipe += len;
-        if self.b.phase != Phase::Open {
-            self.b.prr_out = self.b.prr_out.saturating_add(len);
+        self.count_new(payload, len);
+        true
+    }
+
+    /// A segment of new data, FIN or both has left: so many octets of payload, and as long as this in sequence space.
+    #[inline(always)]
+    pub(super) fn count_new(&mut self, payload: u32, len: u32) {
+        let (c, b) = (&mut *self.c, &mut *self.b);
+        b.pipe += len;
+        if b.phase != Phase::Open {
+            b.prr_out = b.prr_out.saturating_add(len);
         }
-        pacing::sent(self.b, len, self.now_us);
-        self.b.flags &= !(busy::CWR | busy::OVERRIDE);
-        if self.b.timers & 1 == 0 {
-            self.b.oldest_ms = self.now_ms;
+        pacing::sent(b, len, self.now_us);
+        b.flags &= !(busy::CWR | busy::OVERRIDE);
+        if b.timers & 1 == 0 {
+            b.oldest_ms = self.now_ms;
         }
-        self.c.snd_nxt += len;
+        c.snd_nxt += len;
         if payload > 0 {
             self.tx.stats.payload_sent.add(u64::from(payload));
         }
-        true
     }
 
     /// How much new data may go now, and whether the FIN goes with it. `None`: nothing.

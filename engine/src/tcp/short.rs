@@ -1,16 +1,15 @@
 //! The turns that nearly all are: a single segment of the usual kind says all there is to say, or our SYN does.
 //!
-//! What [`Sender::take_turn`] does for it step by step comes to what is done here; assertions and a test compare. The former is part of
-//! the loop over the connections that speak, and needs no call.
+//! What [`Sender::take_turn`] does for it step by step comes to what is done here; assertions and a test compare. The
+//! former is part of the loop over the connections that speak, and needs no call.
 
 use crate::app::App;
 use crate::device::Device;
 use crate::wire::Flags;
 
-use super::block::{Phase, Sent, busy, flag, sent};
+use super::block::{Sent, busy, flag, sent};
 use super::flight::Flight;
 use super::output::{deadline, start_retransmission_timer};
-use super::pacing;
 use super::send::{AFTER_DATA, BEFORE_DATA, Outcome, Sender, Turn};
 use super::state::State;
 
@@ -100,25 +99,14 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     /// Text or FIN has left, and nothing else is in flight.
     #[inline(always)]
     fn note_sent(&mut self, payload: u32, fin: bool) {
-        let (c, b) = (&mut *self.c, &mut *self.b);
         let len = payload + u32::from(fin);
         let carries = if fin { sent::FIN } else { 0 };
-        debug_assert!(b.flight.is_empty(), "it is the only one");
-        let start = c.snd_nxt;
-        b.flight = Flight::one(Sent { start, len: len as u16, flags: carries, resent: 0, sent_us: self.now_us });
-        b.pipe += len;
-        if b.phase != Phase::Open {
-            b.prr_out = b.prr_out.saturating_add(len);
-        }
-        pacing::sent(b, len, self.now_us);
-        b.flags &= !(busy::CWR | busy::OVERRIDE);
-        c.snd_nxt += len;
-        if payload > 0 {
-            self.tx.stats.payload_sent.add(u64::from(payload));
-        }
-        if b.timers & 1 == 0 {
-            b.oldest_ms = self.now_ms;
-            start_retransmission_timer(c, b, self.config, self.now_ms, |_| true);
+        debug_assert!(self.b.flight.is_empty(), "it is the only one");
+        let start = self.c.snd_nxt;
+        self.b.flight = Flight::one(Sent { start, len: len as u16, flags: carries, resent: 0, sent_us: self.now_us });
+        self.count_new(payload, len);
+        if self.b.timers & 1 == 0 {
+            start_retransmission_timer(self.c, self.b, self.config, self.now_ms, |_| true);
         }
         debug_assert!(self.timers_are_set(), "there is nothing to do besides");
     }

@@ -13,7 +13,7 @@ use super::block::{Busy, Connection, NONE, SynReceived, flag};
 use super::listen::remote_port_name;
 use super::output::{Reply, Tx};
 use super::state::{Event, State};
-use super::{Lookup, Tcp, congestion, fresh_busy, rtt, syn_cache};
+use super::{Lookup, Tcp, fresh_busy, rtt, syn_cache};
 
 /// SYN-ACKs sent again in one pass of the loop.
 const EXPIRE_MAX: usize = 64;
@@ -124,10 +124,9 @@ impl Tcp {
         let place = match half_open {
             Some((handle, place)) => {
                 let (old, new) = ((Kind::SynReceived, handle), (Kind::Connection, id));
-                let found = self.table.replace_at(place, old, new).then_some(place);
                 self.syns.kill(handle);
                 self.syn_guard.give_back(seg.source);
-                found.or_else(|| self.table.replace(hash, old, new)).unwrap_or_default()
+                self.refer(record, place, old, new)
             }
             None => match self.table.insert(hash, Kind::Connection, id) {
                 Ok(place) => place,
@@ -172,9 +171,8 @@ impl Tcp {
         conns[id] = c;
         if let Some(slot) = slot {
             let b = &mut busies[slot];
-            let cwnd = congestion::initial_window(c.payload_max(), config);
-            let snd_wnd_max = u32::from(seg.window) << record.scales;
-            *b = Busy { link: b.link, cwnd, neighbor: neighbor.flatten(), snd_wnd_max, place, ..fresh_busy(id, &c) };
+            let (fresh, snd_wnd_max) = (fresh_busy(id, &c, config), u32::from(seg.window) << record.scales);
+            *b = Busy { link: b.link, neighbor: neighbor.flatten(), snd_wnd_max, place, ..fresh };
             if half_open.is_none() {
                 // a cookie does not tell when it was sent
             } else if record.resent == 0 {

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::flow::Kind;
 use crate::wire::{Flags, TcpOptions, TcpSegment, Timestamps};
 
-use super::block::{TimeWait, flag};
+use super::block::{OfFlow, TimeWait, flag};
 use super::output::{Reply, Tx};
 use super::{FlowId, Tcp};
 
@@ -44,10 +44,7 @@ impl Tcp {
             return self.remove(app, id, End::Closed);
         };
         let (old, new) = ((Kind::Connection, id), (Kind::TimeWait, handle));
-        if !self.table.replace_at(record.place, old, new) {
-            let hash = self.hash(&self.flow_of(&record));
-            self.table.replace(hash, old, new);
-        }
+        self.refer(&record, record.place, old, new);
         self.stats.time_waits.increment();
         self.discard(app, id, End::Closed);
     }
@@ -97,9 +94,7 @@ impl Tcp {
             let again = TimeWait { since_ms: self.now_ms, ..record };
             if let Some(fresh) = self.time_waits.push(again) {
                 let (old, new) = ((Kind::TimeWait, handle), (Kind::TimeWait, fresh));
-                if !self.table.replace_at(record.place, old, new) {
-                    self.table.replace(hash, old, new);
-                }
+                self.refer(&record, record.place, old, new);
                 self.time_waits.kill(handle);
             }
             return self.time_wait_ack(tx, seg, &record);
@@ -134,17 +129,8 @@ impl Tcp {
     }
 
     fn forget_time_wait(&mut self, handle: u32, record: &TimeWait) {
-        self.forget_expired(handle, record);
+        self.forget_flow(record.sockets(), record.place, Kind::TimeWait, handle);
         self.time_waits.kill(handle);
-    }
-
-    /// Forgets a connection whose record is no longer in the log.
-    fn forget_expired(&mut self, handle: u32, record: &TimeWait) {
-        if !self.table.remove_at(record.place, Kind::TimeWait, handle) {
-            let hash = self.hash(&self.flow_of(record));
-            self.table.remove(hash, Kind::TimeWait, handle);
-        }
-        self.forget_remote(record.remote, record.flags);
     }
 
     /// Ends what has been in TIME-WAIT long enough. Bounded; the lines of a batch are asked for first, so that the index's
@@ -176,8 +162,8 @@ impl Tcp {
             }
         }
         for &handle in &batch[..count] {
-            if let Some(&record) = self.time_waits.get(handle) {
-                self.forget_expired(handle, &record);
+            if let Some(record) = self.time_waits.get(handle) {
+                self.forget_flow(record.sockets(), record.place, Kind::TimeWait, handle);
             }
         }
         count

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::addr::MacAddr;
 use super::arp::{self, ArpPacket};
 use super::checksum::Sum;
-use super::ethernet::{self, EtherType, Link};
+use super::ethernet::{EtherType, Link};
 use super::icmp;
 use super::ip::{Ecn, header_len, protocol, tos};
 use super::ipv4::{self, Ipv4Header};
@@ -17,12 +17,10 @@ use super::ndp::{self, NeighborAdvertisement, NeighborSolicitation};
 use super::seq::Seq;
 use super::tcp::{self, Flags, TcpSegment};
 use super::tcp_options::{TIMESTAMPS_LEN, TcpOptions, Timestamps};
+use super::usual::{USUAL_IP, USUAL_LEN, USUAL_TCP};
 
 /// Octets of the headers of a segment with timestamps: IPv4, no VLAN.
-const USUAL_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
-/// Where their IPv4 header and their TCP header begin.
-const USUAL_IP: usize = ethernet::HEADER_LEN;
-const USUAL_TCP: usize = USUAL_IP + ipv4::HEADER_LEN;
+const STAMPED_LEN: usize = USUAL_LEN + TIMESTAMPS_LEN;
 
 /// Why a frame was not built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,14 +146,14 @@ pub(crate) struct UsualSegment {
 
 impl UsualSegment {
     /// Octets of the headers with timestamps.
-    pub(crate) const STAMPED_LEN: usize = USUAL_LEN;
+    pub(crate) const STAMPED_LEN: usize = STAMPED_LEN;
 
     /// Writes the headers of the segment, with timestamps as its only option, before a payload of so many octets and with this
     /// sum.
     #[inline(always)]
     pub(crate) fn emit_stamped(
         &self,
-        headers: &mut [u8; USUAL_LEN],
+        headers: &mut [u8; STAMPED_LEN],
         head: &UsualHead,
         timestamps: Timestamps,
         (payload_len, payload_sum): (u16, Sum),
@@ -487,28 +485,11 @@ mod tests {
     #[test]
     fn a_usual_segment_is_octet_for_octet_that_of_the_general_road() {
         let mut random = XorShift::new(9293);
-        let mut noise = move |limit: usize| random.next() as usize % limit;
         for _ in 0..20_000 {
-            let mut word = || (noise(1 << 16) << 16 | noise(1 << 16)) as u32;
-            // addresses and numbers of zeroes and ones, too, where sums have two zeroes
-            let mut word = || [word(), word(), word(), 0, u32::MAX][word() as usize % 5];
+            let mut word = samples::words(&mut random);
             let timestamps = Timestamps { value: word(), echo: word() };
             let payload: Vec<u8> = (0..word() % 200).map(|_| word() as u8).collect();
-            let segment = OutSegment {
-                source: IpAddr::V4(Ipv4Addr::from_bits(word())),
-                destination: IpAddr::V4(Ipv4Addr::from_bits(word())),
-                source_port: word() as u16,
-                destination_port: word() as u16,
-                seq: Seq(word()),
-                ack: Seq(word()),
-                flags: Flags::from_bits(word() as u8),
-                window: word() as u16,
-                hop_limit: word() as u8,
-                dscp: word() as u8 & 0x3f,
-                ecn: Ecn::NotCapable,
-                options: TcpOptions::with_timestamps(timestamps),
-                ..samples::segment_v4()
-            };
+            let segment = samples::any_segment_v4(&mut word, TcpOptions::with_timestamps(timestamps));
             let want = samples::build(&segment, &payload);
             let (IpAddr::V4(source), IpAddr::V4(destination)) = (segment.source, segment.destination) else { panic!() };
             let head = UsualHead::new(LINK.source, segment.hop_limit, tos(segment.dscp, segment.ecn));

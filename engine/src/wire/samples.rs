@@ -39,6 +39,33 @@ impl XorShift {
     }
 }
 
+/// Words of noise, with more zeroes and ones among them than chance brings: there sums have two zeroes.
+pub(crate) fn words(random: &mut XorShift) -> impl FnMut() -> u32 {
+    || {
+        let word = random.next() as u32;
+        [word, word, word, 0, u32::MAX][random.next() as usize % 5]
+    }
+}
+
+/// A segment over IPv4 with these options, and with whatever `word` gives in all the other fields that vary.
+pub(crate) fn any_segment_v4(word: &mut impl FnMut() -> u32, options: TcpOptions) -> OutSegment {
+    OutSegment {
+        source: IpAddr::V4(Ipv4Addr::from_bits(word())),
+        destination: IpAddr::V4(Ipv4Addr::from_bits(word())),
+        source_port: word() as u16,
+        destination_port: word() as u16,
+        seq: Seq(word()),
+        ack: Seq(word()),
+        flags: Flags::from_bits(word() as u8),
+        window: word() as u16,
+        hop_limit: word() as u8,
+        dscp: word() as u8 & 0x3f,
+        ecn: Ecn::NotCapable,
+        options,
+        ..segment_v4()
+    }
+}
+
 pub(crate) fn segment_v4() -> OutSegment {
     OutSegment {
         link: LINK,

@@ -121,6 +121,14 @@ impl TcpOptions {
         Self { timestamps: Some(timestamps), ..Self::NONE }
     }
 
+    /// What nearly every SYN offers.
+    #[inline]
+    pub(super) const fn offering(offer: Offer) -> Self {
+        let mut options = Self::NONE;
+        options.take_offer(offer);
+        options
+    }
+
     /// Puts in what nearly every SYN offers.
     #[inline(always)]
     pub(super) const fn take_offer(&mut self, offer: Offer) {

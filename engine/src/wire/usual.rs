@@ -55,11 +55,11 @@ impl ParseRules {
 }
 
 /// Octets before the options of a usual frame: Ethernet, IPv4, TCP.
-const USUAL_LEN: usize = USUAL_TCP + tcp::HEADER_LEN;
+pub(super) const USUAL_LEN: usize = USUAL_TCP + tcp::HEADER_LEN;
 /// Where its IPv4 header begins.
-const USUAL_IP: usize = ethernet::HEADER_LEN;
+pub(super) const USUAL_IP: usize = ethernet::HEADER_LEN;
 /// Where its TCP header begins.
-const USUAL_TCP: usize = USUAL_IP + ipv4::HEADER_LEN;
+pub(super) const USUAL_TCP: usize = USUAL_IP + ipv4::HEADER_LEN;
 
 /// As much of a header as says whether the frame is to one station and from one.
 const STATIONS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0]);

@@ -5,21 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::addr::MacAddr;
 use super::checksum::Sum;
 use super::emit::OutSegment;
-use super::ethernet::{self, Link};
+use super::ethernet::Link;
 use super::ip::{Ecn, protocol};
-use super::ipv4;
 use super::seq::Seq;
-use super::tcp::{self, Flags};
-use super::tcp_options::{OFFER_LEN, TcpOptions, Timestamps};
+use super::tcp::Flags;
+use super::tcp_options::{OFFER_LEN, Offer, TcpOptions, Timestamps};
+use super::usual::{USUAL_IP, USUAL_LEN, USUAL_TCP};
 
-/// Where its IPv4 header, its TCP header, and its options begin.
-const IP: usize = ethernet::HEADER_LEN;
-const TCP: usize = IP + ipv4::HEADER_LEN;
-const OPTIONS: usize = TCP + tcp::HEADER_LEN;
 /// Where the value of its timestamp option begins, after MSS and the heads of two options.
-const TIMESTAMPS: usize = OPTIONS + 8;
-const IP_CHECKSUM: usize = IP + 10;
-const TCP_CHECKSUM: usize = TCP + 16;
+const TIMESTAMPS: usize = USUAL_LEN + 8;
+const IP_CHECKSUM: usize = USUAL_IP + 10;
+const TCP_CHECKSUM: usize = USUAL_TCP + 16;
 
 /// A SYN or SYN-ACK of a worker that offers everything, over IPv4 on a link without VLAN. What differs from one to the next is
 /// zero in it.
@@ -48,7 +44,7 @@ pub(crate) struct SynFields {
 
 impl UsualSyn {
     /// Octets of the frame.
-    pub(crate) const LEN: usize = OPTIONS + OFFER_LEN;
+    pub(crate) const LEN: usize = USUAL_LEN + OFFER_LEN;
 
     /// From the station `source`, with all that is always the same. MSS in octets; `window` is not scaled.
     pub(crate) fn new(
@@ -71,20 +67,15 @@ impl UsualSyn {
             hop_limit,
             dscp,
             ecn: Ecn::NotCapable,
-            options: TcpOptions {
-                mss: Some(mss),
-                window_scale: Some(window_scale),
-                sack_permitted: true,
-                ..TcpOptions::with_timestamps(Timestamps::default())
-            },
+            options: TcpOptions::offering(Offer { mss, window_scale, timestamps: Timestamps::default() }),
         };
         let mut octets = [0; Self::LEN];
         let len = segment.emit(&mut octets, 0);
         debug_assert_eq!(len, Ok(Self::LEN));
         octets[IP_CHECKSUM..IP_CHECKSUM + 2].fill(0);
         octets[TCP_CHECKSUM..TCP_CHECKSUM + 2].fill(0);
-        let pseudo = Sum::ZERO.add_u16(protocol::TCP.into()).add_u16((Self::LEN - TCP) as u16);
-        Self { ip_sum: Sum::of(&octets[IP..TCP]), tcp_sum: pseudo.add_octets(&octets[TCP..]), octets }
+        let pseudo = Sum::ZERO.add_u16(protocol::TCP.into()).add_u16((Self::LEN - USUAL_TCP) as u16);
+        Self { ip_sum: Sum::of(&octets[USUAL_IP..USUAL_TCP]), tcp_sum: pseudo.add_octets(&octets[USUAL_TCP..]), octets }
     }
 
     /// Writes one. The sums are taken over the fields: reading back octets just written would stall.
@@ -109,12 +100,12 @@ impl UsualSyn {
         *frame = self.octets;
         frame[..6].copy_from_slice(&station.0);
         frame[IP_CHECKSUM..IP_CHECKSUM + 2].copy_from_slice(&ip_checksum.to_be_bytes());
-        frame[IP + 12..IP + 16].copy_from_slice(&source.octets());
-        frame[IP + 16..TCP].copy_from_slice(&destination.octets());
-        frame[TCP..TCP + 4].copy_from_slice(&ports.to_be_bytes());
-        frame[TCP + 4..TCP + 8].copy_from_slice(&seq.0.to_be_bytes());
-        frame[TCP + 8..TCP + 12].copy_from_slice(&ack.0.to_be_bytes());
-        frame[TCP + 13] = flags.bits();
+        frame[USUAL_IP + 12..USUAL_IP + 16].copy_from_slice(&source.octets());
+        frame[USUAL_IP + 16..USUAL_TCP].copy_from_slice(&destination.octets());
+        frame[USUAL_TCP..USUAL_TCP + 4].copy_from_slice(&ports.to_be_bytes());
+        frame[USUAL_TCP + 4..USUAL_TCP + 8].copy_from_slice(&seq.0.to_be_bytes());
+        frame[USUAL_TCP + 8..USUAL_TCP + 12].copy_from_slice(&ack.0.to_be_bytes());
+        frame[USUAL_TCP + 13] = flags.bits();
         frame[TCP_CHECKSUM..TCP_CHECKSUM + 2].copy_from_slice(&tcp_checksum.to_be_bytes());
         frame[TIMESTAMPS..TIMESTAMPS + 4].copy_from_slice(&timestamps.value.to_be_bytes());
         frame[TIMESTAMPS + 4..TIMESTAMPS + 8].copy_from_slice(&timestamps.echo.to_be_bytes());
@@ -129,34 +120,13 @@ mod tests {
     #[test]
     fn it_is_octet_for_octet_that_of_the_general_road() {
         let mut random = XorShift::new(9293);
-        let mut noise = move |limit: usize| random.next() as usize % limit;
         for _ in 0..20_000 {
-            let mut word = || (noise(1 << 16) << 16 | noise(1 << 16)) as u32;
-            // addresses and numbers of zeroes and ones, too, where sums have two zeroes
-            let mut word = || [word(), word(), word(), 0, u32::MAX][word() as usize % 5];
-            let (source, destination) = (Ipv4Addr::from_bits(word()), Ipv4Addr::from_bits(word()));
-            let timestamps = Timestamps { value: word(), echo: word() };
-            let (mss, window_scale) = (word() as u16, (word() % 15) as u8);
-            let segment = OutSegment {
-                source: IpAddr::V4(source),
-                destination: IpAddr::V4(destination),
-                source_port: word() as u16,
-                destination_port: word() as u16,
-                seq: Seq(word()),
-                ack: Seq(word()),
-                flags: Flags::from_bits(word() as u8),
-                window: word() as u16,
-                hop_limit: word() as u8,
-                dscp: word() as u8 & 0x3f,
-                ecn: Ecn::NotCapable,
-                options: TcpOptions {
-                    mss: Some(mss),
-                    window_scale: Some(window_scale),
-                    sack_permitted: true,
-                    ..TcpOptions::with_timestamps(timestamps)
-                },
-                ..samples::segment_v4()
-            };
+            let mut word = samples::words(&mut random);
+            let (timestamps, mss) = (Timestamps { value: word(), echo: word() }, word() as u16);
+            let window_scale = (word() % 15) as u8;
+            let offer = Offer { mss, window_scale, timestamps };
+            let segment = samples::any_segment_v4(&mut word, TcpOptions::offering(offer));
+            let (IpAddr::V4(source), IpAddr::V4(destination)) = (segment.source, segment.destination) else { panic!() };
             let fields = SynFields {
                 station: LINK.destination,
                 source,

@@ -12,7 +12,7 @@ use super::client::{Client, FRESH_MAX};
 use super::plan::{Checks, Close, Exchange, FirstCloser, Flow, Plan, Response};
 use super::session::{Stage, UNSCHEDULED, Word};
 use super::template::Template;
-use crate::measure::{Measures, Stage as Measured};
+use crate::measure::Stage as Measured;
 
 /// The tag of a message that is the first chunk of the only template.
 const TAG: u32 = 0;
@@ -56,19 +56,17 @@ impl Client {
         let (now_us, elapsed) = times(conn, word);
         let resent = conn.syn_retransmitted();
         self.connects.end(word.stamp());
-        let of_target = elapsed.saturating_sub(self.departures.delay(word.stamp()));
+        let of_target = self.since_it_left(elapsed, word.stamp());
         let mut behind = word.behind();
-        let measures = self.measures_in_brief(word);
-        measures.tally.established += 1;
-        measures.tally.syn_retransmitted += u64::from(resent);
+        self.tally(word.account(), |tally| {
+            tally.established += 1;
+            tally.syn_retransmitted += u64::from(resent);
+        });
+        let measures = self.measures(word.measured());
         measures.record_micros(Measured::Connect, of_target);
         if behind != UNSCHEDULED {
             measures.record_micros(Measured::ConnectFromSchedule, behind.saturating_add(elapsed));
             behind = behind.saturating_add(now_us.wrapping_sub(word.stamp())).min(UNSCHEDULED - 1);
-        }
-        if let Some(tally) = self.by_target.get_mut(word.target() as usize) {
-            tally.established += 1;
-            tally.syn_retransmitted += u64::from(resent);
         }
         self.open += 1;
         let open_max = &mut self.recorder.current.open_max;
@@ -102,17 +100,14 @@ impl Client {
         if let Some(answers) = &mut self.answers {
             answers.end(word.stamp());
         }
-        let of_target = elapsed.saturating_sub(self.departures.delay(word.stamp()));
+        let of_target = self.since_it_left(elapsed, word.stamp());
         let behind = word.behind();
-        let measures = self.measures_in_brief(word);
-        measures.tally.requests += 1;
+        self.tally(word.account(), |tally| tally.requests += 1);
+        let measures = self.measures(word.measured());
         measures.record_micros(Measured::FirstByte, of_target);
         measures.record_micros(Measured::Transaction, of_target);
         if behind != UNSCHEDULED {
             measures.record_micros(Measured::TransactionFromSchedule, behind.saturating_add(elapsed));
-        }
-        if let Some(tally) = self.by_target.get_mut(word.target() as usize) {
-            tally.requests += 1;
         }
         self.population[Stage::Waiting as usize] -= 1;
         if asks {
@@ -139,19 +134,9 @@ impl Client {
             answers.end(word.stamp());
         }
         self.open = self.open.saturating_sub(1);
-        let measures = self.measures_in_brief(word);
-        measures.tally.completed += 1;
-        measures.record_micros(Measured::Close, elapsed);
-        if let Some(tally) = self.by_target.get_mut(word.target() as usize) {
-            tally.completed += 1;
-        }
+        self.tally(word.account(), |tally| tally.completed += 1);
+        self.measures(word.measured()).record_micros(Measured::Close, elapsed);
         true
-    }
-
-    #[inline]
-    fn measures_in_brief(&mut self, word: Word) -> &mut Measures {
-        let current = &mut *self.recorder.current;
-        if word.measured() { &mut current.sustain } else { &mut current.ramp }
     }
 
     /// The connection waits for the peer, in a stage that begins now.
@@ -201,6 +186,7 @@ mod tests {
     use super::super::snapshot::{Control, EngineCounts};
     use super::*;
     use crate::apps::{Delay, ServeApp, Server};
+    use crate::measure::Measures;
 
     /// What is in the way of exchanges being as usual.
     #[derive(Clone, Copy, Debug)]

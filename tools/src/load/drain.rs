@@ -21,8 +21,8 @@ impl Client {
                 self.recorder.current.held_back += owed;
             } else {
                 let session = Session { measured: true, ..Session::default() };
-                self.measures(&session).tally.attempted += owed;
-                self.measures(&session).tally.failed[Failure::LaunchDropped as usize] += owed;
+                self.measures(session.measured).tally.attempted += owed;
+                self.measures(session.measured).tally.failed[Failure::LaunchDropped as usize] += owed;
             }
         }
         if let Some(requests) = self.requests.as_ref().filter(|_| self.requests_begun && self.plan.bitrate.is_none()) {

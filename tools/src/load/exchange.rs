@@ -9,7 +9,7 @@ use syncline_engine::time::Instant;
 use super::brief::since;
 use super::client::Client;
 use super::plan::{Close, FirstCloser, Flow};
-use super::session::{ALL_SENT, Session, Stage, UNLIMITED, UNSCHEDULED, Word};
+use super::session::{ALL_SENT, Account, Session, Stage, UNLIMITED, UNSCHEDULED, Word};
 use super::snapshot::{TRANSFERS_MAX, Transfer};
 use crate::apps::payload;
 use crate::measure::{Failure, Measures, Stage as Measured, Tally};
@@ -108,13 +108,13 @@ impl Client {
         }
         let elapsed = self.answered_after(conn, &session);
         let resent = conn.syn_retransmitted();
-        self.tally(&session, |tally| {
+        self.tally(session.account(), |tally| {
             tally.established += 1;
             tally.syn_retransmitted += u64::from(resent);
         });
-        let of_target = self.since_it_left(elapsed, &session);
+        let of_target = self.since_it_left(elapsed, session.stamp);
         self.watched(|watch| watch.took(conn.id().0, "connect", of_target));
-        let measures = self.measures(&session);
+        let measures = self.measures(session.measured);
         measures.record_micros(Measured::Connect, of_target);
         if session.behind != UNSCHEDULED {
             measures.record_micros(Measured::ConnectFromSchedule, session.behind.saturating_add(elapsed));
@@ -150,8 +150,8 @@ impl Client {
             Stage::Waiting => {
                 if session.received == 0 && !session.reading {
                     let elapsed = self.answered_after(conn, &session);
-                    let of_target = self.since_it_left(elapsed, &session);
-                    self.measures(&session).record_micros(Measured::FirstByte, of_target);
+                    let of_target = self.since_it_left(elapsed, session.stamp);
+                    self.measures(session.measured).record_micros(Measured::FirstByte, of_target);
                 }
                 self.read(conn, &mut session, data);
                 self.keep(conn, &mut session);
@@ -219,11 +219,13 @@ impl Client {
         match (stage, end) {
             (Stage::Failed, _) => {}
             (Stage::Closing, End::Closed) => {
-                self.tally(&session, |tally| tally.completed += 1);
-                self.measures(&session).record_micros(Measured::Close, elapsed);
+                self.tally(session.account(), |tally| tally.completed += 1);
+                self.measures(session.measured).record_micros(Measured::Close, elapsed);
                 self.watched(|watch| watch.took(id.0, "close", elapsed));
             }
-            (Stage::Resetting, End::Aborted | End::Closed) => self.tally(&session, |tally| tally.completed += 1),
+            (Stage::Resetting, End::Aborted | End::Closed) => {
+                self.tally(session.account(), |tally| tally.completed += 1)
+            }
             (stage, end) => {
                 let cause = cause(stage, end);
                 self.count_failure(&session, cause);
@@ -251,19 +253,19 @@ impl Client {
         }
     }
 
-    /// Where what becomes of a connection is counted.
+    /// Where what becomes of a connection is counted: apart, if it was launched in the measured window.
     #[inline]
-    pub(super) fn measures(&mut self, session: &Session) -> &mut Measures {
+    pub(super) fn measures(&mut self, measured: bool) -> &mut Measures {
         let current = &mut *self.recorder.current;
-        if session.measured { &mut current.sustain } else { &mut current.ramp }
+        if measured { &mut current.sustain } else { &mut current.ramp }
     }
 
     /// Counts something about a connection, also under its target.
     #[inline]
-    pub(super) fn tally(&mut self, session: &Session, count: impl Fn(&mut Tally)) {
-        count(&mut self.measures(session).tally);
-        if self.plan.targets.len() > 1 {
-            count(&mut self.by_target[session.target as usize]);
+    pub(super) fn tally(&mut self, Account { measured, target }: Account, count: impl Fn(&mut Tally)) {
+        count(&mut self.measures(measured).tally);
+        if let Some(tally) = self.by_target.get_mut(target as usize) {
+            count(tally);
         }
     }
 
@@ -277,7 +279,7 @@ impl Client {
     }
 
     pub(super) fn count_failure(&mut self, session: &Session, cause: Failure) {
-        self.tally(session, |tally| tally.fail(cause));
+        self.tally(session.account(), |tally| tally.fail(cause));
     }
 
     /// Counts a failure; the connection only has to come to its end.
@@ -300,10 +302,10 @@ impl Client {
         self.elapsed(conn, session).saturating_sub(since_us as u32)
     }
 
-    /// What of `elapsed`, the time since the stage began, passed after the SYN or the request had gone to the device.
+    /// What of `elapsed`, the time since the stage began at `stamp`, passed after the SYN or the request had gone to the device.
     #[inline]
-    fn since_it_left(&self, elapsed: u32, session: &Session) -> u32 {
-        elapsed.saturating_sub(self.departures.delay(session.stamp))
+    pub(super) fn since_it_left(&self, elapsed: u32, stamp: u32) -> u32 {
+        elapsed.saturating_sub(self.departures.delay(stamp))
     }
 
     /// Writes the session back into the connection's word.
@@ -464,7 +466,7 @@ impl Client {
             // It was busy when the request came due: not the generator's lateness.
             self.recorder.current.held_back += 1;
         } else {
-            self.measures(&session).record(Measured::ScheduleDelay, late);
+            self.measures(session.measured).record(Measured::ScheduleDelay, late);
         }
         session.behind = late.as_micros().min(u128::from(UNSCHEDULED - 1)) as u32;
         self.next_step(conn, &mut session);
@@ -484,10 +486,10 @@ impl Client {
             self.fail(conn, session, Failure::BadResponse);
             return conn.abort();
         }
-        self.tally(session, |tally| tally.requests += 1);
-        let of_target = self.since_it_left(elapsed, session);
+        self.tally(session.account(), |tally| tally.requests += 1);
+        let of_target = self.since_it_left(elapsed, session.stamp);
         self.watched(|watch| watch.took(conn.id().0, "transaction", of_target));
-        let measures = self.measures(session);
+        let measures = self.measures(session.measured);
         measures.record_micros(Measured::Transaction, of_target);
         if behind != UNSCHEDULED {
             measures.record_micros(Measured::TransactionFromSchedule, behind.saturating_add(elapsed));

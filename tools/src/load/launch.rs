@@ -128,11 +128,11 @@ impl Client {
             sent: ALL_SENT,
             ..Session::default()
         };
-        self.tally(&session, |tally| tally.attempted += 1);
+        self.tally(session.account(), |tally| tally.attempted += 1);
         if held {
             self.recorder.current.held_back += 1;
         } else if let Some(behind) = behind {
-            self.measures(&session).record(Measured::ScheduleDelay, behind);
+            self.measures(session.measured).record(Measured::ScheduleDelay, behind);
         }
         let Some(word) = session.pack().or_else(|| self.sessions.spill(&mut session)) else {
             self.watched(|watch| watch.local_failures += 1);

@@ -96,6 +96,15 @@ pub(super) struct Session {
     pub(super) slot: u32,
 }
 
+/// Where what becomes of a connection is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Account {
+    /// Whether it was launched in the measured window.
+    pub(super) measured: bool,
+    /// Number of the target.
+    pub(super) target: u32,
+}
+
 const SPILLED: u64 = 1 << 63;
 const STAGES: u64 = 7;
 const MEASURED_BIT: u32 = 3;
@@ -153,9 +162,14 @@ impl Word {
         self.0 >> MEASURED_BIT & 1 != 0
     }
 
-    /// [`Session::target`].
+    /// [`Session::account`].
     #[inline]
-    pub(super) fn target(self) -> u32 {
+    pub(super) fn account(self) -> Account {
+        Account { measured: self.measured(), target: self.target() }
+    }
+
+    #[inline]
+    fn target(self) -> u32 {
         (self.0 >> TARGET_BIT) as u32 & (TARGETS - 1)
     }
 
@@ -197,6 +211,12 @@ impl Word {
 }
 
 impl Session {
+    /// Where it is counted.
+    #[inline]
+    pub(super) fn account(&self) -> Account {
+        Account { measured: self.measured, target: self.target }
+    }
+
     /// The word that says all of it, if there is one.
     #[inline]
     pub(super) fn pack(&self) -> Option<u64> {
