@@ -23,7 +23,7 @@ use crate::config::{Config, ConfigError};
 use crate::device::{Device, Frame};
 use crate::handover::Exchange;
 use crate::page::PageSource;
-use crate::prefetch::prefetch_read;
+use crate::prefetch::prefetch_write;
 use crate::reassembly::{Reassembly, Taken};
 use crate::stats::Stats;
 use crate::tcp::{Held, Lookup, Net, Origin, Secrets, Tcp, Tx};
@@ -546,14 +546,9 @@ fn take_whole<D: Device, A: App>(
     taken
 }
 
-/// Asks for a frame's headers and first payload, which some other core wrote.
+/// Asks for a frame's headers and first payload, which some other core wrote. An answer is written over them soon: at once, or in
+/// the frame that is allocated next, which is the one that was released last. It may be longer than what is there.
 #[inline(always)]
 fn prefetch_headers<F: Frame>(frame: &F) {
-    let bytes = frame.bytes();
-    let Some(second) = bytes.get(64) else { return bytes.first().map_or((), prefetch_read) };
-    prefetch_read(&bytes[0]);
-    prefetch_read(second);
-    if let Some(third) = bytes.get(128) {
-        prefetch_read(third);
-    }
+    prefetch_write::<3, _>(frame.bytes().as_ptr());
 }

@@ -12,6 +12,7 @@
 //! Frames and crates are made at the start and only ever move: through a queue, into a pool, to the engine and back.
 
 use super::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
+use crate::prefetch::prefetch_write;
 use crate::sync::{Arc, ArrayQueue};
 use crossbeam::utils::CachePadded;
 
@@ -86,6 +87,9 @@ fn too_long(len: usize, capacity: u32) -> ! {
 
 /// A container for a burst on its way: always of capacity [`BURST_FRAMES`].
 type Crate = Vec<RingFrame>;
+
+/// Cache lines of its contents.
+const CRATE_LINES: usize = BURST_FRAMES * size_of::<RingFrame>() / 64;
 
 /// One direction. Queue slots have cache lines of their own, or the sender filling one would take the line from the
 /// receiver emptying its neighbour.
@@ -265,6 +269,8 @@ impl Device for RingDevice {
             }
             let Some(arrived) = self.into.full.pop() else { break };
             let mut arrived = arrived.into_inner();
+            // What it holds is read now, and soon it is filled anew
+            prefetch_write::<CRATE_LINES, _>(arrived.as_ptr());
             if arrived.len() <= burst.capacity() - burst.len() {
                 burst.append(&mut arrived);
             } else {

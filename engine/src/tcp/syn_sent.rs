@@ -11,6 +11,7 @@ use crate::wire::{DropReason, Flags, Seq, TcpOptions, TcpSegment};
 use super::block::{Connection, Phase, Sent, busy, flag, sent};
 use super::build::Next;
 use super::conn::Conn;
+use super::flight::Flight;
 use super::listen::{self, Offer};
 use super::output::Tx;
 use super::recovery::{Acked, Env};
@@ -192,19 +193,16 @@ impl<A: App, D: Device> Sender<'_, '_, A, D> {
     #[inline]
     pub(super) fn send_syn(&mut self) -> bool {
         let iss = self.c.snd_nxt;
-        let record = Sent { start: iss, len: 1, flags: sent::SYN, resent: 0, sent_us: self.now_us };
-        if !self.flights.push(self.b, record) {
-            return false;
-        }
         let built = if self.is_usual_syn() {
             self.build_usual_syn(iss)
         } else {
             self.build_other(Next { seq: iss, payload: 0, flags: Flags::SYN, data: false })
         };
         if !built {
-            self.flights.pop_back(self.b);
             return false;
         }
+        debug_assert!(self.b.flight.is_empty(), "nothing goes before it");
+        self.b.flight = Flight::one(Sent { start: iss, len: 1, flags: sent::SYN, resent: 0, sent_us: self.now_us });
         self.tx.stats.segments_sent.increment();
         self.c.snd_nxt = iss + 1;
         self.b.pipe = 1;

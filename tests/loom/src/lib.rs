@@ -26,6 +26,8 @@ pub mod sync;
 mod flag;
 #[path = "../../../engine/src/handover.rs"]
 mod handover;
+#[path = "../../../engine/src/prefetch.rs"]
+mod prefetch;
 #[path = "../../../engine/src/device/ring.rs"]
 mod ring;
 #[path = "../../../tools/src/load/snapshot.rs"]
