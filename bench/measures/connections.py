@@ -14,14 +14,19 @@ http { access_log off; keepalive_requests 1; server { listen 10.66.0.1:80; locat
 KERNELS = ["--kernel-a", "10.66.0.1/16", "--kernel-b", "10.66.1.1/16"]
 
 
+def failures(c):
+    """how many connections failed, and of what"""
+    return ", ".join("%d %s" % (n, cause) for cause, n in c["failed"].items() if n) or "none failed"
+
+
 def seen(r):
     """how slow connects were, how many packets each took, and whether all went well"""
     connect, packets, c = r["latency_us"]["connect"], r["packets"], r["connections"]
-    return ("connect p50 %.0f, p99 %.0f, p99.9 %.0f µs; %.2f + %.2f packets; %.3f doorbells per packet; %d failed, "
-            "%d SYNs sent again, of %d" % (
+    return ("connect p50 %.0f, p99 %.0f, p99.9 %.0f µs; %.2f + %.2f packets; %.3f doorbells per packet; %d of %d completed (%s), "
+            "%d SYNs sent again" % (
                 connect["p50"], connect["p99"], connect["p99_9"], packets["tx_per_connection"],
                 packets["rx_per_connection"], r["syscalls"]["per_packet"],
-                c["attempted"] - c["completed"] - c["open_at_end"], c["syn_retransmitted"], c["attempted"]))
+                c["completed"], c["attempted"], failures(c), c["syn_retransmitted"]))
 
 
 def ring(a):

@@ -5,7 +5,7 @@ import sys
 import time
 
 from .bed import MESSAGE, SYNCLINE, Bed, line, memory_available, program, report, warm
-from .connections import seen
+from .connections import failures, seen
 
 # Octets of a connection while its table has just grown, and of a process
 EACH, FIXED = 100, 1 << 28
@@ -30,10 +30,9 @@ def veth(a):
                    *MESSAGE, "--connections", str(count), "--ramp", "%ds" % ramp, "--hold", "2", "--connect-timeout", "60s", "--timeout", "120s",
                    "--requests-per-connection", "2", "--cores", "1", "--mode", "auto")
     c, memory, worker = r["connections"], r["memory"], r["workers"][0]
-    failed = ", ".join("%d %s" % (n, cause) for cause, n in c["failed"].items() if n)
     return memory["bytes_per_idle_connection"] or float("nan"), (
         "%d of %d held, opened within %d s, %d completed (%s); passes of the load generator's "
-        "loop p99.9 %.0f, longest %.0f µs" % (c["held_max"], count, ramp, c["completed"], failed or "none failed",
+        "loop p99.9 %.0f, longest %.0f µs" % (c["held_max"], count, ramp, c["completed"], failures(c),
                                               worker["poll_p99_9_us"] or 0, worker["poll_max_us"] or 0))
 
 
