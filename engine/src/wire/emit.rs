@@ -19,9 +19,6 @@ use super::tcp::{self, Flags, TcpSegment};
 use super::tcp_options::{TIMESTAMPS_LEN, TcpOptions, Timestamps};
 use super::usual::{USUAL_IP, USUAL_LEN, USUAL_TCP};
 
-/// Octets of the headers of a segment with timestamps: IPv4, no VLAN.
-const STAMPED_LEN: usize = USUAL_LEN + TIMESTAMPS_LEN;
-
 /// Why a frame was not built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmitError {
@@ -146,14 +143,14 @@ pub(crate) struct UsualSegment {
 
 impl UsualSegment {
     /// Octets of the headers with timestamps.
-    pub(crate) const STAMPED_LEN: usize = STAMPED_LEN;
+    pub(crate) const STAMPED_LEN: usize = USUAL_LEN + TIMESTAMPS_LEN;
 
     /// Writes the headers of the segment, with timestamps as its only option, before a payload of so many octets and with this
     /// sum.
     #[inline(always)]
     pub(crate) fn emit_stamped(
         &self,
-        headers: &mut [u8; STAMPED_LEN],
+        headers: &mut [u8; Self::STAMPED_LEN],
         head: &UsualHead,
         timestamps: Timestamps,
         (payload_len, payload_sum): (u16, Sum),
@@ -485,8 +482,8 @@ mod tests {
     #[test]
     fn a_usual_segment_is_octet_for_octet_that_of_the_general_road() {
         let mut random = XorShift::new(9293);
+        let mut word = samples::words(&mut random);
         for _ in 0..20_000 {
-            let mut word = samples::words(&mut random);
             let timestamps = Timestamps { value: word(), echo: word() };
             let payload: Vec<u8> = (0..word() % 200).map(|_| word() as u8).collect();
             let segment = samples::any_segment_v4(&mut word, TcpOptions::with_timestamps(timestamps));

@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn it_is_octet_for_octet_that_of_the_general_road() {
         let mut random = XorShift::new(9293);
+        let mut word = samples::words(&mut random);
         for _ in 0..20_000 {
-            let mut word = samples::words(&mut random);
             let (timestamps, mss) = (Timestamps { value: word(), echo: word() }, word() as u16);
             let window_scale = (word() % 15) as u8;
             let offer = Offer { mss, window_scale, timestamps };

@@ -6,7 +6,7 @@ use syncline_engine::app::{Conn, ConnId, Net};
 use syncline_engine::time::Instant;
 
 use super::client::{BURST, Client, DOZE};
-use super::session::{ALL_SENT, Session, Stage};
+use super::session::{ALL_SENT, Stage};
 use super::snapshot::Phase;
 use crate::measure::Failure;
 
@@ -20,9 +20,9 @@ impl Client {
             if self.full() {
                 self.recorder.current.held_back += owed;
             } else {
-                let session = Session { measured: true, ..Session::default() };
-                self.measures(session.measured).tally.attempted += owed;
-                self.measures(session.measured).tally.failed[Failure::LaunchDropped as usize] += owed;
+                let tally = &mut self.measures(true).tally;
+                tally.attempted += owed;
+                tally.failed[Failure::LaunchDropped as usize] += owed;
             }
         }
         if let Some(requests) = self.requests.as_ref().filter(|_| self.requests_begun && self.plan.bitrate.is_none()) {
