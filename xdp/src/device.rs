@@ -16,12 +16,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use syncline_engine::device::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
+use crate::chunks::{Chunks, Segment, XdpFrame};
 use crate::live::{LIVE_FRAMES, LiveQueue};
 use crate::lock::QueueLock;
 use crate::program::Program;
@@ -36,67 +36,6 @@ const LIVE_LEAST: usize = 24;
 /// While more than a burst has arrived, frames wait for others until there are this many: one call serves all.
 const LIVE_HOLD: usize = LIVE_FRAMES - BATCH;
 
-/// A frame in a chunk of its device's UMEM.
-#[derive(Debug)]
-pub struct XdpFrame {
-    desc: FrameDesc,
-    data: NonNull<u8>,
-    len: u32,
-    capacity: u32,
-    /// When it arrived, nanoseconds of CLOCK_MONOTONIC; 0: nobody knows.
-    stamp: u64,
-}
-
-// SAFETY: a frame is the only way to its chunk's octets while it exists, and the octets belong to no thread.
-unsafe impl Send for XdpFrame {}
-
-impl Frame for XdpFrame {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `data` points at `capacity` octets, at least `len`, of a mapping that outlives the frame (the device
-        // unmaps it only when no frame is out), zeroed when mapped and therefore initialised. This frame is the only
-        // access to them (see the module).
-        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len as usize) }
-    }
-
-    #[inline]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `self` is exclusively borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len as usize) }
-    }
-
-    #[inline]
-    fn capacity(&self) -> usize {
-        self.capacity as usize
-    }
-
-    #[inline]
-    fn resize(&mut self, len: usize) -> &mut [u8] {
-        assert!(len <= self.capacity as usize, "a frame of {len} octets in a buffer of {}", self.capacity);
-        self.len = len as u32;
-        self.bytes_mut()
-    }
-
-    #[inline]
-    fn stamp(&self) -> Option<u64> {
-        (self.stamp != 0).then_some(self.stamp)
-    }
-}
-
-/// `struct stamp` of the program, which it puts before a frame: a key, and the time.
-type Stamp = [[u8; 8]; 2];
-
-/// The time of a stamp, 0 if it is none. It is none then, lest it is taken for that of the next frame in the chunk.
-#[inline]
-fn take(stamp: &mut Stamp, key: u64) -> u64 {
-    let [beside, at] = stamp.map(u64::from_ne_bytes);
-    if beside != key {
-        return 0;
-    }
-    *stamp = Stamp::default();
-    at
-}
-
 /// The four rings of a queue, and the socket they belong to.
 pub(crate) struct Rings {
     pub(crate) rx: RxQueue,
@@ -108,10 +47,7 @@ pub(crate) struct Rings {
 /// What a queue is made of.
 pub(crate) struct Parts {
     pub(crate) rings: Rings,
-    pub(crate) umem: Umem,
-    pub(crate) chunks: Vec<FrameDesc>,
-    pub(crate) chunk_bytes: u32,
-    pub(crate) stamp_key: u64,
+    pub(crate) chunks: Chunks,
     pub(crate) transmit_ring: u32,
     pub(crate) capabilities: Capabilities,
     pub(crate) zerocopy: bool,
@@ -126,9 +62,10 @@ pub(crate) struct Parts {
 /// One queue of an interface.
 pub struct XdpDevice {
     rings: Rings,
-    free: Vec<FrameDesc>,
+    /// Where frames in free chunks begin.
+    free: Vec<usize>,
     /// Accepted for transmission, not yet on the ring.
-    pending: Vec<FrameDesc>,
+    pending: Vec<Segment>,
     /// The other way out, for bursts.
     live: Option<LiveQueue>,
     /// The last burst that came was a full one: there is more to be done before anything has to leave.
@@ -142,15 +79,11 @@ pub struct XdpDevice {
     capabilities: Capabilities,
     zerocopy: bool,
     transmit_ring: u32,
-    umem_bytes: usize,
-    chunk_bytes: u32,
-    /// What tells a stamp before a frame; 0: there are none.
-    stamp_key: u64,
     failure: Option<io::Error>,
     interface: String,
     interface_index: u32,
     query: InterfaceQuery,
-    umem: Umem,
+    chunks: Chunks,
     /// Closed after the rings, where the UMEM does not do it itself.
     orphan: Option<OwnedFd>,
     _program: Arc<Program>,
@@ -160,9 +93,8 @@ pub struct XdpDevice {
 impl XdpDevice {
     pub(crate) fn new(parts: Parts) -> Self {
         let mut device = Self {
-            umem_bytes: parts.chunks.len() * parts.chunk_bytes as usize,
             rings: parts.rings,
-            free: parts.chunks,
+            free: parts.chunks.addrs().collect(),
             pending: Vec::with_capacity(LIVE_FRAMES),
             live: parts.live,
             more_arrived: false,
@@ -173,13 +105,11 @@ impl XdpDevice {
             capabilities: parts.capabilities,
             zerocopy: parts.zerocopy,
             transmit_ring: parts.transmit_ring,
-            chunk_bytes: parts.chunk_bytes,
-            stamp_key: parts.stamp_key,
             failure: None,
             interface: parts.interface,
             interface_index: parts.interface_index,
             query: parts.query,
-            umem: parts.umem,
+            chunks: parts.chunks,
             orphan: None,
             _program: parts.program,
             _lock: parts.lock,
@@ -199,51 +129,6 @@ impl XdpDevice {
         self.live.as_ref().is_some_and(LiveQueue::is_ready)
     }
 
-    /// Takes the right to a chunk that came out of a ring or the free list, and makes a frame of it.
-    #[inline]
-    fn frame(&mut self, desc: FrameDesc) -> XdpFrame {
-        let mut whole = desc;
-        let capacity = {
-            // SAFETY: `desc` came from this UMEM, and whoever calls this has the only right to its chunk.
-            let mut data = unsafe { self.umem.data_mut(&mut whole) };
-            let mut cursor = data.cursor();
-            let capacity = cursor.buf_len();
-            cursor.set_pos(capacity);
-            capacity
-        };
-        // SAFETY: as above.
-        let mut data = unsafe { self.umem.data_mut(&mut whole) };
-        let data = NonNull::from(data.contents_mut()).cast();
-        self.frames_out += 1;
-        XdpFrame { desc, data, len: desc.lengths().data() as u32, capacity: capacity as u32, stamp: 0 }
-    }
-
-    /// When a received frame arrived, if the program stamped it; 0: nobody knows.
-    #[inline]
-    fn take_stamp(&self, frame: &XdpFrame) -> u64 {
-        // The kernel leaves room before a frame; a program that moved the frame there would take it
-        if self.stamp_key == 0 || frame.desc.addr() & (self.chunk_bytes as usize - 1) < size_of::<Stamp>() {
-            return 0;
-        }
-        let before = frame.data.as_ptr().addr() - size_of::<Stamp>();
-        // The room belongs to the chunk, but not to the slice that the pointer to the data was made from
-        let place = std::ptr::with_exposed_provenance_mut::<Stamp>(before);
-        // SAFETY: within the frame's chunk, which is mapped, was zeroed then and is ours alone while the frame is out; no
-        // slice reaches there. Octets have no alignment.
-        take(unsafe { &mut *place }, self.stamp_key)
-    }
-
-    /// Whether `frame` is a chunk of this device, not of another one.
-    #[inline]
-    fn owns(&self, frame: &XdpFrame) -> bool {
-        if frame.desc.addr() >= self.umem_bytes {
-            return false;
-        }
-        // SAFETY: the address lies within this UMEM, so its pointer can be computed; the slice is not read.
-        let here = unsafe { self.umem.data(&frame.desc) };
-        std::ptr::eq(here.contents().as_ptr(), frame.data.as_ptr())
-    }
-
     /// Gives free chunks to the kernel for frames to come.
     fn refill(&mut self) {
         loop {
@@ -253,8 +138,11 @@ impl XdpDevice {
                 return;
             }
             let from = self.free.len() - count;
+            for (desc, &addr) in self.scratch.iter_mut().zip(&self.free[from..]) {
+                *desc = self.chunks.chunk(addr);
+            }
             // SAFETY: free chunks of this UMEM; they leave the free list below, so nothing else has them.
-            let given = unsafe { self.rings.fill.produce(&self.free[from..]) };
+            let given = unsafe { self.rings.fill.produce(&self.scratch[..count]) };
             if given != count {
                 return;
             }
@@ -292,16 +180,15 @@ impl XdpDevice {
     fn flush_live(&mut self) {
         let Some(live) = &mut self.live else { return };
         let mut longest = 0;
-        for (at, desc) in self.pending.iter().enumerate() {
-            // SAFETY: chunks of this UMEM whose frames `transmit` consumed, so nothing else writes to them.
-            let data = unsafe { self.umem.data(desc) };
-            let octets = data.contents();
+        for (at, &segment) in self.pending.iter().enumerate() {
+            // SAFETY: frames of this UMEM that `transmit` consumed, so nothing else has a right to their chunks.
+            let octets = unsafe { self.chunks.octets(segment) };
             longest = longest.max(octets.len());
             live.put(at, octets);
         }
         let sent = live.send(self.pending.len(), longest);
         self.counters.doorbells += 1;
-        self.free.extend(self.pending.drain(..sent));
+        self.free.extend(self.pending.drain(..sent).map(|segment| segment.addr));
     }
 
     /// Gets what is pending on its way: at once, or onto the TX ring.
@@ -309,18 +196,20 @@ impl XdpDevice {
         if self.leaves_live() {
             self.flush_live();
         }
-        if self.pending.is_empty() {
-            return;
+        for together in self.pending.chunks(BATCH) {
+            let descs = &mut self.scratch[..together.len()];
+            for (desc, &segment) in descs.iter_mut().zip(together) {
+                *desc = self.chunks.describe(segment);
+            }
+            // SAFETY: frames of this UMEM that `transmit` consumed, so nothing else has a right to their chunks.
+            let sent = unsafe { self.rings.tx.produce(descs) };
+            if sent < together.len() {
+                // `tx_room` is a lower bound, so this does not happen; were it to, no chunk is lost.
+                self.counters.tx_dropped += together.len() as u64;
+                self.free.extend(together.iter().map(|segment| segment.addr));
+            }
         }
-        // SAFETY: chunks of this UMEM whose frames `transmit` consumed, so nothing else has them.
-        let sent = unsafe { self.rings.tx.produce(&self.pending) };
-        if sent == self.pending.len() {
-            self.pending.clear();
-            return;
-        }
-        // `tx_room` is a lower bound, so this does not happen; were it to, no chunk is lost.
-        self.counters.tx_dropped += self.pending.len() as u64;
-        self.free.append(&mut self.pending);
+        self.pending.clear();
     }
 
     /// Whether the kernel must be called to move what is on the rings, and for which of them.
@@ -362,7 +251,7 @@ impl Device for XdpDevice {
         loop {
             // SAFETY: the completion ring of the socket bound to this UMEM.
             let count = unsafe { self.rings.completion.consume(&mut self.scratch) };
-            self.free.extend_from_slice(&self.scratch[..count]);
+            self.free.extend(self.scratch[..count].iter().map(FrameDesc::addr));
             if count < BATCH {
                 break;
             }
@@ -375,12 +264,12 @@ impl Device for XdpDevice {
         // SAFETY: the RX ring of the socket bound to this UMEM.
         let count = unsafe { self.rings.rx.consume(&mut self.scratch[..room]) };
         let mut octets = 0;
-        for index in 0..count {
-            let mut frame = self.frame(self.scratch[index]);
-            frame.stamp = self.take_stamp(&frame);
-            octets += u64::from(frame.len);
+        for desc in &self.scratch[..count] {
+            let frame = self.chunks.received(desc);
+            octets += frame.bytes().len() as u64;
             burst.push(frame);
         }
+        self.frames_out += count;
         self.counters.rx_frames += count as u64;
         self.counters.rx_bytes += octets;
         self.more_arrived = count == BATCH;
@@ -388,48 +277,39 @@ impl Device for XdpDevice {
     }
 
     fn allocate(&mut self) -> Option<XdpFrame> {
-        match self.free.pop() {
-            Some(desc) => {
-                let mut frame = self.frame(desc);
-                frame.len = 0;
-                Some(frame)
-            }
-            None => {
-                self.counters.tx_full += 1;
-                None
-            }
-        }
+        let Some(addr) = self.free.pop() else {
+            self.counters.tx_full += 1;
+            return None;
+        };
+        self.frames_out += 1;
+        Some(self.chunks.frame(addr))
     }
 
-    fn transmit(&mut self, mut frame: XdpFrame) -> Result<(), XdpFrame> {
+    fn transmit(&mut self, frame: XdpFrame) -> Result<(), XdpFrame> {
         if self.tx_room == 0 {
             let free = self.rings.tx.nb_free((BATCH + self.pending.len()) as u32);
             self.tx_room = free.saturating_sub(self.pending.len() as u32);
         }
-        if self.tx_room == 0 || !self.owns(&frame) {
+        let Some(segment) = self.chunks.segment(&frame).filter(|_| self.tx_room > 0) else {
             self.counters.tx_full += 1;
             return Err(frame);
-        }
+        };
         let together = if self.sends_live() { LIVE_FRAMES } else { BATCH };
         if self.pending.len() >= together {
             self.flush();
         }
-        frame.desc.set_options(0);
-        // SAFETY: a chunk of this UMEM (`owns`), and `frame` is the only right to it.
-        let mut data = unsafe { self.umem.data_mut(&mut frame.desc) };
-        data.cursor().set_pos(frame.len as usize);
-        self.pending.push(frame.desc);
+        self.pending.push(segment);
         self.tx_room -= 1;
         self.frames_out -= 1;
         self.counters.tx_frames += 1;
-        self.counters.tx_bytes += u64::from(frame.len);
+        self.counters.tx_bytes += u64::from(segment.len);
         Ok(())
     }
 
     fn release(&mut self, frame: XdpFrame) {
-        if self.owns(&frame) {
+        if let Some(segment) = self.chunks.segment(&frame) {
             self.frames_out -= 1;
-            self.free.push(frame.desc);
+            self.free.push(segment.addr);
         }
     }
 
@@ -496,23 +376,10 @@ impl Drop for XdpDevice {
         }
         // Frames that are still out point into the UMEM, so its mapping stays. The UMEM would close the socket when it
         // is deleted; it is not, so that falls to us, to let go of the queue.
-        std::mem::forget(self.umem.clone());
+        self.chunks.leak();
         let socket = self.rings.rx.fd().as_raw_fd();
         // SAFETY: the only socket of its UMEM, which is that UMEM's descriptor and closed with it alone; the UMEM is
         // now never deleted. The rings, which use the descriptor, are dropped before `orphan`.
         self.orphan = Some(unsafe { sys::adopt(socket) });
-    }
-}
-
-const _: () = assert!(size_of::<XdpFrame>() <= 56);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stamp_is_read_once_and_by_its_key_alone() {
-        let mut stamp: Stamp = [7u64.to_ne_bytes(), 1_000u64.to_ne_bytes()];
-        assert_eq!([take(&mut stamp, 9), take(&mut stamp, 7), take(&mut stamp, 7)], [0, 1_000, 0]);
     }
 }

@@ -12,6 +12,7 @@ use syncline_engine::device::toeplitz::Rss;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{Socket, Umem};
 
+use crate::chunks::Chunks;
 use crate::device::{Parts, Rings, XdpDevice};
 use crate::error::{OpenError, chain, os_error};
 use crate::live::{LIVE_OCTETS, LiveQueue};
@@ -24,6 +25,8 @@ use crate::sys::{self, InterfaceQuery, ReceiveQueues};
 
 /// Octets at the head of a chunk that the kernel keeps for XDP programs (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: u32 = 256;
+/// Octets of a reserved huge page (`/proc/sys/vm/nr_hugepages`).
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
 /// Ethernet's header and one 802.1Q tag.
 const LINK_HEADER_BYTES_MAX: u32 = 18;
 /// Frames per doorbell, where the kernel lets a socket raise its own 32.
@@ -139,7 +142,7 @@ impl Interface {
         let need_bytes = u64::from(self.options.frames) * u64::from(self.chunk_bytes);
         raise_memory_lock_limit(need_bytes);
 
-        let (umem, chunks) = self.umem(need_bytes)?;
+        let (umem, descs) = self.umem(need_bytes)?;
         let rings = self.bind(queue, &umem)?;
         let socket = rings.rx.fd().as_raw_fd();
         let zerocopy = sys::is_zerocopy(socket).unwrap_or(false);
@@ -153,10 +156,7 @@ impl Interface {
 
         Ok(XdpDevice::new(Parts {
             rings,
-            umem,
-            chunks,
-            chunk_bytes: self.chunk_bytes,
-            stamp_key: self.stamp_key,
+            chunks: Chunks::new(umem, descs, self.chunk_bytes, self.stamp_key),
             transmit_ring: self.options.transmit_ring,
             capabilities: self.capabilities(),
             zerocopy,
@@ -240,7 +240,9 @@ impl Interface {
             .build()
             .map_err(|error| options(&error))?;
         let frames = NonZeroU32::new(self.options.frames).unwrap_or(NonZeroU32::MIN);
-        Umem::new(config, frames, false).map_err(|error| {
+        // A huge page is one entry of the TLB where frames would need a thousand; ordinary ones do where none are reserved.
+        let huge = need_bytes.is_multiple_of(HUGE_PAGE_BYTES).then(|| Umem::new(config, frames, true).ok()).flatten();
+        huge.map_or_else(|| Umem::new(config, frames, false), Ok).map_err(|error| {
             let source = os_error(&error).unwrap_or_else(|| io::Error::other(chain(&error)));
             match source.raw_os_error() {
                 Some(libc::ENOBUFS) => {

@@ -10,6 +10,7 @@
 //!
 //! Unsafe code lives in this crate, and not in the engine: one operation per block, with its proof above it.
 
+mod chunks;
 mod device;
 mod error;
 mod interface;
@@ -23,7 +24,8 @@ mod program;
 pub mod raw;
 mod sys;
 
-pub use device::{XdpDevice, XdpFrame};
+pub use chunks::XdpFrame;
+pub use device::XdpDevice;
 pub use error::OpenError;
 pub use interface::{Interface, Mode};
 pub use options::{AddressRange, Claim, ModeChoice, Options, TransmitChoice, ZerocopyChoice};
