@@ -6,8 +6,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use syncline_engine::device::ring::{self, BURST_FRAMES, RingDevice};
-use syncline_engine::device::{Device, Frame};
+use syncline_engine::device::ring::{self, RingDevice};
+use syncline_engine::device::{BURST, Device, Frame};
 
 const FRAMES: usize = 2048;
 
@@ -23,7 +23,7 @@ enum Role {
 }
 
 fn run(mut device: RingDevice, role: Role, stop: &AtomicBool) -> u64 {
-    let mut burst = Vec::with_capacity(BURST_FRAMES);
+    let mut burst = Vec::with_capacity(BURST);
     while !stop.load(Ordering::Relaxed) {
         device.reap();
         device.receive(&mut burst);

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant as SystemInstant};
 use syncline_bench::generated::Buffer;
 use syncline_engine::app::{App, Conn, ConnId, End};
 use syncline_engine::config::{AddressRange, Config, Listener, SynCookies};
-use syncline_engine::device::{Capabilities, Device, DeviceCounters, Frame};
+use syncline_engine::device::{BURST, Capabilities, Device, DeviceCounters, Frame};
 use syncline_engine::page::HeapPages;
 use syncline_engine::tcp::Secrets;
 use syncline_engine::time::Instant;
 use syncline_engine::wire::ethernet::Link;
 use syncline_engine::wire::{Ecn, Flags, MacAddr, OutSegment, Seq, TcpOptions, Timestamps};
-use syncline_engine::worker::{BURST, Worker};
+use syncline_engine::worker::Worker;
 
 /// Sources, each with one SYN. With records kept, as many of these.
 const SOURCES: usize = 1 << 20;

@@ -13,6 +13,10 @@ pub mod toeplitz;
 
 use std::sync::Arc;
 
+/// Most frames of a burst. A pass of the loop goes once through more code than an instruction cache holds, however many
+/// frames there are: with bursts of 64 a ring carries 4% fewer connections, a veth 7%.
+pub const BURST: usize = 128;
+
 /// A frame buffer with one owner, holding an Ethernet frame without its FCS.
 ///
 /// Not `Copy` and not `Clone`: a frame is received, allocated, transmitted or released, each once. Dropping one instead

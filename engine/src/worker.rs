@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::config::{Config, ConfigError};
-use crate::device::{Device, Frame};
+use crate::device::{BURST, Device, Frame};
 use crate::handover::Exchange;
 use crate::page::PageSource;
 use crate::prefetch::prefetch_write;
@@ -36,9 +36,6 @@ use crate::wire::usual_syn::UsualSyn;
 use crate::wire::{
     DropReason, Ecn, MacAddr, ParseRules, Parsed, TcpSegment, UsualRules, VlanId, parse, parse_each, parse_usual,
 };
-
-/// Frames in a burst.
-pub const BURST: usize = 64;
 
 /// Frames whose headers are asked for ahead of the one that is being parsed: about as many lines as a core can wait for
 /// at a time.

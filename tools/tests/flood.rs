@@ -9,7 +9,7 @@ use syncline::net::Cidr;
 use syncline::run::MonotonicClock;
 use syncline::setup::{Pages, Seed};
 use syncline_engine::config::{AddressRange, Config, Listener, SynCookies};
-use syncline_engine::device::{Device, ring};
+use syncline_engine::device::{BURST, Device, ring};
 use syncline_engine::stats::Stats;
 use syncline_engine::wire::MacAddr;
 use syncline_engine::worker::Worker;
@@ -79,7 +79,7 @@ fn resets_are_counted_apart() {
 
 #[test]
 fn a_hop_that_does_not_answer_is_named() {
-    let (_silent, device) = ring::pair(64, 1_522).unwrap();
+    let (_silent, device) = ring::pair(BURST, 1_522).unwrap();
     let station =
         Station { mac: MacAddr(device.capabilities().mac), vlan: None, own: vec!["10.9.0.1/24".parse().unwrap()] };
     let stats = Stats::default();

@@ -3,8 +3,7 @@
 //! A frame is a pointer and two lengths: it is made, moved and taken apart for every packet. What the rings want to
 //! know of its chunk besides waits here, by chunk.
 
-use std::num::NonZero;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, with_exposed_provenance_mut};
 
 use syncline_engine::device::Frame;
 use xsk_rs::{FrameDesc, Umem};
@@ -82,7 +81,7 @@ pub(crate) struct Segment {
 pub(crate) struct Chunks {
     umem: Umem,
     /// Where its mapping begins.
-    base: NonZero<usize>,
+    base: NonNull<u8>,
     /// Octets of a chunk, a power of two.
     chunk_bytes: usize,
     /// What the rings know each chunk by, and where a frame in it begins.
@@ -91,18 +90,22 @@ pub(crate) struct Chunks {
     stamp_key: u64,
 }
 
+// SAFETY: the pointer is to the mapping that `umem` keeps, which belongs to no thread.
+unsafe impl Send for Chunks {}
+
 impl Chunks {
     /// Those of `umem`, all of them described by `descs` in their order, each of `chunk_bytes` octets.
     pub(crate) fn new(umem: Umem, descs: Vec<FrameDesc>, chunk_bytes: u32, stamp_key: u64) -> Self {
         let base = descs.first().and_then(|first| {
             // SAFETY: a chunk of this UMEM; the slice is not read.
             let data = unsafe { umem.data(first) };
-            NonZero::new(data.contents().as_ptr().expose_provenance() - first.addr())
+            // Of the whole mapping, which the slice's own pointer is not
+            NonNull::new(with_exposed_provenance_mut(data.contents().as_ptr().expose_provenance() - first.addr()))
         });
-        // Without chunks nothing is ever looked for
         Self {
             umem,
-            base: base.unwrap_or(NonZero::<usize>::MIN),
+            // Without chunks nothing is ever looked for
+            base: base.unwrap_or(NonNull::dangling()),
             chunk_bytes: chunk_bytes as usize,
             descs: descs.into_boxed_slice(),
             stamp_key,
@@ -150,7 +153,7 @@ impl Chunks {
     /// Whose the octets of `frame` are: where it begins in this UMEM and how long it is, or `None` if it is another's.
     #[inline]
     pub(crate) fn segment(&self, frame: &XdpFrame) -> Option<Segment> {
-        let addr = frame.data.addr().get().wrapping_sub(self.base.get());
+        let addr = frame.data.addr().get().wrapping_sub(self.base.addr().get());
         (addr < self.descs.len() * self.chunk_bytes).then_some(Segment { addr, len: frame.len })
     }
 
@@ -189,7 +192,7 @@ impl Chunks {
 
     #[inline]
     fn at(&self, addr: usize) -> NonNull<u8> {
-        NonNull::with_exposed_provenance(self.base.saturating_add(addr))
+        self.base.map_addr(|base| base.saturating_add(addr))
     }
 }
 

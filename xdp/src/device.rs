@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use syncline_engine::device::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
+use syncline_engine::device::{BURST, Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
 use crate::chunks::{Chunks, Segment, XdpFrame};
@@ -27,14 +27,12 @@ use crate::lock::QueueLock;
 use crate::program::Program;
 use crate::sys::{self, InterfaceQuery};
 
-/// Descriptors moved between a ring and us at once.
-const BATCH: usize = 64;
 /// Chunks the fill ring leaves for replies when the engine holds many frames.
-const TRANSMIT_RESERVE: usize = 2 * BATCH;
+const TRANSMIT_RESERVE: usize = 2 * BURST;
 /// Frames that are worth a call of the XDP program: the call alone costs about as much as twenty of them on the ring.
 const LIVE_LEAST: usize = 24;
 /// While more than a burst has arrived, frames wait for others until there are this many: one call serves all.
-const LIVE_HOLD: usize = LIVE_FRAMES - BATCH;
+const LIVE_HOLD: usize = LIVE_FRAMES - BURST;
 
 /// The four rings of a queue, and the socket they belong to.
 pub(crate) struct Rings {
@@ -72,7 +70,7 @@ pub struct XdpDevice {
     more_arrived: bool,
     /// Room on the TX ring beyond `pending`, a lower bound.
     tx_room: u32,
-    scratch: [FrameDesc; BATCH],
+    scratch: [FrameDesc; BURST],
     /// Frames the engine has.
     frames_out: usize,
     counters: DeviceCounters,
@@ -99,7 +97,7 @@ impl XdpDevice {
             live: parts.live,
             more_arrived: false,
             tx_room: 0,
-            scratch: [FrameDesc::default(); BATCH],
+            scratch: [FrameDesc::default(); BURST],
             frames_out: 0,
             counters: DeviceCounters::default(),
             capabilities: parts.capabilities,
@@ -133,7 +131,7 @@ impl XdpDevice {
     fn refill(&mut self) {
         loop {
             let spare = self.free.len().saturating_sub(TRANSMIT_RESERVE);
-            let count = (self.rings.fill.nb_free(BATCH as u32) as usize).min(BATCH).min(spare);
+            let count = (self.rings.fill.nb_free(BURST as u32) as usize).min(BURST).min(spare);
             if count == 0 {
                 return;
             }
@@ -196,7 +194,7 @@ impl XdpDevice {
         if self.leaves_live() {
             self.flush_live();
         }
-        for together in self.pending.chunks(BATCH) {
+        for together in self.pending.chunks(BURST) {
             let descs = &mut self.scratch[..together.len()];
             for (desc, &segment) in descs.iter_mut().zip(together) {
                 *desc = self.chunks.describe(segment);
@@ -252,7 +250,7 @@ impl Device for XdpDevice {
             // SAFETY: the completion ring of the socket bound to this UMEM.
             let count = unsafe { self.rings.completion.consume(&mut self.scratch) };
             self.free.extend(self.scratch[..count].iter().map(FrameDesc::addr));
-            if count < BATCH {
+            if count < BURST {
                 break;
             }
         }
@@ -260,7 +258,7 @@ impl Device for XdpDevice {
     }
 
     fn receive(&mut self, burst: &mut Vec<XdpFrame>) -> usize {
-        let room = (burst.capacity() - burst.len()).min(BATCH);
+        let room = (burst.capacity() - burst.len()).min(BURST);
         // SAFETY: the RX ring of the socket bound to this UMEM.
         let count = unsafe { self.rings.rx.consume(&mut self.scratch[..room]) };
         let mut octets = 0;
@@ -272,7 +270,7 @@ impl Device for XdpDevice {
         self.frames_out += count;
         self.counters.rx_frames += count as u64;
         self.counters.rx_bytes += octets;
-        self.more_arrived = count == BATCH;
+        self.more_arrived = count == BURST;
         count
     }
 
@@ -287,14 +285,14 @@ impl Device for XdpDevice {
 
     fn transmit(&mut self, frame: XdpFrame) -> Result<(), XdpFrame> {
         if self.tx_room == 0 {
-            let free = self.rings.tx.nb_free((BATCH + self.pending.len()) as u32);
+            let free = self.rings.tx.nb_free((BURST + self.pending.len()) as u32);
             self.tx_room = free.saturating_sub(self.pending.len() as u32);
         }
         let Some(segment) = self.chunks.segment(&frame).filter(|_| self.tx_room > 0) else {
             self.counters.tx_full += 1;
             return Err(frame);
         };
-        let together = if self.sends_live() { LIVE_FRAMES } else { BATCH };
+        let together = if self.sends_live() { LIVE_FRAMES } else { BURST };
         if self.pending.len() >= together {
             self.flush();
         }

@@ -7,10 +7,8 @@ use std::sync::{Barrier, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use syncline_engine::device::{Device, DeviceCounters, DeviceError, Frame};
+use syncline_engine::device::{BURST, Device, DeviceCounters, DeviceError, Frame};
 
-/// Frames put on the device per loop.
-const BURST_FRAMES: usize = 64;
 /// Bursts taken in per loop at most: a receiver that only keeps pace with its own sending loses what came meanwhile.
 const RECEIVE_BURSTS_MAX: usize = 4;
 /// Ethernet and IPv4 headers.
@@ -125,7 +123,7 @@ struct Shared {
 /// Takes in what a former run left on its way.
 fn settle<D: Device>(device: &mut D) {
     let start = Instant::now();
-    let mut burst = Vec::with_capacity(BURST_FRAMES);
+    let mut burst = Vec::with_capacity(BURST);
     while start.elapsed() < SETTLE {
         device.reap();
         device.receive(&mut burst);
@@ -139,13 +137,13 @@ fn drive<D: Device>(device: &mut D, template: Option<&[u8]>, duration: Duration,
     let before = device.counters();
     let start = Instant::now();
     let mut checked = start;
-    let mut burst = Vec::with_capacity(BURST_FRAMES);
+    let mut burst = Vec::with_capacity(BURST);
     loop {
         device.reap();
         for _ in 0..RECEIVE_BURSTS_MAX {
             let count = device.receive(&mut burst);
             burst.drain(..).for_each(|frame| device.release(frame));
-            if count < BURST_FRAMES {
+            if count < BURST {
                 break;
             }
         }
@@ -168,7 +166,7 @@ fn drive<D: Device>(device: &mut D, template: Option<&[u8]>, duration: Duration,
 }
 
 fn send_burst<D: Device>(device: &mut D, template: &[u8]) {
-    for _ in 0..BURST_FRAMES {
+    for _ in 0..BURST {
         let Some(mut frame) = device.allocate() else { return };
         frame.resize(template.len()).copy_from_slice(template);
         if let Err(frame) = device.transmit(frame) {

@@ -1,6 +1,6 @@
 //! What can go wrong on the way, from a seed: one model for the simulated link and, as [`Faulty`], for any device.
 
-use super::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
+use super::{BURST, Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use std::collections::VecDeque;
 
 /// A probability, exact to 2⁻³².
@@ -243,9 +243,6 @@ pub fn flip_bit(frame: &mut [u8], bit: usize) {
     }
 }
 
-/// Most frames of one burst taken from the device below.
-const BURST_FRAMES: usize = 64;
-
 /// Frames a direction of [`Faulty`] may hold back at any time; more are let through in order.
 const HELD_MAX: usize = 256;
 
@@ -302,8 +299,8 @@ impl<D: Device> Faulty<D> {
             device,
             rx: FaultModel::new(rx, seed, 0),
             tx: FaultModel::new(tx, seed, 1),
-            arrived: Vec::with_capacity(BURST_FRAMES),
-            ready: VecDeque::with_capacity(2 * BURST_FRAMES + HELD_MAX),
+            arrived: Vec::with_capacity(BURST),
+            ready: VecDeque::with_capacity(2 * BURST + HELD_MAX),
             rx_held: Held::new(),
             tx_held: Held::new(),
             counters: DeviceCounters::default(),

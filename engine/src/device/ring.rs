@@ -1,23 +1,20 @@
 //! A link between two workers on two threads of one process, with no kernel in the way.
 //!
-//! What crosses is bursts, not frames: a synchronised step costs the same for one frame as for [`BURST_FRAMES`].
+//! What crosses is bursts, not frames: a synchronised step costs the same for one frame as for [`BURST`].
 //!
 //! ```text
-//!            crates of 1..=64 full frames                         each end owns, unshared:
+//!            crates of 1..=128 full frames                        each end owns, unshared:
 //!   end A ──────────── bounded queue ────────────► end B            pool    free frames, last in first out
 //!         ◄─────────── bounded queue ────────────                   crates  free crates, last in first out
-//!                  crates of 0..=64 free frames: the surplus of the end that mostly receives
+//!                  crates of 0..=128 free frames: the surplus of the end that mostly receives
 //! ```
 //!
 //! Frames and crates are made at the start and only ever move: through a queue, into a pool, to the engine and back.
 
-use super::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
+use super::{BURST, Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use crate::prefetch::prefetch_write;
 use crate::sync::{Arc, ArrayQueue};
 use crossbeam::utils::CachePadded;
-
-/// Most frames handed over in one step.
-pub const BURST_FRAMES: usize = 64;
 
 /// Largest frame, octets. An Ethernet frame of 1500 octets with two VLAN tags fits.
 pub const FRAME_BYTES_MAX: u16 = 2048;
@@ -85,11 +82,11 @@ fn too_long(len: usize, capacity: u32) -> ! {
     panic!("a frame of {len} octets in a buffer of {capacity}");
 }
 
-/// A container for a burst on its way: always of capacity [`BURST_FRAMES`].
+/// A container for a burst on its way: always of capacity [`BURST`].
 type Crate = Vec<RingFrame>;
 
 /// Cache lines of its contents.
-const CRATE_LINES: usize = BURST_FRAMES * size_of::<RingFrame>() / 64;
+const CRATE_LINES: usize = BURST * size_of::<RingFrame>() / 64;
 
 /// One direction. Queue slots have cache lines of their own, or the sender filling one would take the line from the
 /// receiver emptying its neighbour.
@@ -117,7 +114,7 @@ impl core::fmt::Display for RingError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::TooFewFrames { frames } => {
-                write!(f, "a ring with {frames} frames at each end: give it at least {BURST_FRAMES}, a burst's worth")
+                write!(f, "a ring with {frames} frames at each end: give it at least {BURST}, a burst's worth")
             }
             Self::FrameBytes { frame_bytes } => write!(
                 f,
@@ -135,14 +132,14 @@ impl core::error::Error for RingError {}
 /// # Errors
 /// If there would be less than a burst of frames, or the frame size is out of range.
 pub fn pair(frames: usize, frame_bytes: u16) -> Result<(RingDevice, RingDevice), RingError> {
-    if frames < BURST_FRAMES {
+    if frames < BURST {
         return Err(RingError::TooFewFrames { frames });
     }
     if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame_bytes) {
         return Err(RingError::FrameBytes { frame_bytes });
     }
     // Room for all of an end's frames in half-full crates, and for a few crates however few frames there are.
-    let slots = (2 * frames / BURST_FRAMES).max(16);
+    let slots = (2 * frames / BURST).max(16);
     // Beside those in the queue an end fills one and may hold one that is half emptied.
     let crates = slots + 2;
     let lane = || Arc::new(Lane { full: ArrayQueue::new(slots), surplus: ArrayQueue::new(2 * crates) });
@@ -151,7 +148,7 @@ pub fn pair(frames: usize, frame_bytes: u16) -> Result<(RingDevice, RingDevice),
         let mut pool = Vec::with_capacity(2 * frames);
         pool.extend((0..frames).map(|_| RingFrame::new(frame_bytes)));
         let mut spare = Vec::with_capacity(2 * crates);
-        spare.extend((0..crates).map(|_| Vec::with_capacity(BURST_FRAMES)));
+        spare.extend((0..crates).map(|_| Vec::with_capacity(BURST)));
         RingDevice {
             capabilities: Capabilities {
                 mac: [0x02, 0, 0, 0, 0, last_octet],
@@ -167,8 +164,8 @@ pub fn pair(frames: usize, frame_bytes: u16) -> Result<(RingDevice, RingDevice),
             home_crates: crates,
             pool,
             spare,
-            outgoing: Vec::with_capacity(BURST_FRAMES),
-            incoming: Vec::with_capacity(BURST_FRAMES),
+            outgoing: Vec::with_capacity(BURST),
+            incoming: Vec::with_capacity(BURST),
         }
     };
     Ok((end(0x0a, &a_to_b, &b_to_a), end(0x0b, &b_to_a, &a_to_b)))
@@ -220,13 +217,13 @@ impl RingDevice {
     /// Sends free frames and crates home while this end has more than its own.
     fn return_surplus(&mut self) {
         loop {
-            let frames = self.pool.len() >= self.home_frames + BURST_FRAMES;
+            let frames = self.pool.len() >= self.home_frames + BURST;
             if !frames && self.spare.len() <= self.home_crates {
                 return;
             }
             let Some(mut load) = self.spare.pop() else { return };
             if frames {
-                load.extend(self.pool.drain(self.pool.len() - BURST_FRAMES..));
+                load.extend(self.pool.drain(self.pool.len() - BURST..));
             }
             if let Err(back) = self.out.surplus.push(CachePadded::new(load)) {
                 return self.unload(back.into_inner());
@@ -301,7 +298,7 @@ impl Device for RingDevice {
 
     #[inline(always)]
     fn transmit(&mut self, frame: RingFrame) -> Result<(), RingFrame> {
-        if self.outgoing.len() == BURST_FRAMES && !self.hand_over() {
+        if self.outgoing.len() == BURST && !self.hand_over() {
             self.counters.tx_full += 1;
             return Err(frame);
         }

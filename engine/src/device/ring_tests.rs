@@ -18,31 +18,32 @@ fn frames_of(device: &RingDevice) -> usize {
 
 #[test]
 fn sizes_out_of_range_are_refused() {
-    assert_eq!(pair(63, 1522).err(), Some(RingError::TooFewFrames { frames: 63 }));
-    assert_eq!(pair(64, 59).err(), Some(RingError::FrameBytes { frame_bytes: 59 }));
-    assert_eq!(pair(64, 2049).err(), Some(RingError::FrameBytes { frame_bytes: 2049 }));
-    assert_eq!(pair(64, 1522).unwrap().0.capabilities().mtu, 1500);
+    assert_eq!(pair(BURST - 1, 1522).err(), Some(RingError::TooFewFrames { frames: BURST - 1 }));
+    assert_eq!(pair(BURST, 59).err(), Some(RingError::FrameBytes { frame_bytes: 59 }));
+    assert_eq!(pair(BURST, 2049).err(), Some(RingError::FrameBytes { frame_bytes: 2049 }));
+    assert_eq!(pair(BURST, 1522).unwrap().0.capabilities().mtu, 1500);
 }
 
 #[test]
 fn nothing_leaves_before_the_doorbell_or_a_full_burst() {
     let (mut a, mut b) = pair(256, 1522).unwrap();
-    let mut burst = Vec::with_capacity(64);
-    for number in 0..64 {
+    let mut burst = Vec::with_capacity(BURST);
+    let full = BURST as u64;
+    for number in 0..full {
         let frame = filled(&mut a, number).unwrap();
         a.transmit(frame).ok().unwrap();
     }
     assert_eq!(b.receive(&mut burst), 0);
-    let frame = filled(&mut a, 64).unwrap();
+    let frame = filled(&mut a, full).unwrap();
     a.transmit(frame).ok().unwrap();
-    assert_eq!(b.receive(&mut burst), 64);
-    assert!(burst.iter().map(number_of).eq(0..64));
+    assert_eq!(b.receive(&mut burst), BURST);
+    assert!(burst.iter().map(number_of).eq(0..full));
     burst.drain(..).for_each(|frame| b.release(frame));
     a.doorbell();
     assert_eq!(b.receive(&mut burst), 1);
-    assert_eq!(number_of(&burst[0]), 64);
-    assert_eq!((a.counters().tx_frames, a.counters().tx_bytes), (65, 65 * 64));
-    assert_eq!((b.counters().rx_frames, b.counters().rx_bytes), (65, 65 * 64));
+    assert_eq!(number_of(&burst[0]), full);
+    assert_eq!((a.counters().tx_frames, a.counters().tx_bytes), (full + 1, (full + 1) * 64));
+    assert_eq!((b.counters().rx_frames, b.counters().rx_bytes), (full + 1, (full + 1) * 64));
     assert_eq!(a.counters().doorbells, 0);
 }
 
@@ -86,7 +87,7 @@ fn a_full_ring_refuses_and_loses_nothing() {
         accepted += 1;
         a.doorbell();
     };
-    assert_eq!(accepted, 16 + BURST_FRAMES as u64);
+    assert_eq!(accepted, 16 + BURST as u64);
     assert_eq!((a.counters().tx_frames, a.counters().tx_full), (accepted, 1));
     a.release(refused);
     let mut burst = Vec::with_capacity(accepted as usize);
@@ -99,8 +100,8 @@ fn a_full_ring_refuses_and_loses_nothing() {
 
 #[test]
 fn an_exhausted_pool_is_counted() {
-    let (mut a, _b) = pair(64, 1522).unwrap();
-    let held: Vec<_> = (0..64).map(|_| a.allocate().unwrap()).collect();
+    let (mut a, _b) = pair(BURST, 1522).unwrap();
+    let held: Vec<_> = (0..BURST).map(|_| a.allocate().unwrap()).collect();
     assert!(a.allocate().is_none());
     assert_eq!(a.counters().tx_full, 1);
     held.into_iter().for_each(|frame| a.release(frame));
@@ -109,7 +110,7 @@ fn an_exhausted_pool_is_counted() {
 
 #[test]
 fn one_way_traffic_does_not_starve_the_sender() {
-    let (mut a, mut b) = pair(128, 1522).unwrap();
+    let (mut a, mut b) = pair(2 * BURST, 1522).unwrap();
     let mut burst = Vec::with_capacity(64);
     let (mut sent, mut seen) = (0, 0);
     for round in 0..10_000u64 {
@@ -137,13 +138,13 @@ fn one_way_traffic_does_not_starve_the_sender() {
     while b.receive(&mut burst) > 0 {}
     a.reap();
     let surplus: usize = core::iter::from_fn(|| b.out.surplus.pop()).map(|load| load.len()).sum();
-    assert_eq!(frames_of(&a) + frames_of(&b) + burst.len() + surplus, 256);
-    assert!(a.pool.capacity() == 256 && b.pool.capacity() == 256, "no pool had to grow");
+    assert_eq!(frames_of(&a) + frames_of(&b) + burst.len() + surplus, 4 * BURST);
+    assert_eq!([a.pool.capacity(), b.pool.capacity()], [4 * BURST; 2], "no pool had to grow");
 }
 
 #[test]
 fn a_lonely_end_says_so() {
-    let (mut a, b) = pair(64, 1522).unwrap();
+    let (mut a, b) = pair(BURST, 1522).unwrap();
     assert_eq!(a.health(), Ok(()));
     drop(b);
     assert!(a.health().unwrap_err().0.contains("other end"));

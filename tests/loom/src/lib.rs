@@ -36,7 +36,7 @@ mod snapshot;
 mod stats;
 
 // By the names that the sources have for them.
-use syncline_engine::device::{Capabilities, Device, DeviceCounters, DeviceError, Frame};
+use syncline_engine::device::{BURST, Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use syncline_engine::{device, flow, wire};
 
 /// What a snapshot carries, without its histograms: loom makes them anew for every order of steps.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use loom::model::Builder;
 use loom::thread;
-use syncline_engine::device::{Device, Frame};
+use syncline_engine::device::{BURST, Device, Frame};
 use syncline_engine::time::Instant;
 
 use crate::flag::{Stop, StopFlag};
@@ -96,7 +96,7 @@ fn take(place: &Exchange, times: usize, taken: &mut Vec<Vec<u8>>) {
 }
 
 /// Frames at each end of a ring: the fewest there can be.
-const FRAMES: usize = ring::BURST_FRAMES;
+const FRAMES: usize = BURST;
 
 /// One end sends bursts, the other takes them, answers and sends home what it has too many of. Frames arrive once and in
 /// order, and in the end every buffer is in a pool.

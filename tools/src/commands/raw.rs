@@ -4,8 +4,7 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use syncline_engine::device::{Device, DeviceCounters, Frame};
-use syncline_engine::worker::BURST;
+use syncline_engine::device::{BURST, Device, DeviceCounters, Frame};
 use syncline_xdp::{AddressRange, Claim, Interface, Options, XdpDevice};
 
 use super::demo;

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use syncline_engine::device::{Device, Frame};
+use syncline_engine::device::{BURST, Device, Frame};
 use syncline_engine::stats::Stats;
 use syncline_engine::wire::arp::{ArpOperation, ArpPacket};
 use syncline_engine::wire::ethernet::Link;
 use syncline_engine::wire::ndp::{NeighborAdvertisement, NeighborSolicitation};
 use syncline_engine::wire::{MacAddr, ParseRules, Parsed, VlanId, emit, ipv6, parse};
-use syncline_engine::worker::BURST;
 
 use crate::error::{Error, Result};
 use crate::net::OwnedAddrs;

@@ -4,10 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use syncline_engine::device::{Device, Frame};
+use syncline_engine::device::{BURST, Device, Frame};
 use syncline_engine::stats::{Counter, Stats};
 use syncline_engine::wire::{DropReason, Flags, ParseRules, Parsed, TcpSegment, parse};
-use syncline_engine::worker::BURST;
 
 use super::hops::Station;
 use super::template::{Sources, Template};
