@@ -70,9 +70,9 @@ fn take(stamp: &mut Stamp, key: u64) -> u64 {
     at
 }
 
-/// A frame that is on its way to a ring: where it begins in the UMEM, octets from its start, and how long it is.
+/// Where the octets of a frame lie: where they begin in the UMEM, octets from its start, and how many they are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment {
+pub(crate) struct Extent {
     pub(crate) addr: usize,
     pub(crate) len: u32,
 }
@@ -117,17 +117,26 @@ impl Chunks {
         self.descs.iter().map(FrameDesc::addr)
     }
 
-    /// The frame that begins at `addr` of the UMEM. The caller has, and gives away, the only right to its chunk.
+    /// The empty frame that begins at `addr` of the UMEM.
+    ///
+    /// # Safety
+    ///
+    /// `addr` lies in the UMEM, and the caller has, and gives away, the only right to the chunk there.
     #[inline]
-    pub(crate) fn frame(&self, addr: usize) -> XdpFrame {
+    pub(crate) unsafe fn frame(&self, addr: usize) -> XdpFrame {
         let capacity = self.chunk_bytes - (addr & (self.chunk_bytes - 1));
         XdpFrame { data: self.at(addr), len: 0, capacity: capacity as u32, stamp: 0 }
     }
 
-    /// The frame that the kernel has put where `desc` says. The caller has, and gives away, the only right to its chunk.
+    /// The frame that the kernel has put where `desc` says.
+    ///
+    /// # Safety
+    ///
+    /// `desc` came from the RX ring of this UMEM's socket, and is made a frame of once.
     #[inline]
-    pub(crate) fn received(&mut self, desc: &FrameDesc) -> XdpFrame {
-        let mut frame = self.frame(desc.addr());
+    pub(crate) unsafe fn received(&mut self, desc: &FrameDesc) -> XdpFrame {
+        // SAFETY: what the kernel has put on the RX ring is ours alone.
+        let mut frame = unsafe { self.frame(desc.addr()) };
         frame.len = desc.lengths().data() as u32;
         let known = &mut self.descs[desc.addr() / self.chunk_bytes];
         if known.addr() != desc.addr() {
@@ -152,20 +161,20 @@ impl Chunks {
 
     /// Whose the octets of `frame` are: where it begins in this UMEM and how long it is, or `None` if it is another's.
     #[inline]
-    pub(crate) fn segment(&self, frame: &XdpFrame) -> Option<Segment> {
+    pub(crate) fn extent(&self, frame: &XdpFrame) -> Option<Extent> {
         let addr = frame.data.addr().get().wrapping_sub(self.base.addr().get());
-        (addr < self.descs.len() * self.chunk_bytes).then_some(Segment { addr, len: frame.len })
+        (addr < self.descs.len() * self.chunk_bytes).then_some(Extent { addr, len: frame.len })
     }
 
     /// The octets of a frame that has been handed back.
     ///
     /// # Safety
     ///
-    /// `segment` was a frame of this UMEM, and nothing else has had a right to its chunk since.
+    /// `extent` was that of a frame of this UMEM, and nothing else has had a right to its chunk since.
     #[inline]
-    pub(crate) unsafe fn octets(&self, segment: Segment) -> &[u8] {
+    pub(crate) unsafe fn octets(&self, extent: Extent) -> &[u8] {
         // SAFETY: initialised octets of the mapping, which `umem` keeps; the caller vouches that nothing else writes there.
-        unsafe { std::slice::from_raw_parts(self.at(segment.addr).as_ptr(), segment.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.at(extent.addr).as_ptr(), extent.len as usize) }
     }
 
     /// What the fill ring wants to know of the chunk where a frame begins at `addr`.
@@ -175,13 +184,17 @@ impl Chunks {
     }
 
     /// What the TX ring wants to know of a frame that has been handed back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`octets`](Self::octets).
     #[inline]
-    pub(crate) fn describe(&self, segment: Segment) -> FrameDesc {
-        let mut desc = self.chunk(segment.addr);
+    pub(crate) unsafe fn describe(&self, extent: Extent) -> FrameDesc {
+        let mut desc = self.chunk(extent.addr);
         desc.set_options(0);
-        // SAFETY: a chunk of this UMEM, and whoever has a segment of it has the only right to it. The octets are not read.
+        // SAFETY: a chunk of this UMEM, and nobody else has a right to it, the caller vouches. The octets are not read.
         let mut data = unsafe { self.umem.data_mut(&mut desc) };
-        data.cursor().set_pos(segment.len as usize);
+        data.cursor().set_pos(extent.len as usize);
         desc
     }
 

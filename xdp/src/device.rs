@@ -21,7 +21,7 @@ use std::sync::Arc;
 use syncline_engine::device::{BURST, Capabilities, Device, DeviceCounters, DeviceError, Frame};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
-use crate::chunks::{Chunks, Segment, XdpFrame};
+use crate::chunks::{Chunks, Extent, XdpFrame};
 use crate::live::{LIVE_FRAMES, LiveQueue};
 use crate::lock::QueueLock;
 use crate::program::Program;
@@ -63,7 +63,7 @@ pub struct XdpDevice {
     /// Where frames in free chunks begin.
     free: Vec<usize>,
     /// Accepted for transmission, not yet on the ring.
-    pending: Vec<Segment>,
+    pending: Vec<Extent>,
     /// The other way out, for bursts.
     live: Option<LiveQueue>,
     /// The last burst that came was a full one: there is more to be done before anything has to leave.
@@ -178,15 +178,15 @@ impl XdpDevice {
     fn flush_live(&mut self) {
         let Some(live) = &mut self.live else { return };
         let mut longest = 0;
-        for (at, &segment) in self.pending.iter().enumerate() {
+        for (at, &extent) in self.pending.iter().enumerate() {
             // SAFETY: frames of this UMEM that `transmit` consumed, so nothing else has a right to their chunks.
-            let octets = unsafe { self.chunks.octets(segment) };
+            let octets = unsafe { self.chunks.octets(extent) };
             longest = longest.max(octets.len());
             live.put(at, octets);
         }
         let sent = live.send(self.pending.len(), longest);
         self.counters.doorbells += 1;
-        self.free.extend(self.pending.drain(..sent).map(|segment| segment.addr));
+        self.free.extend(self.pending.drain(..sent).map(|extent| extent.addr));
     }
 
     /// Gets what is pending on its way: at once, or onto the TX ring.
@@ -196,15 +196,16 @@ impl XdpDevice {
         }
         for together in self.pending.chunks(BURST) {
             let descs = &mut self.scratch[..together.len()];
-            for (desc, &segment) in descs.iter_mut().zip(together) {
-                *desc = self.chunks.describe(segment);
+            for (desc, &extent) in descs.iter_mut().zip(together) {
+                // SAFETY: a frame of this UMEM that `transmit` consumed, so nothing else has a right to its chunk.
+                *desc = unsafe { self.chunks.describe(extent) };
             }
             // SAFETY: frames of this UMEM that `transmit` consumed, so nothing else has a right to their chunks.
             let sent = unsafe { self.rings.tx.produce(descs) };
             if sent < together.len() {
                 // `tx_room` is a lower bound, so this does not happen; were it to, no chunk is lost.
                 self.counters.tx_dropped += together.len() as u64;
-                self.free.extend(together.iter().map(|segment| segment.addr));
+                self.free.extend(together.iter().map(|extent| extent.addr));
             }
         }
         self.pending.clear();
@@ -263,7 +264,8 @@ impl Device for XdpDevice {
         let count = unsafe { self.rings.rx.consume(&mut self.scratch[..room]) };
         let mut octets = 0;
         for desc in &self.scratch[..count] {
-            let frame = self.chunks.received(desc);
+            // SAFETY: off the RX ring of this UMEM's socket just now.
+            let frame = unsafe { self.chunks.received(desc) };
             octets += frame.bytes().len() as u64;
             burst.push(frame);
         }
@@ -280,7 +282,8 @@ impl Device for XdpDevice {
             return None;
         };
         self.frames_out += 1;
-        Some(self.chunks.frame(addr))
+        // SAFETY: off the free list, where a chunk of this UMEM is while nothing else has a right to it.
+        Some(unsafe { self.chunks.frame(addr) })
     }
 
     fn transmit(&mut self, frame: XdpFrame) -> Result<(), XdpFrame> {
@@ -288,7 +291,7 @@ impl Device for XdpDevice {
             let free = self.rings.tx.nb_free((BURST + self.pending.len()) as u32);
             self.tx_room = free.saturating_sub(self.pending.len() as u32);
         }
-        let Some(segment) = self.chunks.segment(&frame).filter(|_| self.tx_room > 0) else {
+        let Some(extent) = self.chunks.extent(&frame).filter(|_| self.tx_room > 0) else {
             self.counters.tx_full += 1;
             return Err(frame);
         };
@@ -296,18 +299,18 @@ impl Device for XdpDevice {
         if self.pending.len() >= together {
             self.flush();
         }
-        self.pending.push(segment);
+        self.pending.push(extent);
         self.tx_room -= 1;
         self.frames_out -= 1;
         self.counters.tx_frames += 1;
-        self.counters.tx_bytes += u64::from(segment.len);
+        self.counters.tx_bytes += u64::from(extent.len);
         Ok(())
     }
 
     fn release(&mut self, frame: XdpFrame) {
-        if let Some(segment) = self.chunks.segment(&frame) {
+        if let Some(extent) = self.chunks.extent(&frame) {
             self.frames_out -= 1;
-            self.free.push(segment.addr);
+            self.free.push(extent.addr);
         }
     }
 
