@@ -109,8 +109,10 @@ fn nothing_is_allocated_over_a_bad_link() {
         link.set_now(now);
         now
     };
-    round(&mut a, &mut b, &mut advance);
-    round(&mut a, &mut b, &mut advance);
+    // What arrives out of order takes buffers in pages of 128: how many there are at the most differs from round to round
+    for _ in 0..4 {
+        round(&mut a, &mut b, &mut advance);
+    }
     let received = a.app().received;
     let counted = measure(|| round(&mut a, &mut b, &mut advance));
     assert_eq!(a.app().received - received, u64::from(CONNECTIONS * OCTETS));
