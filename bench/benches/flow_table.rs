@@ -1,8 +1,8 @@
 //! The flow table beside hashbrown, and the flow hash beside SipHash.
 //!
 //! `FLOWS` in the environment sets the number of flows (8,000,000 by default: 512 MB of records and far out of any
-//! cache). Before the timed groups a report of pauses while growing from nothing is printed: wall time of 64
-//! insertions and the maintenance after them, as a poll would do.
+//! cache). Before the timed groups a report of pauses while growing from nothing is printed: wall time of a
+//! burst of insertions and the maintenance after them, as a poll would do.
 
 use std::hash::Hasher;
 use std::hint::black_box;
@@ -12,10 +12,9 @@ use std::time::Instant;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use siphasher::sip::{SipHasher13, SipHasher24};
+use syncline_engine::device::BURST;
 use syncline_engine::flow::{FlowKey, FlowTable, HashKey, Kind, Slab};
 use syncline_engine::page::HeapPages;
-
-const BURST: usize = 64;
 
 /// The size of a connection's block; holds the key as one would.
 #[derive(Clone, Copy, Default)]

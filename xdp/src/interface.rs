@@ -20,13 +20,12 @@ use crate::lock::{LockError, QueueLock};
 use crate::netlink::{self, Link};
 use crate::netns;
 use crate::options::{ModeChoice, Options, TransmitChoice, ZerocopyChoice};
+use crate::pages::HUGE_PAGE_BYTES;
 use crate::program::{AttachError, Program, ProgramConfig, ProgramCounters, QUEUES_MAX, release};
 use crate::sys::{self, InterfaceQuery, ReceiveQueues};
 
 /// Octets at the head of a chunk that the kernel keeps for XDP programs (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: u32 = 256;
-/// Octets of a reserved huge page (`/proc/sys/vm/nr_hugepages`).
-const HUGE_PAGE_BYTES: u64 = 2 << 20;
 /// Ethernet's header and one 802.1Q tag.
 const LINK_HEADER_BYTES_MAX: u32 = 18;
 /// Frames per doorbell, where the kernel lets a socket raise its own 32.
@@ -240,9 +239,10 @@ impl Interface {
             .build()
             .map_err(|error| options(&error))?;
         let frames = NonZeroU32::new(self.options.frames).unwrap_or(NonZeroU32::MIN);
-        // A huge page is one entry of the TLB where frames would need a thousand; ordinary ones do where none are reserved.
-        let huge = need_bytes.is_multiple_of(HUGE_PAGE_BYTES).then(|| Umem::new(config, frames, true).ok()).flatten();
-        huge.map_or_else(|| Umem::new(config, frames, false), Ok).map_err(|error| {
+        let umem = |in_huge_pages| Umem::new(config, frames, in_huge_pages);
+        // A huge page is one entry of the TLB where ordinary ones are 512; these do where none are reserved.
+        let in_huge_pages = need_bytes.is_multiple_of(HUGE_PAGE_BYTES as u64);
+        umem(in_huge_pages).or_else(|_| umem(false)).map_err(|error| {
             let source = os_error(&error).unwrap_or_else(|| io::Error::other(chain(&error)));
             match source.raw_os_error() {
                 Some(libc::ENOBUFS) => {

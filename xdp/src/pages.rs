@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use syncline_engine::page::{OutOfMemory, PageSource};
 
-/// The size of a huge page, and the alignment of every region.
-const REGION_BYTES: usize = 2 << 20;
+/// Octets of a reserved huge page.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// What regions come in multiples of, and are aligned to.
+const REGION_BYTES: usize = HUGE_PAGE_BYTES;
 /// After the operating system had no memory it is asked again this much later: who needs pages asks in every pass of a loop.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// Regions that a thread keeps ready: at a million new connections a second they last for some 70 ms.
