@@ -33,12 +33,11 @@ struct Buffer {
     _spacing: [u8; 64],
 }
 
-/// A frame of a ring.
+/// A frame of a ring. Two words, so that it moves in two registers: of three fields it would go by memory, stored in parts and
+/// loaded as one, which waits for the stores.
 pub struct RingFrame {
     buffer: Box<Buffer>,
-    // whole words, so that a frame moves as two registers
-    len: u32,
-    capacity: u32,
+    extent: Extent,
 }
 
 const _: () = assert!(size_of::<RingFrame>() == 16, "four handles to a cache line when a burst crosses");
@@ -46,39 +45,65 @@ const _: () = assert!(size_of::<RingFrame>() == 16, "four handles to a cache lin
 impl RingFrame {
     fn new(capacity: u16) -> Self {
         let buffer = Box::new(Buffer { octets: [0; FRAME_BYTES_MAX as usize], _spacing: [0; 64] });
-        Self { buffer, len: 0, capacity: u32::from(capacity) }
+        Self { buffer, extent: Extent::empty(capacity) }
+    }
+}
+
+/// How many octets a frame has, below, and how many it may have, above.
+#[derive(Clone, Copy)]
+struct Extent(u64);
+
+impl Extent {
+    fn empty(capacity: u16) -> Self {
+        Self(u64::from(capacity) << 32)
+    }
+
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    #[inline(always)]
+    fn capacity(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    /// `len` is at most the capacity.
+    #[inline(always)]
+    fn with_len(self, len: usize) -> Self {
+        Self(self.0 >> 32 << 32 | len as u64)
     }
 }
 
 impl Frame for RingFrame {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        &self.buffer.octets[..self.len as usize]
+        &self.buffer.octets[..self.extent.len()]
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer.octets[..self.len as usize]
+        &mut self.buffer.octets[..self.extent.len()]
     }
 
     #[inline]
     fn capacity(&self) -> usize {
-        self.capacity as usize
+        self.extent.capacity()
     }
 
     #[inline(always)]
     fn resize(&mut self, len: usize) -> &mut [u8] {
-        if len > self.capacity as usize {
-            too_long(len, self.capacity);
+        if len > self.capacity() {
+            too_long(len, self.capacity());
         }
-        self.len = len as u32;
+        self.extent = self.extent.with_len(len);
         &mut self.buffer.octets[..len]
     }
 }
 
 /// By value and apart, so that nothing of a frame has to lie in memory for the message.
 #[cold]
-fn too_long(len: usize, capacity: u32) -> ! {
+fn too_long(len: usize, capacity: usize) -> ! {
     panic!("a frame of {len} octets in a buffer of {capacity}");
 }
 
@@ -278,7 +303,7 @@ impl Device for RingDevice {
         }
         let count = burst.len() - before;
         self.counters.rx_frames += count as u64;
-        self.counters.rx_bytes += burst[before..].iter().map(|frame| u64::from(frame.len)).sum::<u64>();
+        self.counters.rx_bytes += burst[before..].iter().map(|frame| frame.extent.len() as u64).sum::<u64>();
         count
     }
 
@@ -286,7 +311,7 @@ impl Device for RingDevice {
     fn allocate(&mut self) -> Option<RingFrame> {
         match self.pool.pop() {
             Some(mut frame) => {
-                frame.len = 0;
+                frame.extent = frame.extent.with_len(0);
                 Some(frame)
             }
             None => {
@@ -303,7 +328,7 @@ impl Device for RingDevice {
             return Err(frame);
         }
         self.counters.tx_frames += 1;
-        self.counters.tx_bytes += u64::from(frame.len);
+        self.counters.tx_bytes += frame.extent.len() as u64;
         self.outgoing.push(frame);
         Ok(())
     }
