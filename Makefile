@@ -28,20 +28,20 @@ setup:
 build: setup
 	$(CARGO) build --release --bin syncline
 
-# A release build with one flag more than .cargo/config.toml has (which RUSTFLAGS would replace), as $(PGO)/syncline.
-define pgo_build
-	env -u RUSTFLAGS $(CARGO) build --release --bin syncline --target-dir $(PGO) --target $(HOST) --config 'target.$(HOST).rustflags=["$(1)"]'
-	cp $(PGO)/$(HOST)/release/syncline $(PGO)/syncline
-endef
+# A release build with one flag more than .cargo/config.toml has, which RUSTFLAGS would replace
+PGO_BUILD = env -u RUSTFLAGS $(CARGO) build --release --bin syncline --target-dir $(PGO) --target $(HOST) \
+	--config 'target.$(HOST).rustflags=["$(1)"]'
+PGO_BUILT = $(PGO)/$(HOST)/release/syncline
 
 # Built with counters, measured, built again with what was counted (bench/README.md). For the counts the measures need root.
 pgo: setup
 	rustup component add llvm-tools
 	$(SUDO) rm -rf $(PGO)/counts
-	$(call pgo_build,-Cprofile-generate=$(PGO)/counts)
-	$(SUDO) bench/run --programs $(PGO)/syncline --runs 1 --seconds 3
+	$(call PGO_BUILD,-Cprofile-generate=$(PGO)/counts)
+	$(SUDO) bench/run --programs $(PGO_BUILT) --runs 1 --seconds 3
 	"$$(rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata" merge -o $(PGO)/profile $(PGO)/counts
-	$(call pgo_build,-Cprofile-use=$(PGO)/profile)
+	$(call PGO_BUILD,-Cprofile-use=$(PGO)/profile)
+	cp $(PGO_BUILT) $(PGO)/syncline
 	@echo '$(PGO)/syncline is built; `make install SYNCLINE=$(PGO)/syncline` installs it'
 
 # The program, its manual pages and its completions; DESTDIR is for packagers.

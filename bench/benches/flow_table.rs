@@ -140,7 +140,7 @@ fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("lookup and update");
     group.throughput(Throughput::Elements(BURST as u64));
     let mut ids = Ids(1);
-    for burst in [1, 16, 64] {
+    for burst in [1, 16, BURST] {
         group.bench_function(format!("flow table, bursts of {burst}"), |b| {
             b.iter_batched_ref(
                 || -> Vec<FlowKey> { (0..BURST).map(|_| key(ids.below(flows))).collect() },
@@ -152,14 +152,14 @@ fn lookup(c: &mut Criterion) {
             );
         });
     }
-    group.bench_function("flow table, misses in bursts of 64", |b| {
+    group.bench_function(format!("flow table, misses in bursts of {BURST}"), |b| {
         b.iter_batched_ref(
             || -> Vec<FlowKey> { (0..BURST).map(|_| FlowKey { local_port: 81, ..key(ids.below(flows)) }).collect() },
             |keys| assert_eq!(touch(&table, &mut records, &secret, keys), 0),
             BatchSize::SmallInput,
         );
     });
-    group.bench_function("flow table, remove and insert in bursts of 64", |b| {
+    group.bench_function(format!("flow table, remove and insert in bursts of {BURST}"), |b| {
         b.iter(|| {
             let hashes: [u64; BURST] = std::array::from_fn(|_| secret.hash(&key(ids.below(flows))));
             for &hash in &hashes {

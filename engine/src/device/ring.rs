@@ -37,7 +37,7 @@ struct Buffer {
 /// loaded as one, which waits for the stores.
 pub struct RingFrame {
     buffer: Box<Buffer>,
-    extent: Extent,
+    lengths: Lengths,
 }
 
 const _: () = assert!(size_of::<RingFrame>() == 16, "four handles to a cache line when a burst crosses");
@@ -45,15 +45,15 @@ const _: () = assert!(size_of::<RingFrame>() == 16, "four handles to a cache lin
 impl RingFrame {
     fn new(capacity: u16) -> Self {
         let buffer = Box::new(Buffer { octets: [0; FRAME_BYTES_MAX as usize], _spacing: [0; 64] });
-        Self { buffer, extent: Extent::empty(capacity) }
+        Self { buffer, lengths: Lengths::empty(capacity) }
     }
 }
 
 /// How many octets a frame has, below, and how many it may have, above.
 #[derive(Clone, Copy)]
-struct Extent(u64);
+struct Lengths(u64);
 
-impl Extent {
+impl Lengths {
     fn empty(capacity: u16) -> Self {
         Self(u64::from(capacity) << 32)
     }
@@ -78,17 +78,17 @@ impl Extent {
 impl Frame for RingFrame {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        &self.buffer.octets[..self.extent.len()]
+        &self.buffer.octets[..self.lengths.len()]
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer.octets[..self.extent.len()]
+        &mut self.buffer.octets[..self.lengths.len()]
     }
 
     #[inline]
     fn capacity(&self) -> usize {
-        self.extent.capacity()
+        self.lengths.capacity()
     }
 
     #[inline(always)]
@@ -96,7 +96,7 @@ impl Frame for RingFrame {
         if len > self.capacity() {
             too_long(len, self.capacity());
         }
-        self.extent = self.extent.with_len(len);
+        self.lengths = self.lengths.with_len(len);
         &mut self.buffer.octets[..len]
     }
 }
@@ -303,7 +303,7 @@ impl Device for RingDevice {
         }
         let count = burst.len() - before;
         self.counters.rx_frames += count as u64;
-        self.counters.rx_bytes += burst[before..].iter().map(|frame| frame.extent.len() as u64).sum::<u64>();
+        self.counters.rx_bytes += burst[before..].iter().map(|frame| frame.lengths.len() as u64).sum::<u64>();
         count
     }
 
@@ -311,7 +311,7 @@ impl Device for RingDevice {
     fn allocate(&mut self) -> Option<RingFrame> {
         match self.pool.pop() {
             Some(mut frame) => {
-                frame.extent = frame.extent.with_len(0);
+                frame.lengths = frame.lengths.with_len(0);
                 Some(frame)
             }
             None => {
@@ -328,7 +328,7 @@ impl Device for RingDevice {
             return Err(frame);
         }
         self.counters.tx_frames += 1;
-        self.counters.tx_bytes += frame.extent.len() as u64;
+        self.counters.tx_bytes += frame.lengths.len() as u64;
         self.outgoing.push(frame);
         Ok(())
     }

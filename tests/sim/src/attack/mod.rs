@@ -414,7 +414,7 @@ pub const ATTACKS: &[Attack] = &[
         hostile: || Box::new(peers::SackBomb::default()),
         replies_percent: 300,
         bytes_more: 8 << 20,
-        // a pass of 64 frames looks at as many as may be in one, and finishes the last two walks
+        // as many as a pass may look at, and the last two walks that it finishes, over the frames of half a full pass
         steps_each: (65_536 + 3 * 8_192) / 64 + 1,
         also: |it| {
             counted(it, "sack_limited")?;
