@@ -1,4 +1,4 @@
-//! Buckets of the flow table: eight entries in a cache line, 256 such lines in a segment, and the ways of an entry there.
+//! Buckets of the flow table: eight entries in a cache line, 512 such lines in a segment, and the ways of an entry there.
 //!
 //! An entry goes to the first bucket with room on a way that starts at its home and follows from its tag. The eight
 //! `passed` bits of a bucket are one number: how many entries went past it. Zero ends a search, so hits and misses alike
@@ -32,6 +32,8 @@ pub(super) const HOME_BITS: u32 = BUCKETS.trailing_zeros();
 pub(super) const PROBES_MAX: usize = 32;
 
 const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+
+const _: () = assert!(BUCKETS / 2 == 1 << u8::BITS && PROBES_MAX / 2 <= 16, "the ways of `probe`");
 
 /// What a handle refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,12 +174,15 @@ pub(super) fn is_empty(entry: u64) -> bool {
 }
 
 /// The bucket that an entry tries after `distance` others: its home, the other line of the home's pair (which
-/// processors fetch along), then pair after pair at a stride of its own. A common stride, the next bucket, makes runs
-/// of full buckets that are longer than [`PROBES_MAX`] at a load of 0.8.
+/// processors fetch along), then pair after pair, each from another sixteenth of the page, in an order of its own. A common
+/// order, the next bucket, makes runs of full buckets that are longer than [`PROBES_MAX`] at a load of 0.8; and where flows come
+/// with their [neighbours](super::key::HashKey::index_hash), the buckets of one sixteenth fill alike.
 #[inline(always)]
 pub(super) fn probe(tag: u64, distance: usize) -> usize {
-    let stride = (tag >> HOME_BITS) as usize | 1;
-    let pair = (home_of(tag) / 2).wrapping_add(stride * (distance / 2)) % (BUCKETS / 2);
+    let stride = (tag >> HOME_BITS) as u8 | 1;
+    // An odd stride has other low bits after each of 16 steps: in front, they choose the sixteenth
+    let way = stride.wrapping_mul((distance / 2) as u8).rotate_left(4);
+    let pair = home_of(tag) / 2 ^ usize::from(way);
     pair * 2 + ((tag as usize ^ distance) & 1)
 }
 

@@ -5,6 +5,8 @@ use core::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
+use super::bucket::TAG_SHIFT;
+
 /// The pair of sockets that identifies a connection (RFC 9293 §3.3.1), seen from this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -57,15 +59,37 @@ impl HashKey {
     /// buy a full bucket (counted, refused) and no work. An operand that cancels its secret word, which makes the
     /// product constant, is a guess of 64 bits. What must stand against forgery (initial sequence numbers, cookies)
     /// uses SipHash instead.
-    #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let ports = u32::from(key.remote_port) << 16 | u32::from(key.local_port);
-        match (key.local, key.remote) {
-            (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                self.hash_v4(u64::from(remote.to_bits()) << 32 | u64::from(local.to_bits()), ports)
-            }
-            (local, remote) => self.hash_v6(v6_bits(local), v6_bits(remote), u64::from(ports)),
+        match words(key) {
+            Words::V4(addresses, ports) => self.hash_v4(addresses, ports),
+            Words::V6(local, remote, ports) => self.hash_v6(local, remote, ports),
         }
+    }
+
+    /// The hash by which the [index](super::table) has `key`: that of the first of its neighbours, with what tells them
+    /// apart XORed into the number of the bucket.
+    ///
+    /// Neighbours are flows whose peers' addresses differ in the last two bits at most, and our addresses likewise. Who opens
+    /// connections from many addresses goes from each to the next, and the buckets of four lie on one page: its address is
+    /// translated once for all of them, where each would wait for a walk of its own. They never share a bucket, and there is no
+    /// more to aim at than with [`hash`](Self::hash): of one neighbour the others' buckets are known, and those are others.
+    #[inline]
+    pub fn index_hash(&self, key: &FlowKey) -> u64 {
+        match words(key) {
+            Words::V4(addresses, ports) => self.index_hash_v4(addresses, ports),
+            Words::V6(local, remote, ports) => {
+                let last = (remote as u64 & LAST) << 32 | local as u64 & LAST;
+                self.hash_v6(local & !u128::from(LAST), remote & !u128::from(LAST), ports) ^ among_neighbours(last)
+            }
+        }
+    }
+
+    /// [`index_hash`](Self::index_hash) of an IPv4 key, in words as a segment that arrives has them: address and port of the
+    /// peer in the high halves.
+    #[inline(always)]
+    pub(crate) fn index_hash_v4(&self, addresses: u64, ports: u32) -> u64 {
+        let last = addresses & (LAST << 32 | LAST);
+        self.hash_v4(addresses ^ last, ports) ^ among_neighbours(last)
     }
 
     /// The hash of one address, of the same kind.
@@ -78,21 +102,51 @@ impl HashKey {
         fold(fold((bits >> 64) as u64 ^ k0, bits as u64 ^ k1) ^ k2, k3)
     }
 
-    /// [`hash`](Self::hash) of an IPv4 key, in words as a segment that arrives has them: address and port of the peer in the
-    /// high halves.
     #[inline(always)]
-    pub(crate) fn hash_v4(&self, addresses: u64, ports: u32) -> u64 {
+    fn hash_v4(&self, addresses: u64, ports: u32) -> u64 {
         let [k0, k1, k2, k3] = self.v4;
         fold(fold(addresses ^ k0, u64::from(ports) ^ k1) ^ k2, k3)
     }
 
     // Apart, so that who asks for few or none over IPv6 does not carry it along
     #[inline(never)]
-    fn hash_v6(&self, local: u128, remote: u128, ports: u64) -> u64 {
+    fn hash_v6(&self, local: u128, remote: u128, ports: u32) -> u64 {
         let [k0, k1, k2, k3, k4, k5] = self.v6;
         let local = fold((local >> 64) as u64 ^ k0, local as u64 ^ k1);
         let remote = fold((remote >> 64) as u64 ^ k2, remote as u64 ^ k3);
-        fold(fold(local ^ k4, remote.rotate_left(32) ^ ports ^ k5) ^ k2, k0)
+        fold(fold(local ^ k4, remote.rotate_left(32) ^ u64::from(ports) ^ k5) ^ k2, k0)
+    }
+}
+
+/// The bits of an address in which neighbours differ.
+const LAST: u64 = 3;
+
+/// Where a flow lies among its neighbours, from the last bits of the peer's address (high half) and of ours: they change bits
+/// 1 and 2, 3 and 4 of the number of its bucket. Bit 0 tells the lines of a pair apart, of which an entry tries both, and ways
+/// on from there ([`probe`](super::bucket::probe)) do not lead from one neighbour's bucket to another's.
+#[inline(always)]
+fn among_neighbours(last: u64) -> u64 {
+    // The peer's bits are where they belong: bit 32 of the hash is bit 1 of its tag. Ours are in bits that no tag has, too
+    const _: () = assert!(TAG_SHIFT == 31);
+    last ^ (last << 34)
+}
+
+/// A key as the hash takes it. Ports: the peer's in the high half.
+enum Words {
+    /// Addresses, the peer's in the high half.
+    V4(u64, u32),
+    /// Our address and the peer's.
+    V6(u128, u128, u32),
+}
+
+#[inline(always)]
+fn words(key: &FlowKey) -> Words {
+    let ports = u32::from(key.remote_port) << 16 | u32::from(key.local_port);
+    match (key.local, key.remote) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            Words::V4(u64::from(remote.to_bits()) << 32 | u64::from(local.to_bits()), ports)
+        }
+        (local, remote) => Words::V6(v6_bits(local), v6_bits(remote), ports),
     }
 }
 

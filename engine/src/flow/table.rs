@@ -41,7 +41,8 @@ const DIRECTORY_MAX: usize = 1 << 17;
 /// Share of a segment filled by presizing, in 1/256: 0.79, 10.1 octets a flow.
 const PRESIZED_LOAD: usize = 202;
 
-/// Share past which a segment of the presized table is split, in 1/256: four deviations above [`PRESIZED_LOAD`].
+/// Share past which a segment of the presized table is split, in 1/256: more than five deviations above
+/// [`PRESIZED_LOAD`], nearly three where each flow comes with its [neighbours](super::key::HashKey::index_hash).
 const PRESIZED_SPLIT_LOAD: usize = 222;
 
 /// A segment is split past a share between these, in 1/256. They differ from segment to segment, because tags are even

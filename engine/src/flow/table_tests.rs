@@ -1,5 +1,8 @@
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::*;
 use crate::flow::bucket::is_empty;
+use crate::flow::{FlowKey, HashKey};
 use crate::page::HeapPages;
 use hashbrown::HashMap;
 
@@ -178,6 +181,65 @@ fn most_lookups_need_one_line() {
     assert!(passed < 0.3, "{passed} of the buckets need a second line for a miss");
     assert!(displaced < 0.15, "{displaced} lines more for a hit");
     table.release(&mut pages);
+}
+
+/// A flow between the hosts with these numbers, over IPv4 or IPv6.
+fn flow(v6: bool, local: u32, remote: u32, remote_port: u16) -> FlowKey {
+    let host = |number: u32| match v6 {
+        true => IpAddr::V6(Ipv6Addr::from(0xFD00 << 112 | u128::from(number))),
+        false => IpAddr::V4(Ipv4Addr::from(0x0A42_0000 | number)),
+    };
+    FlowKey { local: host(local), remote: host(remote), local_port: 80, remote_port }
+}
+
+#[test]
+fn neighbours_have_buckets_of_their_own_on_one_page() {
+    let key = HashKey::new([1, 2]);
+    let table = FlowTable::with_capacity(&mut HeapPages::new(), 100_000).unwrap();
+    let mut random = Random(3);
+    for round in 0..10_000 {
+        let (local, remote, port) =
+            (random.next() as u32 & 0xFFFC, random.next() as u32 & 0xFFFC, random.next() as u16);
+        let home = |local, remote| table.home(key.index_hash(&flow(round % 2 == 0, local, remote, port))).0;
+        let mut homes: Vec<u32> = (0..16).map(|n| home(local + n / 4, remote + n % 4)).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        assert_eq!(homes.len(), 16);
+        let page = |home: u32| home as usize * size_of::<Bucket>() / 4096;
+        assert_eq!(page(homes[0]), page(homes[15]));
+        // and no pair of lines, of which an entry tries both, holds two of them
+        assert!(homes.windows(2).all(|two| two[0] / 2 != two[1] / 2));
+    }
+}
+
+/// How many of a million insertions go past their home, and how many segments are split.
+fn crowding(presized: usize, hash: impl Fn(u32) -> u64) -> (u32, u64) {
+    let mut pages = HeapPages::new();
+    let mut table = FlowTable::with_capacity(&mut pages, presized).unwrap();
+    let mut away = 0;
+    for id in 0..1_000_000 {
+        let place = table.insert(hash(id), Kind::Connection, id).expect("room near home");
+        away += u32::from(place.bucket() != home_of(hash(id) >> TAG_SHIFT));
+        if id % 128 == 0 {
+            table.maintain(&mut pages);
+        }
+    }
+    assert!((0..1_000_000).all(|id| table.find(hash(id), |_, handle| handle == id).is_some()));
+    table.release(&mut pages);
+    (away, table.stats().splits)
+}
+
+/// From each address in turn, then from the next port of each, as a load generator opens them.
+#[test]
+fn flows_with_their_neighbours_crowd_no_more_than_others() {
+    let key = HashKey::new([5, 6]);
+    let near = |id: u32| key.index_hash(&flow(false, 0, id % 4096, (id / 4096) as u16));
+    let (away, splits) = crowding(1_000_000, near);
+    let (away_alone, 0) = crowding(1_000_000, mix) else { panic!("split") };
+    assert!(f64::from(away) < 1.05 * f64::from(away_alone), "presized: {away}, {away_alone}");
+    assert!(splits <= 5, "{splits} of 310");
+    let ((away, _), (away_alone, _)) = (crowding(0, near), crowding(0, mix));
+    assert!(f64::from(away) < 1.05 * f64::from(away_alone), "grown: {away}, {away_alone}");
 }
 
 #[test]

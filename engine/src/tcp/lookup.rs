@@ -57,25 +57,25 @@ impl Tcp {
     /// Hash of a segment's flow in the table.
     #[inline(always)]
     pub(crate) fn hash_segment(&self, segment: &TcpSegment) -> u64 {
-        self.hash_key.hash(&segment.flow_key())
+        self.hash_key.index_hash(&segment.flow_key())
     }
 
     /// [`hash_segment`](Self::hash_segment), of a segment of the usual kind.
     #[inline(always)]
     pub(crate) fn hash_ends(&self, ends: Ends) -> u64 {
-        self.hash_key.hash_v4(ends.addresses, ends.ports)
+        self.hash_key.index_hash_v4(ends.addresses, ends.ports)
     }
 
     /// Hash of addresses and ports in the table.
     #[inline]
     pub(crate) fn hash_key(&self, key: &FlowKey) -> u64 {
-        self.hash_key.hash(key)
+        self.hash_key.index_hash(key)
     }
 
     /// Hash of a flow in the table.
     #[inline]
     pub(crate) fn hash(&self, id: &FlowId) -> u64 {
-        self.hash_key.hash(&self.flow_key(id))
+        self.hash_key.index_hash(&self.flow_key(id))
     }
 
     /// A flow's addresses and ports.

@@ -274,7 +274,8 @@ impl Tcp {
         if !self.resets.ready(self.now) {
             return false;
         }
-        self.resets_each.allow(self.hash_key(&seg.flow_key()) as u32, self.now_ms) && self.resets.allow(self.now)
+        self.resets_each.allow((self.hash_key(&seg.flow_key()) >> 32) as u32, self.now_ms)
+            && self.resets.allow(self.now)
     }
 
     /// Step 8 of the loop: everything that the connections on the list want to say.

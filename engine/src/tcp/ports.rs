@@ -296,7 +296,7 @@ impl Run {
                 let flow = FlowKey { local, remote, local_port, remote_port };
                 if share.is_none_or(|share| share.owns(&flow)) {
                     let isn_part = naming.isn_key.part(local, local_port, remote, remote_port);
-                    let hash = naming.key.hash(&flow);
+                    let hash = naming.key.index_hash(&flow);
                     pair = Some(Pair { local: step.number, local_port, isn_part, hash });
                     ask(hash);
                 }
@@ -470,7 +470,7 @@ mod tests {
                 let Some(Pair { local, local_port, isn_part, hash }) = pair else { continue };
                 let (local, remote, remote_port) = (locals.address(local), remote.ip(), remote.port());
                 assert_eq!(isn_part, naming.isn_key.part(local, local_port, remote, remote_port));
-                assert_eq!(hash, key.hash(&FlowKey { local, remote, local_port, remote_port }));
+                assert_eq!(hash, key.index_hash(&FlowKey { local, remote, local_port, remote_port }));
             }
             if random.below(50) == 0 {
                 ports.give_up(run, tried);
@@ -537,7 +537,7 @@ mod tests {
                 if let Some(Pair { local, local_port, hash, .. }) = ports.pair(run) {
                     let local = locals.address(local);
                     let flow = FlowKey { local, remote: remote.ip(), local_port, remote_port: remote.port() };
-                    assert_eq!((place.owner(&flow), hash), (place.index(), key.hash(&flow)));
+                    assert_eq!((place.owner(&flow), hash), (place.index(), key.index_hash(&flow)));
                     assert!(seen.insert((local, local_port)), "{local}:{local_port} came twice");
                 }
                 ports.pass(run, naming, |_| {});

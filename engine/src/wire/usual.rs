@@ -277,7 +277,7 @@ mod tests {
                         short += 1;
                         assert_eq!(ends.local, ends.addresses as u16);
                         assert_ne!(segment.source, segment.destination);
-                        assert_eq!(key.hash_v4(ends.addresses, ends.ports), key.hash(&segment.flow_key()));
+                        assert_eq!(key.index_hash_v4(ends.addresses, ends.ports), key.index_hash(&segment.flow_key()));
                         assert_eq!(Ok(Parsed::Tcp(segment)), parse_each(&frame, &rules), "{frame:02x?}");
                     }
                     None => long += 1,
