@@ -13,6 +13,9 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RELEASE = os.path.join(TOP, "target", "release")
 SYNCLINE = os.path.join(RELEASE, "syncline")
+# Octets in reserve for the tables while measuring: twenty million connections and what closes beside them
+RESERVE = 3 << 30
+
 HUGE_PAGES, HUGE_PAGE = "/proc/sys/vm/nr_hugepages", 2 << 20
 # Linux's, which Python has no name for
 MAP_HUGETLB = 0x40000
@@ -131,13 +134,13 @@ def touch(memory):
 
 
 @contextlib.contextmanager
-def huge_pages(octets):
-    """huge pages of 2 MiB in reserve, as many as `octets` make or a quarter of the memory allows, each touched once: what
+def huge_pages():
+    """huge pages of 2 MiB in reserve, as many as `RESERVE` makes or a quarter of the memory allows, each touched once: what
     the engine's tables grow into without asking the host. Yields how many; the number is put back as it was at the end"""
     with open(HUGE_PAGES) as f:
         before = int(f.read())
     try:
-        reserve(max(before, min(octets, memory_available() // 4) // HUGE_PAGE))
+        reserve(max(before, min(RESERVE, memory_available() // 4) // HUGE_PAGE))
         free = memory_field("HugePages_Free:")
         if free:
             with mmap.mmap(-1, free * HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB) as memory:

@@ -1,4 +1,5 @@
 """Plots as SVG: bars that lie, each with the least and the greatest of its runs."""
+import statistics
 from xml.sax.saxutils import escape
 
 COLOURS = {"engine": "#2f6fde", "kernel": "#8a8f98", "other": "#2aa198", "bare": "#d0d4da"}
@@ -26,3 +27,8 @@ def bars(path, title, rows):
 
 def number_text(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def spread(values):
+    """the median, the least and the greatest, as text"""
+    return [number_text(x) for x in (statistics.median(values), min(values), max(values))]
