@@ -71,8 +71,8 @@ impl HashKey {
     ///
     /// Neighbours are flows whose peers' addresses differ in the last two bits at most, and our addresses likewise. Who opens
     /// connections from many addresses goes from each to the next, and the buckets of four lie on one page: its address is
-    /// translated once for all of them, where each would wait for a walk of its own. They never share a bucket, and there is no
-    /// more to aim at than with [`hash`](Self::hash): of one neighbour the others' buckets are known, and those are others.
+    /// translated once for all of them, where each would wait for a walk of its own. None is at home in another's bucket, so
+    /// there is no more to aim at than with [`hash`](Self::hash).
     #[inline]
     pub fn index_hash(&self, key: &FlowKey) -> u64 {
         match words(key) {

@@ -186,7 +186,9 @@ struct Segment {
 }
 
 impl FlowTable {
-    /// A table sized for `expected` flows: so many fit without a split, at about 10 octets each.
+    /// A table sized for `expected` flows: so many fit without a split, at about 10 octets each. Where flows come with their
+    /// [neighbours](super::key::HashKey::index_hash) a few of a thousand segments are split, or, if neighbours at both ends use the
+    /// same ports, one in eleven.
     ///
     /// # Errors
     /// [`OutOfMemory`] if `pages` refuses, or if `expected` is beyond 2²⁸; nothing stays taken.
